@@ -1,0 +1,8 @@
+"""``python -m gptpipe`` is ``gptpipe``."""
+
+from __future__ import annotations
+
+from gptpipe import start
+
+if __name__ == "__main__":
+    start.ask()
