@@ -238,12 +238,12 @@ def price(value: Any) -> dict[str, float]:
     return {key: amount(item) for key, item in value.items()}
 
 
-def _any_name(name: str) -> str:
-    return text(name)
+def profile_name(value: Any) -> str:
+    """A profile's name, normalised.
 
-
-def _profile_name(name: str) -> str:
-    return check_name(name, "profile")
+    :raises UsageError: if it cannot be one.
+    """
+    return check_name(text(value), "profile")
 
 
 # Settings that a role may hold as well.
@@ -265,7 +265,7 @@ PROFILE: dict[str, Check] = {
 
 TOP: dict[str, Check] = SAMPLING | {
     "model": text,
-    "profile": text,
+    "profile": profile_name,
     "system": text_or_empty,
     "params": params,
     "max_time": amount,
@@ -283,9 +283,9 @@ TOP: dict[str, Check] = SAMPLING | {
 }
 
 SHAPE: dict[str, Any] = TOP | {
-    "aliases": Named(text, _any_name),
-    "profiles": Named(PROFILE, _profile_name),
+    "aliases": Named(text, text),
+    "profiles": Named(PROFILE, profile_name),
     "chat": {"question": text_or_empty, "answer": text_or_empty},
     "budget": {"day_tokens": positive, "month_tokens": positive, "day_usd": above_zero, "month_usd": above_zero},
-    "prices": Named(price, _any_name),
+    "prices": Named(price, text),
 }

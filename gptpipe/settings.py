@@ -36,19 +36,94 @@ no endpoint: profile and base URL are None, and what the profile holds is not us
 
 from __future__ import annotations
 
+import contextlib
+import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gptpipe.config import EMPTY
+import xdg_base_dirs
+
+from gptpipe.address import check_base_url, check_proxy, is_local, masked, masked_headers, proxy_for, same
+from gptpipe.config import (
+    EMPTY,
+    SAMPLING,
+    TOP,
+    Check,
+    Config,
+    amount,
+    count,
+    dotted,
+    load,
+    nearest,
+    number,
+    params,
+    positive,
+    profile_name,
+    text,
+)
+from gptpipe.errors import ConfigError, UsageError
+
+OPENAI = "openai"
+DEFAULT_MODEL = "gpt-5.5"
+
+# Endpoints by name. An empty api_key_env says that the server needs no key, wherever it stands; the profile openai
+# has none here because OPENAI_API_KEY comes after systemd's credentials (gptpipe.keys).
+BUILT_IN: Mapping[str, Mapping[str, str]] = {
+    OPENAI: {"base_url": "https://api.openai.com/v1"},
+    "ollama": {"base_url": "http://localhost:11434/v1", "api_key_env": ""},
+    "llamacpp": {"base_url": "http://localhost:8080/v1", "api_key_env": ""},
+    "lmstudio": {"base_url": "http://localhost:1234/v1", "api_key_env": ""},
+    "vllm": {"base_url": "http://localhost:8000/v1", "api_key_env": ""},
+    "openrouter": {"base_url": "https://openrouter.ai/api/v1", "api_key_env": "OPENROUTER_API_KEY"},
+    "groq": {"base_url": "https://api.groq.com/openai/v1", "api_key_env": "GROQ_API_KEY"},
+    "mistral": {"base_url": "https://api.mistral.ai/v1", "api_key_env": "MISTRAL_API_KEY"},
+    "deepseek": {"base_url": "https://api.deepseek.com/v1", "api_key_env": "DEEPSEEK_API_KEY"},
+    "gemini": {
+        "base_url": "https://generativelanguage.googleapis.com/v1beta/openai",
+        "api_key_env": "GEMINI_API_KEY",
+    },
+}
+
+# Every variable of gptpipe's own, by the option that it stands for. The list is closed: others are ignored.
+ENVIRONMENT: Mapping[str, str] = {
+    "config": "GPTPIPE_CONFIG",
+    "session": "GPTPIPE_SESSION",
+    "history": "GPTPIPE_HISTORY",
+    "history_tokens": "GPTPIPE_HISTORY_TOKENS",
+    "lock_timeout": "GPTPIPE_LOCK_TIMEOUT",
+    "model": "GPTPIPE_MODEL",
+    "profile": "GPTPIPE_PROFILE",
+    "temperature": "GPTPIPE_TEMPERATURE",
+    "max_time": "GPTPIPE_MAX_TIME",
+    "connect_timeout": "GPTPIPE_CONNECT_TIMEOUT",
+    "idle_timeout": "GPTPIPE_IDLE_TIMEOUT",
+    "retry": "GPTPIPE_RETRY",
+    "max_input_tokens": "GPTPIPE_MAX_INPUT_TOKENS",
+    "base_url": "GPTPIPE_BASE_URL",
+    "proxy": "GPTPIPE_PROXY",
+    "cacert": "GPTPIPE_CACERT",
+}
+
+_CHECKS: Mapping[str, Check] = TOP | {"param": params, "session": text, "config": text}
+_NUMERIC = (number, amount, count, positive)
+_PATHS = ("config", "cacert")
+
+# Who named the endpoint: places in the order of the module's docstring.
+_OPTION, _ROLE, _SESSION, _ENVIRONMENT, _FILE, _NOBODY = range(6)
 
 
 class KeyWays(NamedTuple):
-    """The ways to a key that the profile names, in the order in which they are tried."""
+    """The ways to a key that the profile names, in the order in which they are tried.
+
+    ``needed`` is false if the profile says by an empty ``api_key_env`` that its server asks for none.
+    """
 
     command: tuple[str, ...] | None = None
     file: str | None = None
     variable: str | None = None
+    needed: bool = True
 
 
 class Budget(NamedTuple):
@@ -73,7 +148,8 @@ class Settings(NamedTuple):
 
     ``model`` is after aliases. ``profile`` and ``base_url`` are both None for ``echo``; ``profile`` alone is None
     when a base URL was named without one. ``params`` are the request's fields, sampling included (``max_tokens``
-    under this name). ``headers`` and URLs may hold secrets: ``repr`` masks them, ``gptpipe.address`` has the means.
+    under this name). ``question`` and ``answer`` are the prompts of the chat. ``headers`` and URLs may hold secrets:
+    ``repr`` masks them, and ``gptpipe.address`` has the means for others.
     """
 
     model: str
@@ -99,8 +175,16 @@ class Settings(NamedTuple):
     usage: bool = True
     budget: Budget = Budget()
     prices: Mapping[str, Price] = EMPTY
-    question: str = ""
-    answer: str = ""
+    question: str | None = None
+    answer: str | None = None
+
+    def __repr__(self) -> str:
+        shown = self._asdict() | {
+            "base_url": self.base_url and masked(self.base_url),
+            "proxy": self.proxy and masked(self.proxy),
+            "headers": masked_headers(self.headers),
+        }
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
 class Paths(NamedTuple):
@@ -110,3 +194,297 @@ class Paths(NamedTuple):
     data: Path
     state: Path
     cache: Path
+
+
+def paths() -> Paths:
+    """Return gptpipe's folders by the XDG variables and the home directory, as they are now.
+
+    Without ``HOME`` it is the one that the system's list of users names.
+
+    :raises ConfigError: if there is no home directory, or ``HOME`` is no absolute path.
+    """
+    try:
+        found = Paths(
+            xdg_base_dirs.xdg_config_home() / "gptpipe",
+            xdg_base_dirs.xdg_data_home() / "gptpipe",
+            xdg_base_dirs.xdg_state_home() / "gptpipe",
+            xdg_base_dirs.xdg_cache_home() / "gptpipe",
+        )
+    except RuntimeError:
+        raise ConfigError("this user has no home directory", "set HOME") from None
+    if not all(path.is_absolute() for path in found):
+        raise ConfigError("HOME is not an absolute path")
+    return found
+
+
+def read_file(option: str | None, env: Mapping[str, str]) -> Config:
+    """Read the settings file: that of ``--config``, of ``GPTPIPE_CONFIG``, else the usual one if it is there.
+
+    :raises ConfigError: as ``config.load`` and ``paths`` do.
+    """
+    named = option or env.get(ENVIRONMENT["config"])
+    return load(named or paths().config / "config.toml", required=bool(named))
+
+
+def is_echo(model: str) -> bool:
+    """Return whether the model is the built-in endpoint's, which needs no key and no network."""
+    return model == "echo" or model.startswith("echo:")
+
+
+def profile_names(config: Config) -> list[str]:
+    """Return the names that ``-p`` takes, sorted."""
+    return sorted(BUILT_IN.keys() | config.profiles.keys())
+
+
+class _Sources(NamedTuple):
+    """Where settings come from, checked, the strongest first; ``env`` for the variables that are not gptpipe's own."""
+
+    options: Mapping[str, Any]
+    role: Mapping[str, Any]
+    session: Mapping[str, Any]
+    variables: Mapping[str, Any]
+    config: Config
+    env: Mapping[str, str]
+
+
+class _Choice(NamedTuple):
+    """An endpoint as it was named, and by whom."""
+
+    level: int
+    profile: str | None
+    base_url: str | None
+
+
+Layers = list[Mapping[str, Any]]
+
+
+def resolve(
+    options: Mapping[str, Any],
+    role: Mapping[str, Any],
+    session: Mapping[str, Any],
+    env: Mapping[str, str],
+    config: Config,
+    *,
+    need_model: bool = True,
+) -> Settings:
+    """Return the settings of one run by the rules of this module's docstring.
+
+    ``options`` are those of the command line, by long name with underscores; None is not given. ``role`` holds
+    ``model``, ``profile``, ``params``, sampling and ``system``; ``session`` the ``model``, ``profile``, ``base_url``
+    and ``system`` of the last finished turn. Without ``need_model`` a missing model is no error but ``""``.
+
+    :raises UsageError: for a faulty value of an option or of one of gptpipe's variables.
+    :raises ConfigError: for a profile that does not exist, no model, or a URL or CA file that cannot be used.
+    """
+    sources = _Sources(_given(options), role, session, environment(env), config, env)
+    choice = _choose(sources.options, role, session, sources.variables, config.top)
+    held = _profile(choice.profile, config)
+    layers = _layers(sources, held, named=choice.level == _OPTION)
+    model = _model(choice, layers, sources)
+    base_url = proxy = cacert = None
+    if is_echo(model):
+        choice, held = choice._replace(profile=None), EMPTY
+        layers = _layers(sources, held, named=False)
+    else:
+        _check_profile(choice, config)
+        if not model and need_model:
+            raise _no_model(choice)
+        base_url = _address(choice, sources)
+        proxy = _proxy(base_url, layers, sources)
+        cacert = _ca_file(_first(layers, "cacert"))
+    return Settings(
+        model=model,
+        profile=choice.profile,
+        base_url=base_url,
+        system=_first([sources.options, role, session, config.top], "system") or None,
+        session=_first(layers, "session"),
+        params=_params(layers),
+        headers=held.get("headers", EMPTY),
+        key=_key_ways(held),
+        thinks=held.get("thinks", False),
+        allow_http=held.get("allow_http", False),
+        proxy=proxy,
+        cacert=cacert,
+        max_time=_first(layers, "max_time") or None,
+        connect_timeout=_first(layers, "connect_timeout") or None,
+        idle_timeout=_first(layers, "idle_timeout") or None,
+        retry=_first(layers, "retry"),
+        max_input_tokens=_first(layers, "max_input_tokens"),
+        history=_first(layers, "history"),
+        history_tokens=_first(layers, "history_tokens"),
+        lock_timeout=_first(layers, "lock_timeout"),
+        usage=_first(layers, "usage"),
+        budget=Budget(**config.budget),
+        prices={name: Price(**price) for name, price in config.prices.items()},
+        question=config.chat.get("question"),
+        answer=config.chat.get("answer"),
+    )
+
+
+def environment(env: Mapping[str, str]) -> dict[str, Any]:
+    """Return what gptpipe's own variables say, by option. All are checked, also those that an option overrides.
+
+    :raises UsageError: for a faulty value, with the variable's name.
+    """
+    found = {}
+    for name, variable in ENVIRONMENT.items():
+        if value := env.get(variable):
+            try:
+                found[name] = _CHECKS[name](_typed(name, value))
+            except ValueError as error:
+                raise UsageError(f"{variable} {error}") from None
+    return found
+
+
+def _typed(name: str, value: str) -> int | float | str:
+    """Return a variable's value as the kind that its option has; what is no number is left to the check."""
+    if _CHECKS[name] in _NUMERIC:
+        for kind in (int, float):
+            with contextlib.suppress(ValueError):
+                return kind(value)
+    elif name not in _PATHS and any("\ud800" <= char <= "\udfff" for char in value):
+        raise ValueError("is not UTF-8")
+    return value
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that were given, checked."""
+    given = {}
+    for name, value in options.items():
+        if value is not None:
+            try:
+                given[name] = _CHECKS[name](value) if name in _CHECKS else value
+            except ValueError as error:
+                raise UsageError(f"--{name.replace('_', '-')} {error}") from None
+    return given
+
+
+def _choose(*levels: Mapping[str, Any]) -> _Choice:
+    """Return the endpoint of the first level that names one."""
+    for level, table in enumerate(levels):
+        profile, base_url = table.get("profile"), table.get("base_url")
+        if profile or base_url:
+            return _Choice(level, profile and profile_name(profile), base_url)
+    return _Choice(_NOBODY, OPENAI, None)
+
+
+def _profile(name: str | None, config: Config) -> Mapping[str, Any]:
+    """Return what a profile holds: the user's table over the built-in one."""
+    return {**BUILT_IN.get(name, {}), **config.profiles.get(name, {})} if name else EMPTY
+
+
+def _layers(sources: _Sources, held: Mapping[str, Any], *, named: bool) -> Layers:
+    """Return where a single setting is looked for, the strongest first; ``named``: ``-p`` chose the profile."""
+    middle = (held, sources.variables) if named else (sources.variables, held)
+    return [sources.options, sources.role, *middle, sources.config.top, Settings._field_defaults]
+
+
+def _first(layers: Layers, name: str) -> Any:
+    return next((layer[name] for layer in layers if layer.get(name) is not None), None)
+
+
+def _params(layers: Layers) -> dict[str, Any]:
+    """Return the request's fields: in each layer ``params`` or ``-O``, and over them those that are settings."""
+    merged: dict[str, Any] = {}
+    for layer in reversed(layers):
+        merged |= layer.get("params") or {}
+        merged |= layer.get("param") or {}
+        merged |= {name: layer[name] for name in SAMPLING if layer.get(name) is not None}
+    return merged
+
+
+def _model(choice: _Choice, layers: Layers, sources: _Sources) -> str:
+    """Return the model, its alias resolved, or ``""`` if nothing names one."""
+    named = _first([sources.options, sources.role], "model")
+    stored: str | None = sources.session.get("model")
+    if named is None and stored and _is_sessions_own(choice, sources):
+        return stored
+    model: str = _first(layers, "model") or (DEFAULT_MODEL if choice.profile == OPENAI else "")
+    return sources.config.aliases.get(model, model)
+
+
+def _is_sessions_own(choice: _Choice, sources: _Sources) -> bool:
+    """Return whether the endpoint is the one that the session's model belongs to."""
+    if choice.level > _ROLE:
+        return True
+    own = _Choice(_SESSION, sources.session.get("profile"), sources.session.get("base_url"))
+    if choice.profile and own.profile:
+        return choice.profile == own.profile
+    if not own.profile and not own.base_url:
+        return False
+    return same(_address(choice, sources), _address(own, sources))
+
+
+def _address(choice: _Choice, sources: _Sources) -> str:
+    """Return the base URL of the endpoint.
+
+    :raises ConfigError: if it cannot be one.
+    """
+    if choice.base_url and (choice.profile is None or choice.level != _FILE):
+        return check_base_url(choice.base_url)
+    profile = choice.profile or OPENAI
+    written = sources.config.profiles.get(profile, {}).get("base_url")
+    variable = sources.env.get("OPENAI_BASE_URL") if profile == OPENAI else None
+    held = (written or variable) if choice.level == _OPTION else (variable or written)
+    return check_base_url(
+        held
+        or BUILT_IN.get(profile, {}).get("base_url")
+        or _first([sources.variables, sources.config.top], "base_url")
+        or BUILT_IN[OPENAI]["base_url"]
+    )
+
+
+def _check_profile(choice: _Choice, config: Config) -> None:
+    known = profile_names(config)
+    if choice.profile is None or choice.profile in known:
+        return
+    near = nearest(choice.profile, known)
+    raise ConfigError(
+        f"there is no profile {choice.profile!r}"
+        + (", with which the session goes on" if choice.level == _SESSION else ""),
+        f"did you mean {near}?" if near else f"there are: {', '.join(known)}",
+    )
+
+
+def _no_model(choice: _Choice) -> ConfigError:
+    if choice.profile:
+        table, lists = f" under [profiles.{dotted((choice.profile,))}]", f"-p {choice.profile}"
+    else:
+        table, lists = "", "--base-url URL"
+    return ConfigError(
+        "no model was named",
+        f'give -m MODEL, or write model = "MODEL"{table} in the settings file; gptpipe-models {lists} names them',
+    )
+
+
+def _proxy(base_url: str, layers: Layers, sources: _Sources) -> str | None:
+    """Return the proxy for the address: that of a setting, ``""`` being none, else the one in others' variables.
+
+    No variable gives one for an address on this machine.
+    """
+    local = is_local(base_url)
+    setting: str | None = _first([layer for layer in layers if not (local and layer is sources.variables)], "proxy")
+    if setting is not None:
+        return check_proxy(setting) if setting else None
+    return None if local else proxy_for(base_url, sources.env)
+
+
+def _ca_file(path: str | None) -> str | None:
+    """Return the path, seen to be a file that can be read (it is not opened: it may be a pipe).
+
+    :raises ConfigError: if it is not there, or cannot be read.
+    """
+    if path is None:
+        return None
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise ConfigError(f"the CA file {path} cannot be read: {str(error.strerror).lower()}") from None
+    if stat.S_ISDIR(mode) or not os.access(path, os.R_OK):
+        raise ConfigError(f"the CA file {path} cannot be read: it is a directory, or access is denied")
+    return path
+
+
+def _key_ways(held: Mapping[str, Any]) -> KeyWays:
+    variable = held.get("api_key_env")
+    return KeyWays(held.get("api_key_command"), held.get("api_key_file"), variable or None, needed=variable != "")
