@@ -19,6 +19,7 @@ import pytest
 
 from tests import guard
 from tests.processes import REAL_ENVIRONMENT, Environment, Input, Process, Result, Zygote, environment, execute, streams
+from tests.server import server as server
 
 BIN = Path(sys.executable).parent
 PACKAGES = {"man": "man-db"}  # Debian's packages that have another name than the program

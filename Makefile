@@ -1,0 +1,28 @@
+# Each target sets up .venv from a bare checkout, and nothing again while pyproject.toml stays as it is.
+SHELL = /bin/bash
+PYTHON ?= python3
+MODEL ?= echo:delay=0.02
+BIN = $(CURDIR)/.venv/bin
+READY = .venv/ready
+
+.PHONY: demo check
+
+# The main job, on the built-in model or another: make demo MODEL=gpt-5.5
+demo: $(READY)
+	@home=$$(mktemp -d); trap 'rm -r "$$home"' EXIT; \
+	export PATH="$(BIN):$$PATH" XDG_DATA_HOME="$$home" XDG_STATE_HOME="$$home" XDG_CACHE_HOME="$$home" PS4='$$ '; \
+	set -eux -o pipefail; \
+	head -n 3 LICENSE | gptpipe -m "$(MODEL)" -s demo 'Which licence is this?'; \
+	gptpipe -n -s demo 'Who holds the copyright?'; \
+	cat "$$XDG_DATA_HOME/gptpipe/sessions/demo.jsonl"
+
+check: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
