@@ -1,0 +1,65 @@
+"""Texts with places to be filled: ``{}``, ``{name}``, and ``{{`` for a brace. Roles and ``gptpipe-map`` share them.
+
+A name begins with a letter, a digit or ``_``; spaces, ``-`` and ``.`` may follow. ``}`` alone is itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from gptpipe.errors import UsageError
+
+_NAME = re.compile(r"\w[\w .-]*")
+_BRACE = re.compile(r"\{(\{|(?:\w[\w .-]*)?\})?")
+
+
+class Field(NamedTuple):
+    """A place to be filled; the name of ``{}`` is empty."""
+
+    name: str
+
+
+Template = list[str | Field]
+
+
+def is_name(name: str) -> bool:
+    """Return whether a field may have this name."""
+    return _NAME.fullmatch(name) is not None
+
+
+def parse(text: str, what: str) -> Template:
+    """Return the pieces of a text; ``what`` says in the message where it comes from.
+
+    :raises UsageError: for a brace that is neither a field nor doubled.
+    """
+    pieces: Template = []
+    end = 0
+    for brace in _BRACE.finditer(text):
+        pieces.append(text[end : brace.start()])
+        end = brace.end()
+        if brace[1] is None:
+            line = text.count("\n", 0, brace.start()) + 1
+            raise UsageError(
+                f"{what} has a brace in line {line} that begins no field: {text[brace.start() :][:20]!r}",
+                "a field is written {NAME}, a brace {{",
+            )
+        pieces.append("{" if brace[1] == "{" else Field(brace[1][:-1]))
+    pieces.append(text[end:])
+    return pieces
+
+
+def fill(template: Template, value: Callable[[str], str]) -> str:
+    """Return the text with each field replaced by what ``value`` returns for its name."""
+    return "".join(value(piece.name) if isinstance(piece, Field) else piece for piece in template)
+
+
+def fields(template: Template) -> list[str]:
+    """Return the names of the fields, in order."""
+    return [piece.name for piece in template if isinstance(piece, Field)]
+
+
+def escape(text: str) -> str:
+    """Return a text that, parsed and filled, is the given one."""
+    return text.replace("{", "{{")

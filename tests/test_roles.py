@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gptpipe import roles
+from gptpipe.errors import ConfigError, Failure, NoInput, UsageError, WriteError
+from gptpipe.roles import Role
+
+COMMIT = """\
++++
+model = "big"
+temperature = 0
+extract = true
+schema = "commit.json"
+prompt = "In {lang}:"
+
+[params]
+top_p = 0.5
+
+[vars]
+lang = "English"
++++
+
+Write a commit message in {lang} for {who}. {{} is JSON.
+
+"""
+
+
+def written(folder: Path, content: str | bytes, name: str = "r") -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.md"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def test_front_matter_and_body(tmp_path: Path) -> None:
+    written(tmp_path, COMMIT, "commit")
+    assert roles.load(tmp_path, "commit", {"who": "Ann"}) == Role(
+        settings={
+            "model": "big",
+            "temperature": 0,
+            "params": {"top_p": 0.5},
+            "system": "Write a commit message in English for Ann. {} is JSON.",
+        },
+        prompt="In English:",
+        schema=str(tmp_path / "commit.json"),
+        extract="first",
+    )
+
+
+def test_the_call_beats_the_roles_own_value(tmp_path: Path) -> None:
+    written(tmp_path, COMMIT)
+    assert roles.load(tmp_path, "r", {"who": "Ann", "lang": "{who}"}).prompt == "In {who}:"
+
+
+@pytest.mark.parametrize(
+    ("content", "role"),
+    [
+        pytest.param("Be short.\n", Role({"system": "Be short."}), id="body alone"),
+        pytest.param("+++\n+++\nBe short.", Role({"system": "Be short."}), id="empty front matter"),
+        pytest.param('+++\nmodel = "m"\n+++\n', Role({"model": "m"}), id="settings alone"),
+        pytest.param('+++\nmodel = "m"\n+++', Role({"model": "m"}), id="no newline at the end"),
+        pytest.param("", Role({}), id="empty"),
+        pytest.param(
+            b'\xef\xbb\xbf+++\r\nmodel = "m"\r\n+++\r\nHi\r\n', Role({"model": "m", "system": "Hi"}), id="crlf"
+        ),
+        pytest.param("a\n+++\nb", Role({"system": "a\n+++\nb"}), id="plus signs in the body"),
+        pytest.param('+++\nextract = "last"\n+++', Role({}, extract="last"), id="last block"),
+        pytest.param("+++\nextract = false\n+++", Role({}), id="no block"),
+        pytest.param('+++\nschema = "/s.json"\n+++', Role({}, schema="/s.json"), id="absolute path"),
+    ],
+)
+def test_forms(tmp_path: Path, content: str | bytes, role: Role) -> None:
+    written(tmp_path, content)
+    assert roles.load(tmp_path, "r", {}) == role
+
+
+@pytest.mark.parametrize(
+    ("content", "failure", "message", "hint"),
+    [
+        pytest.param(
+            "+++\nmodle = 1\n+++\n", ConfigError, r"r\.md: unknown key modle", "did you mean model?", id="key"
+        ),
+        pytest.param("+++\nmodel = 1\n+++\n", ConfigError, r"model must be a string", None, id="kind"),
+        pytest.param("+++\nextract = 1\n+++\n", ConfigError, r"extract must be true, false", None, id="number"),
+        pytest.param("+++\n[params]\nstream = 1\n+++\n", ConfigError, r"params must not hold", None, id="param"),
+        pytest.param("+++\n[vars]\nlang = 1\n+++\n", ConfigError, r"vars.lang must be a string", None, id="variable"),
+        pytest.param(
+            '+++\n[vars]\n"a{" = ""\n+++\n', ConfigError, "cannot be a field's name", None, id="variable's name"
+        ),
+        pytest.param("+++\nmodel = \n+++\n", ConfigError, r"r\.md: .*line 2", None, id="no TOML"),
+        pytest.param('+++\nmodel = "m"\n', ConfigError, r"the line \+\+\+ that ends", None, id="unclosed"),
+        pytest.param(b"abc\xff", ConfigError, r"not UTF-8 at byte 3", None, id="no text"),
+        pytest.param(
+            "Hi {name}", UsageError, r"role r needs a value for \{name\}", "give -V name=VALUE", id="no value"
+        ),
+        pytest.param("a\n{ }", UsageError, r"role r has a brace in line 2", "{{", id="brace"),
+    ],
+)
+def test_faults(tmp_path: Path, content: str | bytes, failure: type[Failure], message: str, hint: str | None) -> None:
+    written(tmp_path, content)
+    with pytest.raises(failure, match=message) as caught:
+        roles.load(tmp_path, "r", {})
+    assert (hint or "") in (caught.value.hint or "")
+
+
+def test_missing_role(tmp_path: Path) -> None:
+    with pytest.raises(NoInput, match="there is no role 'r'"):
+        roles.load(tmp_path / "none", "r", {})
+
+
+def test_names_are_checked(tmp_path: Path) -> None:
+    written(tmp_path, "x", "r")
+    with pytest.raises(UsageError):
+        roles.load(tmp_path / "roles", "../r", {})
+
+
+def test_list(tmp_path: Path) -> None:
+    for name in ("b", "a", ".hidden", "größe"):
+        written(tmp_path, "", name)
+    (tmp_path / "notes.txt").touch()
+    assert roles.names(tmp_path) == ["a", "b", "größe"]
+    assert roles.names(tmp_path / "none") == []
+
+
+SAVED = Role(
+    settings={
+        "system": 'Say {this} {{\n+++\n"""\\',
+        "model": "größe/\x7f\t",
+        "temperature": 1e-05,
+        "max_tokens": 10**20,
+        "params": {"stop": ["\n", "x"], "logit_bias": {"1 2": -1.5}, "store": False},
+    },
+    prompt="Do {it}",
+    schema="/s.json",
+    extract="last",
+)
+
+
+def test_saved_role_is_read_as_it_was(tmp_path: Path) -> None:
+    path = roles.save(tmp_path / "new" / "roles", "r", SAVED)
+    assert roles.load(path.parent, "r", {}) == SAVED
+
+
+@pytest.mark.parametrize("umask", [0, 0o777])
+def test_saved_role_is_private(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        path = roles.save(tmp_path / "roles", "r", Role({"system": "x"}))
+    finally:
+        os.umask(before)
+    assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+def test_save_refuses_to_overwrite(tmp_path: Path) -> None:
+    path = written(tmp_path, "mine")
+    with pytest.raises(UsageError, match="there is a role 'r' already"):
+        roles.save(tmp_path, "r", Role({"system": "x"}))
+    assert path.read_text() == "mine"
+
+
+def test_save_refuses_what_toml_lacks(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"params": {"seed": [None]}}
+    with pytest.raises(UsageError, match="null"):
+        roles.save(tmp_path, "r", Role(settings))
+    assert roles.names(tmp_path) == []
+
+
+def test_unwritable_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match="cannot write"):
+        roles.save(tmp_path / "file" / "roles", "r", Role({}))
