@@ -1,0 +1,571 @@
+"""The client: one request to a server of the Chat Completions protocol, and the retries around it.
+
+The ``openai`` SDK carries the request; the bytes of the answer are decoded by :mod:`gptpipe.sse`. Everything that
+can block (name lookup, TCP, TLS, reading) happens in a daemon thread that hands blocks of bytes to the caller, because
+nothing else can bound a name lookup. Protocol: https://platform.openai.com/docs/api-reference/chat
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from queue import Empty, Queue
+from threading import Thread, local
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gptpipe import faults, lazy, sse
+from gptpipe.address import masked
+from gptpipe.errors import ConfigError, Failure, ProtocolError, Temporary
+from gptpipe.settings import Settings
+
+if TYPE_CHECKING:
+    import ssl
+
+    import httpx2
+
+Waiting = Callable[[str], AbstractContextManager[object]]
+
+TAIL = 1.0  # seconds for which an answer that has ended is still read: for its usage
+_PAGE = 65536  # bytes read of a reply that is no answer
+_CUT = "the answer was cut"
+
+
+class Opened(NamedTuple):
+    """The server has accepted the request; its answer follows."""
+
+    request_id: str | None
+
+
+class Again(NamedTuple):
+    """A try failed and is repeated: what came of it is void."""
+
+    failure: Failure
+    delay: float
+
+
+Event = sse.Event | Opened | Again
+
+
+class _Connected(NamedTuple):
+    """Name, TCP, TLS and proxy are done."""
+
+
+class _Head(NamedTuple):
+    request_id: str | None
+    event_stream: bool
+
+
+class _FieldRefused(Exception):
+    def __init__(self, field: str, failure: Failure) -> None:
+        super().__init__(field)
+        self.field = field
+        self.failure = failure
+
+
+def preload() -> None:
+    """Import the SDK in a daemon thread, while something else is waited for."""
+    Thread(target=load, daemon=True).start()
+
+
+def load() -> None:
+    """Import the SDK. From here on this process has no ``OPENAI_*`` variables: read the environment before."""
+    # The SDK would send organisation, project and custom headers from the environment to any host.
+    for name in [name for name in os.environ if name.startswith("OPENAI_")]:
+        del os.environ[name]
+    # The import makes 300,000 objects that live to the end: collecting garbage meanwhile takes 30 ms and finds none.
+    gc.disable()
+    try:
+        lazy.install()
+        import httpx2  # noqa: F401
+        import openai  # noqa: F401
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+class Client:
+    """A connection pool to one endpoint. Several threads may use it at once.
+
+    ``key`` is the API key or None; ``deadline`` the monotonic time beyond which no retry is waited for;
+    ``waiting`` announces a wait that lasts.
+    """
+
+    def __init__(self, settings: Settings, key: str | None, *, deadline: float | None, waiting: Waiting) -> None:
+        lazy.install()
+        import httpx2
+
+        trust = _begin_trust(settings)
+        load()
+        import openai
+
+        class SDK(openai.OpenAI):
+            def platform_headers(self) -> dict[str, str]:
+                """Say nothing about the user's machine; finding it out runs ``uname`` in a process of its own."""
+                return {}
+
+        self.url = f"{settings.base_url}/chat/completions"
+        self.retries = 0
+        self._settings = settings
+        self._key = key
+        self._deadline = deadline
+        self._waiting = waiting
+        self._thread = local()
+        self._refused: set[str] = set()
+        signed = key or any(name.lower() == "authorization" for name in settings.headers)
+        self._unsigned = {} if signed else {"Authorization": openai.Omit()}
+        timeout = httpx2.Timeout(settings.idle_timeout, connect=settings.connect_timeout, pool=None)
+        try:
+            self._http = httpx2.Client(
+                transport=_transport(settings, trust),
+                timeout=timeout,
+                trust_env=False,
+                event_hooks={"request": [self._trace]},
+            )
+            self._sdk = SDK(
+                api_key=key or "none",
+                base_url=settings.base_url or "http://echo.invalid/v1",
+                default_headers=settings.headers,
+                timeout=timeout,
+                max_retries=0,
+                http_client=self._http,
+            )
+        except (httpx2.InvalidURL, ValueError) as error:
+            raise ConfigError(f"the address {masked(self.url)} cannot be used: {error}") from error
+
+    def _trace(self, request: httpx2.Request) -> None:
+        link: _Link = self._thread.link
+
+        def trace(name: str, info: dict[str, Any]) -> None:
+            if name.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
+                link.blocks.put(_Connected())
+
+        request.extensions["trace"] = trace
+
+    # One request and its repetitions
+
+    def stream(self, body: dict[str, Any], *, repeatable: Callable[[], bool]) -> Iterator[Event]:
+        """Ask, and yield what the server says until the answer has ended.
+
+        ``body`` is the request without ``stream`` and ``stream_options``; ``max_tokens`` stands for either name of
+        that field. ``repeatable`` is asked before a try is repeated: whether nothing of it was passed on.
+
+        :raises Failure: of the kind that gptpipe(1) documents under EXIT STATUS.
+        """
+        return self._repeat(lambda: self._answer(self._dialect(body)), repeatable)
+
+    def models(self) -> list[str]:
+        """Return the names of the models that the endpoint offers, in its order.
+
+        :raises Failure: as :meth:`stream`.
+        """
+        found: list[str] = []
+        for _ in self._repeat(lambda: self._listing(found), lambda: True):
+            pass
+        return found
+
+    def _repeat(self, attempt: Callable[[], Iterator[Event]], repeatable: Callable[[], bool]) -> Iterator[Event]:
+        tries = 0
+        while True:
+            try:
+                yield from attempt()
+                return
+            except _FieldRefused as refused:
+                if refused.field in self._refused or not repeatable():
+                    raise refused.failure from None
+                self._refused.add(refused.field)
+                yield Again(refused.failure, 0)
+            except Temporary as failure:
+                if not failure.repeat or tries >= self._settings.retry or not repeatable():
+                    raise
+                delay = self._delay(failure, tries)
+                tries += 1
+                self.retries += 1
+                yield Again(failure, delay)
+                with self._waiting(
+                    f"{failure.message}; trying again in {delay:.0f} s, --max-time or --retry 0 ends it"
+                ):
+                    time.sleep(delay)
+
+    def _delay(self, failure: Temporary, tries: int) -> float:
+        delay = failure.retry_after
+        if delay is None:
+            delay = min(8.0, 0.5 * 2**tries) * random.uniform(0.75, 1.0)
+        if self._deadline is not None and time.monotonic() + delay > self._deadline:
+            raise Temporary(f"{failure.message}; the next try is due in {delay:.0f} s, after --max-time")
+        return delay
+
+    def _dialect(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the body as this endpoint takes it: without the fields that it refused, or under their other name."""
+        body = dict(body)
+        limit = body.pop("max_tokens", None)
+        if limit is not None:
+            modern = self._settings.profile == "openai"
+            if ("max_completion_tokens" if modern else "max_tokens") in self._refused:
+                modern = not modern
+            body["max_completion_tokens" if modern else "max_tokens"] = limit
+        if "stream" not in self._refused:
+            body["stream"] = True
+            if "stream_options" not in self._refused:
+                body["stream_options"] = {"include_usage": True}
+        return body
+
+    # One try
+
+    def _answer(self, body: dict[str, Any]) -> Iterator[Event]:
+        with _Link(self) as link:
+            link.start(lambda: self._post(body))
+            head = self._head(link, body)
+            yield Opened(head.request_id)
+            blocks = self._blocks(link)
+            first = next(blocks, b"")
+            while not first.strip():
+                more = next(blocks, None)
+                if more is None:
+                    break
+                first += more
+            start = first.lstrip()[:1]
+            if start in (b"{", b"["):
+                yield from self._whole(first + b"".join(blocks))
+            elif start == b"<":
+                raise self._foreign(first)
+            else:
+                yield from self._events(first, link, head)
+
+    def _post(self, body: dict[str, Any]) -> httpx2.Response:
+        import openai
+
+        return self._sdk.post(
+            "/chat/completions",
+            body=body,
+            cast_to=object,
+            stream=True,
+            stream_cls=openai.Stream[object],
+            options={"headers": {"Accept": "text/event-stream, application/json", **self._unsigned}},
+        ).response
+
+    def _head(self, link: _Link, body: dict[str, Any] | None = None) -> _Head:
+        """Wait until the server accepts the request."""
+        limit = self._settings.connect_timeout
+        while True:
+            try:
+                item = link.blocks.get(timeout=limit)
+            except Empty:
+                raise Temporary(
+                    f"no connection to {self._peer()} within {limit:g} s (--connect-timeout)", repeat=True
+                ) from None
+            if isinstance(item, _Connected):
+                limit = None  # from here on the idle timeout of the socket counts
+            elif isinstance(item, _Head):
+                return item
+            elif isinstance(item, BaseException):
+                raise self._translate(item, body)
+            else:
+                raise AssertionError(item)
+
+    def _blocks(self, link: _Link, ended: Callable[[], float | None] = lambda: None) -> Iterator[bytes]:
+        """Yield the body's blocks until it ends, or for TAIL seconds after the time that ``ended`` returns."""
+        while True:
+            at = ended()
+            try:
+                item = link.blocks.get(timeout=None if at is None else max(0.0, at + TAIL - time.monotonic()))
+            except Empty:
+                return
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                if at is not None:
+                    return
+                raise self._translate(item, None)
+            yield item
+
+    def _events(self, first: bytes, link: _Link, head: _Head) -> Iterator[Event]:
+        """Decode an event stream up to the end of the answer."""
+        decoder = sse.Decoder(self._settings.thinks)
+        ended: float | None = None
+        text = known = False
+
+        def decoded() -> Iterator[sse.Event]:
+            yield from decoder.feed(first)
+            for block in self._blocks(link, lambda: ended):
+                yield from decoder.feed(block)
+            yield from decoder.close()
+
+        with ExitStack() as quiet:
+            announced = False
+            for event in decoded():
+                match event:
+                    case sse.KeepAlive():
+                        if not announced:
+                            announced = True
+                            quiet.enter_context(
+                                self._waiting("the server sends nothing but keep-alives; --max-time would end this")
+                            )
+                        continue
+                    case sse.Done():
+                        if ended is None and text:
+                            yield sse.Finish("stop")
+                            ended = time.monotonic()
+                        if ended is not None:
+                            return
+                        continue
+                    case sse.Error(error) if ended is None:
+                        raise self._safe(faults.from_event(error))
+                    case sse.Malformed() if ended is None:
+                        if not known and not head.event_stream:
+                            raise self._foreign(event.data.encode())
+                        raise Temporary(f"{_CUT}: an event in it is not JSON", repeat=True)
+                    case sse.Error() | sse.Malformed():
+                        return
+                    case sse.Finish(reason):
+                        if reason.lower() == "error":
+                            raise Temporary("the server failed: it ended the answer with an error", repeat=True)
+                        ended = time.monotonic()
+                    case sse.Text():
+                        text = True
+                quiet.close()
+                known = True
+                yield event
+                if ended is not None and isinstance(event, sse.Usage):
+                    return
+        if ended is not None:
+            return
+        if not known and not head.event_stream:
+            raise self._foreign(first)
+        raise Temporary(f"{_CUT}: the server ended it without a finish reason", repeat=True)
+
+    def _whole(self, data: bytes) -> Iterator[Event]:
+        """Read a reply in one piece: an answer to a request without ``stream``, or an error."""
+        import json
+
+        try:
+            body = json.loads(data)
+        except ValueError:
+            raise Temporary(f"{_CUT}: the reply is not whole JSON", repeat=True) from None
+        if isinstance(body, dict) and ("error" in body or body.get("object") == "error"):
+            raise self._safe(faults.from_event(body.get("error", body)))
+        if not isinstance(body, dict) or not isinstance(body.get("choices"), list):
+            raise self._foreign(data)
+        finished = False
+        for event in sse.from_completion(body):
+            if isinstance(event, sse.Error):
+                raise self._safe(faults.from_event(event.body))
+            finished = finished or isinstance(event, sse.Finish)
+            yield event
+        if not finished:
+            yield sse.Finish("stop")
+
+    def _listing(self, found: list[str]) -> Iterator[Event]:
+        with _Link(self) as link:
+            link.start(self._get_models)
+            yield Opened(self._head(link).request_id)
+            data = b"".join(self._blocks(link))
+        import json
+
+        try:
+            entries = json.loads(data)["data"]
+            found[:] = [str(entry["id"]) for entry in entries]
+        except (ValueError, KeyError, TypeError):
+            raise self._foreign(data, "a list of models") from None
+
+    def _get_models(self) -> httpx2.Response:
+        import openai
+
+        return self._sdk.get(
+            "/models",
+            cast_to=object,
+            stream=True,
+            stream_cls=openai.Stream[object],
+            options={"headers": {**self._unsigned}},
+        ).response
+
+    # Failures
+
+    def _peer(self) -> str:
+        if self._settings.proxy:
+            return f"the proxy {masked(self._settings.proxy)}"
+        return masked(self._settings.base_url or "echo")
+
+    def _foreign(self, data: bytes, wanted: str = "Chat Completions") -> ProtocolError:
+        shown = " ".join(data[:_PAGE].decode("utf-8", "replace").split())[:60]
+        return ProtocolError(
+            f"{masked(self.url)} answered with something that is not {wanted}: {self._clean(shown)}",
+            "check the base URL (often it must end in /v1), and that no login page is in between",
+        )
+
+    def _clean(self, text: str) -> str:
+        for secret in (self._key, *self._settings.headers.values()):
+            if secret and len(secret) > 3:
+                text = text.replace(secret, "***")
+        return text
+
+    def _safe(self, failure: Failure) -> Failure:
+        """Return the failure without a key or header value that the server repeated in it."""
+        failure.message = self._clean(failure.message)
+        return failure
+
+    def _translate(self, error: BaseException, body: dict[str, Any] | None) -> Exception:
+        """Return what an exception of the worker means."""
+        import httpx2
+        import openai
+
+        if isinstance(error, openai.APIStatusError):
+            response = error.response
+            failure = self._safe(
+                faults.from_response(response.status_code, response.headers, response.text, masked(str(response.url)))
+            )
+            field = faults.refused_field(error.body) if response.status_code in (400, 422) else None
+            if body is not None and field in body:
+                return _FieldRefused(str(field), failure)
+            return failure
+        if isinstance(error, openai.APIConnectionError) and error.__cause__ is not None:
+            error = error.__cause__
+        limit = self._settings
+        if isinstance(error, httpx2.ConnectTimeout):
+            return Temporary(
+                f"no connection to {self._peer()} within {limit.connect_timeout:g} s (--connect-timeout)", repeat=True
+            )
+        if isinstance(error, httpx2.TimeoutException):
+            return Temporary(f"the server was silent for {limit.idle_timeout:g} s (--idle-timeout)")
+        if isinstance(error, (httpx2.ProxyError, httpx2.ConnectError)):
+            return self._unconnected(error)
+        if isinstance(error, httpx2.RemoteProtocolError) and "disconnected" not in str(error).lower():
+            if "incomplete" in str(error).lower():
+                return Temporary(f"{_CUT}: {str(error)[:1].lower()}{str(error)[1:]}", repeat=True)
+            return ProtocolError(f"{masked(self.url)} does not speak HTTP: {error}")
+        if isinstance(error, httpx2.DecodingError):
+            return ProtocolError(f"{masked(self.url)} answered with a broken content encoding: {error}")
+        if isinstance(error, httpx2.TransportError):
+            return Temporary(f"the connection to {self._peer()} was lost: {_reason(error)}", repeat=True)
+        if isinstance(error, Exception):
+            return error
+        return RuntimeError(repr(error))
+
+    def _unconnected(self, error: Exception) -> Failure:
+        import socket
+        import ssl
+
+        root = _root(error)
+        if isinstance(root, ssl.SSLCertVerificationError):
+            return ConfigError(
+                f"the certificate of {masked(self._settings.base_url or '')} does not verify: {root.verify_message}",
+                "--cacert PATH names the authority that signed it",
+            )
+        message = f"cannot connect to {self._peer()}: {_reason(error)}"
+        if "407" in str(error):
+            return ConfigError(f"{self._peer()} refuses the name and password in its URL (407)")
+        unknown = isinstance(root, socket.gaierror) and root.errno in (socket.EAI_NONAME, _EAI_NODATA)
+        return Temporary(message, repeat=not unknown)
+
+
+_EAI_NODATA = -5  # Linux and macOS differ in it, and Python has it only where the C library declares it
+
+
+def _root(error: BaseException) -> BaseException:
+    """Return the exception at the bottom of the causes."""
+    while (below := error.__cause__ or error.__context__) is not None:
+        error = below
+    return error
+
+
+def _reason(error: Exception) -> str:
+    root = _root(error)
+    text = (root.strerror if isinstance(root, OSError) else None) or str(root) or str(error) or type(error).__name__
+    return text[:1].lower() + text[1:].rstrip(".")
+
+
+def _transport(settings: Settings, trust: Callable[[], ssl.SSLContext]) -> httpx2.BaseTransport:
+    """Return the way to the endpoint: the built-in model, or HTTP by the settings' proxy and certificates."""
+    import httpx2
+
+    if settings.base_url is None:
+        from gptpipe import echo
+
+        echo.parse(settings.model)  # a knob that does not exist is a usage error here, not the server's 400
+        return echo.transport()
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
+    return httpx2.HTTPTransport(verify=trust(), proxy=settings.proxy, limits=limits, trust_env=False)
+
+
+def _begin_trust(settings: Settings) -> Callable[[], ssl.SSLContext]:
+    """Begin to load the certificates, and return the function that waits for them.
+
+    OpenSSL takes 20 ms and releases the GIL: beside the import of the SDK that costs nothing. Without TLS the context
+    trusts nobody.
+    """
+    import ssl
+
+    if not any((url or "").startswith("https:") for url in (settings.base_url, settings.proxy)):
+        return lambda: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    found: Queue[ssl.SSLContext | Exception] = Queue()
+
+    def load_certificates() -> None:
+        import httpx2
+
+        try:
+            if settings.cacert:
+                found.put(ssl.create_default_context(cafile=settings.cacert))
+            else:
+                found.put(httpx2.create_ssl_context(trust_env=True))
+        except Exception as error:
+            found.put(error)
+
+    def wait() -> ssl.SSLContext:
+        context = found.get()
+        if isinstance(context, OSError):  # ssl.SSLError is one
+            raise ConfigError(f"cannot use the certificates in {settings.cacert}: {_reason(context)}") from context
+        if isinstance(context, Exception):
+            raise context
+        return context
+
+    Thread(target=load_certificates, daemon=True).start()
+    return wait
+
+
+class _Link:
+    """One exchange in its daemon thread: the blocks that it hands over, and its response."""
+
+    def __init__(self, client: Client) -> None:
+        self.blocks: Queue[Any] = Queue(64)
+        self._client = client
+        self._response: httpx2.Response | None = None
+        self._worker: Thread | None = None
+
+    def __enter__(self) -> _Link:
+        return self
+
+    def start(self, ask: Callable[[], httpx2.Response]) -> None:
+        """Run ``ask`` and hand over: _Connected, _Head, the blocks of the body, None; or the exception."""
+        self._worker = Thread(target=self._work, args=(ask,), daemon=True)
+        self._worker.start()
+
+    def _work(self, ask: Callable[[], httpx2.Response]) -> None:
+        self._client._thread.link = self
+        try:
+            self._response = response = ask()
+            kind = response.headers.get("content-type", "")
+            self.blocks.put(_Head(response.headers.get("x-request-id"), "event-stream" in kind))
+            for block in response.iter_bytes():
+                self.blocks.put(block)
+            self.blocks.put(None)
+        except BaseException as error:
+            self.blocks.put(error)
+
+    def __exit__(self, *_: object) -> None:
+        """Leave: at once if the body is at its end, else by shutting the socket, which wakes the thread."""
+        worker, response = self._worker, self._response
+        if worker is None or response is None:
+            return
+        worker.join(0.02)
+        if worker.is_alive() and (stream := response.extensions.get("network_stream")):
+            import socket
+
+            try:
+                stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            while not self.blocks.empty():  # the thread may be waiting for room
+                self.blocks.get_nowait()

@@ -1,0 +1,142 @@
+"""Failures and exit statuses: the one table that every program obeys.
+
+Small numbers speak of the answer, the BSD ``sysexits`` numbers of the run (``os.EX_*``; systemd knows
+them by name). A published number keeps its meaning for ever. ``gptpipe(1)`` prints this table as EXIT STATUS.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class Status(IntEnum):
+    """What a program ends with."""
+
+    OK = 0
+    BUG = 1
+    USAGE = 2
+    TRUNCATED = 3
+    REFUSED = 4
+    ABSENT = 5
+    LIMIT = 6
+    DATAERR = 65
+    NOINPUT = 66
+    UNAVAILABLE = 69
+    IOERR = 74
+    TEMPFAIL = 75
+    PROTOCOL = 76
+    NOPERM = 77
+    CONFIG = 78
+
+
+class Failure(Exception):
+    """Something that ends a run, or a record of one, with a status of its own.
+
+    ``message`` is one line, lower case, without a full stop; ``hint``, if given, is a second line that says
+    what to do about it. Both may hold what others wrote: whoever prints them makes control characters visible.
+    """
+
+    status: ClassVar[Status] = Status.BUG
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(Failure):
+    """The command line does not make sense."""
+
+    status = Status.USAGE
+
+
+class Truncated(Failure):
+    """The answer reached a length limit."""
+
+    status = Status.TRUNCATED
+
+
+class Refused(Failure):
+    """The model or a filter refused; the message is the refusal."""
+
+    status = Status.REFUSED
+
+
+class Absent(Failure):
+    """The answer is complete, but what was asked for is not in it."""
+
+    status = Status.ABSENT
+
+
+class OverLimit(Failure):
+    """A limit of the user's own was reached."""
+
+    status = Status.LIMIT
+
+
+class BadInput(Failure):
+    """The input is not text, or too large, or a record that the API rejects."""
+
+    status = Status.DATAERR
+
+
+class NoInput(Failure):
+    """A file, role, session or stored answer that is not there."""
+
+    status = Status.NOINPUT
+
+
+class Unavailable(Failure):
+    """The API refused the request itself: asking again will not help."""
+
+    status = Status.UNAVAILABLE
+
+
+class WriteError(Failure):
+    """The output or the session could not be written."""
+
+    status = Status.IOERR
+
+
+class Temporary(Failure):
+    """Later it may work.
+
+    ``retry_after`` is what the server asked for, in seconds; ``repeat`` says whether trying again at once is
+    safe (it is not when the work may already have been done and paid for).
+    """
+
+    status = Status.TEMPFAIL
+
+    def __init__(
+        self, message: str, hint: str | None = None, *, repeat: bool = False, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, hint)
+        self.repeat = repeat
+        self.retry_after = retry_after
+
+
+class ProtocolError(Failure):
+    """The reply is not Chat Completions."""
+
+    status = Status.PROTOCOL
+
+
+class KeyRefused(Failure):
+    """The server refused the key."""
+
+    status = Status.NOPERM
+
+
+class ConfigError(Failure):
+    """No key, or a faulty config, role, schema or certificate."""
+
+    status = Status.CONFIG
+
+
+class Interrupted(BaseException):
+    """A signal asked the run to end; the program settles what is open and dies of ``signum``."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum

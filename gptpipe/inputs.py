@@ -1,0 +1,108 @@
+"""What the message is made of: the prompt, files, and standard input, each checked to be text.
+
+The rules stand in gptpipe(1) under DESCRIPTION.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+from collections.abc import Callable, Sequence
+
+from gptpipe.errors import BadInput, NoInput, UsageError
+from gptpipe.output import patience, visible
+
+_BLOCK = 1 << 20
+
+
+def prompt_of(words: Sequence[str]) -> str:
+    """Return the arguments joined by one space, decoded strictly as UTF-8 whatever the locale.
+
+    :raises BadInput: if they are not UTF-8.
+    """
+    return decode(os.fsencode(" ".join(words)), "the prompt", "utf-8")
+
+
+def decode(data: bytes, name: str, encoding: str) -> str:
+    """Return the text that bytes hold; ``name`` says in the message where they come from.
+
+    :raises BadInput: if they do not decode, or hold NUL: with the byte's offset.
+    :raises UsageError: if the encoding is unknown.
+    """
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"{name} is not {encoding.upper()} text: byte {error.start} is 0x{data[error.start]:02x}",
+            "--encoding NAME reads other encodings",
+        ) from None
+    except (LookupError, UnicodeError):
+        raise UsageError(f"unknown encoding '{encoding}'") from None
+    if (at := text.find("\0")) >= 0:
+        raise BadInput(f"{name} is not text: byte {len(text[:at].encode(encoding))} is NUL")
+    return text
+
+
+def read_file(path: str) -> bytes:
+    """Return the content of a file.
+
+    :raises NoInput: if it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise NoInput(f"cannot read {path}: {reason}") from error
+
+
+def is_piped() -> bool:
+    """Return whether standard input is a pipe, a socket or a regular file: then it belongs to the message."""
+    mode = os.fstat(0).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISREG(mode)
+
+
+def is_in_middle() -> bool:
+    """Return whether standard input is a regular file that someone else has read a part of, and not all."""
+    status = os.fstat(0)
+    return stat.S_ISREG(status.st_mode) and 0 < os.lseek(0, 0, os.SEEK_CUR) < status.st_size
+
+
+def read_stdin(say: Callable[[str], None], meanwhile: Callable[[], None] = lambda: None) -> bytes:
+    """Return all of standard input; a wait for it is announced once, and ``meanwhile`` called once before it.
+
+    :raises NoInput: if it cannot be read.
+    """
+    blocks: list[bytes] = []
+    poll = select.poll()
+    poll.register(0, select.POLLIN)
+    limit: float | None = patience()
+    if not poll.poll(0):
+        meanwhile()
+    while True:
+        if not poll.poll(None if limit is None else limit * 1000):
+            say("waiting for standard input to end: -n does not read it, --max-time bounds it")
+            limit = None
+            continue
+        try:
+            block = os.read(0, _BLOCK)
+        except BlockingIOError:
+            continue
+        except OSError as error:
+            raise NoInput(f"cannot read standard input: {error.strerror}") from error
+        if not block:
+            return b"".join(blocks)
+        blocks.append(block)
+
+
+def titled(path: str, text: str) -> str:
+    """Return a file's text with its name in a line before it, as ``head`` writes it."""
+    name = path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return f"==> {' '.join(visible(name).splitlines())} <==\n{text}"
+
+
+def join(blocks: Sequence[str]) -> str:
+    """Return the blocks with a blank line between each two; the last one stays as it is, to the byte."""
+    kept = [block for block in blocks if block]
+    return "".join(block + ("\n" if block.endswith("\n") else "\n\n") for block in kept[:-1]) + "".join(kept[-1:])

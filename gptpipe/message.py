@@ -1,0 +1,136 @@
+"""Messages and turns: what a session line, the API and the token counter agree on.
+
+A message is the API's own form, ``{"role": …, "content": …}``, where content is a string or a list of content
+parts (https://platform.openai.com/docs/api-reference/chat/create). A turn is one question with its answer, and
+one line of a session file; the line's format is specified in gptpipe-session(5).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+Part = dict[str, Any]
+Content = str | list[Part]
+Message = dict[str, Any]
+
+SYSTEM_ROLES = ("system", "developer")
+
+
+def text_of(content: object) -> str:
+    """Return the text in a message's content; parts that are no text are left out, and so is null."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
+    return ""
+
+
+def size(message: Message) -> int:
+    """Return the bytes of a message's text in UTF-8: with a byte-level tokenizer no fewer than its tokens."""
+    return len(text_of(message.get("content")).encode("utf-8", "replace"))
+
+
+def compact(value: object) -> str:
+    """Return JSON on one line, the characters as they are.
+
+    :raises ValueError: for NaN and infinities, which JSON has not.
+    """
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One question and its answer.
+
+    ``model`` and ``profile`` are what was asked for, after aliases; ``base_url`` is set when no profile was.
+    ``tokens`` is what the turn adds to a later prompt, None for a line that does not say. ``n`` and
+    ``total_tokens`` count the turns and the ``usage.total_tokens`` of the file up to this one; the store sets them.
+    """
+
+    messages: list[Message]
+    model: str | None = None
+    profile: str | None = None
+    base_url: str | None = None
+    finish_reason: str | None = None
+    usage: dict[str, Any] | None = None
+    tokens: int | None = None
+    tokens_estimated: bool = False
+    at: str | None = None
+    n: int = 0
+    total_tokens: int = 0
+
+    @property
+    def system(self) -> str | None:
+        """The system message, or None."""
+        return next((text_of(m.get("content")) for m in self.messages if m.get("role") in SYSTEM_ROLES), None)
+
+    @property
+    def question(self) -> list[Message]:
+        """The messages that asked: all but the system message and the answer."""
+        return [m for m in self.messages if m.get("role") not in (*SYSTEM_ROLES, "assistant")]
+
+    @property
+    def answer(self) -> str:
+        """The answer's text; of several assistant messages the last."""
+        return next((text_of(m.get("content")) for m in reversed(self.messages) if m.get("role") == "assistant"), "")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the turn may be sent as history: it ended, and with an answer."""
+        return self.finish_reason is not None and bool(self.answer.strip())
+
+    @property
+    def history(self) -> list[Message]:
+        """What a later request sends of this turn: all but the system message."""
+        return [m for m in self.messages if m.get("role") not in SYSTEM_ROLES]
+
+
+def to_line(turn: Turn) -> bytes:
+    """Return the turn as one line of a session file, newline included."""
+    value: dict[str, Any] = {"n": turn.n, "at": turn.at, "profile": turn.profile}
+    if turn.base_url is not None:
+        value["base_url"] = turn.base_url
+    value |= {
+        "model": turn.model,
+        "messages": turn.messages,
+        "finish_reason": turn.finish_reason,
+        "usage": turn.usage,
+        "tokens": turn.tokens,
+    }
+    if turn.tokens_estimated:
+        value["tokens_estimated"] = True
+    value["total_tokens"] = turn.total_tokens
+    return compact(value).encode() + b"\n"
+
+
+def from_line(line: bytes) -> Turn:
+    """Return the turn that a line of a session file holds. Unknown keys are ignored, missing ones are None.
+
+    :raises ValueError: if the line is damaged: no UTF-8, no JSON object, or no list of messages in it.
+    """
+    value = json.loads(line.decode())
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    messages = value.get("messages")
+    if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
+        raise ValueError("no messages")
+
+    def get(key: str, kind: type[Any], default: Any = None) -> Any:
+        found = value.get(key)
+        return found if isinstance(found, kind) and not isinstance(found, bool) else default
+
+    return Turn(
+        messages=messages,
+        model=get("model", str),
+        profile=get("profile", str),
+        base_url=get("base_url", str),
+        finish_reason=get("finish_reason", str),
+        usage=get("usage", dict),
+        tokens=get("tokens", int),
+        tokens_estimated=value.get("tokens_estimated") is True,
+        at=get("at", str),
+        n=get("n", int, 0),
+        total_tokens=get("total_tokens", int, 0),
+    )

@@ -1,0 +1,115 @@
+"""The options that several programs share, each defined once, and the types of their values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from gptpipe.command import option
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Pair(click.ParamType[tuple[str, str]]):
+    """``KEY=VALUE``, the value as it stands."""
+
+    name = "KEY=VALUE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Return the two parts."""
+        key, sign, text = str(value).partition("=")
+        if not sign or not key:
+            self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
+        return key, text
+
+
+class Field(click.ParamType[tuple[str, Any]]):
+    """``KEY=VALUE`` where VALUE is JSON, or a plain string when it does not begin like JSON."""
+
+    name = "KEY=VALUE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        """Return the key and the value as JSON has it."""
+        key, text = Pair().convert(value, param, ctx)
+        if not text or (text[0] not in '{["-0123456789' and text not in _WORDS):
+            return key, text
+        try:
+            return key, json.loads(text, parse_constant=_refuse)
+        except ValueError as error:
+            self.fail(f"{text!r} begins like JSON but is not: {error}", param, ctx)
+
+
+_WORDS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"JSON has no {constant}")
+
+
+def _together(*options: Decorator) -> Decorator:
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for each in reversed(options):
+            function = each(function)
+        return function
+
+    return decorate
+
+
+model_options = _together(
+    option("-m", "--model", group="model", metavar="NAME", help="the model; 'echo' is built in"),
+    option("-p", "--profile", group="model", metavar="NAME", help="an endpoint from the settings, or a built-in one"),
+    option("--temperature", group="model", metavar="N", type=float, help="sent only when given, as the next two"),
+    option("--max-tokens", group="model", metavar="N", type=int, help="the longest answer"),
+    option("--reasoning-effort", group="model", metavar="LEVEL", help="how much the model thinks"),
+    option(
+        "-O",
+        "--param",
+        group="model",
+        metavar="KEY=VALUE",
+        type=Field(),
+        multiple=True,
+        help="any other field of the request",
+    ),
+)
+
+limit_options = _together(
+    option("--max-time", group="limits", metavar="SECONDS", type=float, help="the whole run (default: no limit)"),
+    option(
+        "--connect-timeout",
+        group="limits",
+        metavar="SECONDS",
+        type=float,
+        help="name, TCP, TLS and proxy (default 10; 0: no limit)",
+    ),
+    option(
+        "--idle-timeout",
+        group="limits",
+        metavar="SECONDS",
+        type=float,
+        help="silence after that (default 300; 0: no limit)",
+    ),
+    option("--retry", group="limits", metavar="N", type=int, help="tries after the first (default 2)"),
+    option("--max-input-tokens", group="limits", metavar="N", type=int, help="refuse to send more than this"),
+)
+
+network_options = _together(
+    option("--base-url", group="network", metavar="URL", help="the endpoint's address"),
+    option("--proxy", group="network", metavar="URL", help="http, https, socks5 or socks5h"),
+    option("--cacert", group="network", metavar="PATH", help="trust the authorities in this file"),
+)
+
+config_option = option("--config", group="other", metavar="PATH", help="another settings file")
+verbose_option = option(
+    "-v", "--verbose", group="other", is_flag=True, help="notes on standard error: model, tokens, cost, retries"
+)
+
+
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those options that the command line has, as ``gptpipe.settings.resolve`` takes them."""
+    found = {name: value for name, value in values.items() if value is not None and value != ()}
+    if "param" in found:
+        found["param"] = dict(found["param"])
+    return found

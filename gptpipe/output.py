@@ -1,0 +1,259 @@
+"""Writing: every byte to a descriptor, text that cannot drive a terminal, files that change only when complete."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import select
+import stat
+import threading
+from types import TracebackType
+
+from gptpipe.errors import WriteError
+from gptpipe.message import compact
+
+STDOUT = 1
+STDERR = 2
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_program = "gptpipe"
+
+
+def named(program: str) -> None:
+    """Set the name that begins every line on standard error."""
+    global _program
+    _program = program
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of ``data``: a short count goes on, a full non-blocking pipe is waited for.
+
+    :raises BrokenPipeError: when the reader is gone.
+    :raises WriteError: for every other error.
+    """
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            poll = select.poll()
+            poll.register(descriptor, select.POLLOUT)
+            poll.poll()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise WriteError(f"cannot write {_called(descriptor)}: {error.strerror}") from error
+
+
+def _called(descriptor: int) -> str:
+    return {STDOUT: "standard output", STDERR: "standard error"}.get(descriptor, f"descriptor {descriptor}")
+
+
+def check_stdout() -> None:
+    """Find out that standard output is closed before anything is asked.
+
+    :raises WriteError: if it is.
+    """
+    import fcntl
+
+    if fcntl.fcntl(STDOUT, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        raise WriteError("cannot write standard output: it is closed")
+
+
+def visible(text: str) -> str:
+    """Return text in which control characters other than newline and tab are seen, not obeyed: ``^[``, ``\\x9b``."""
+    return _CONTROL.sub(lambda match: _caret(ord(match[0])), text)
+
+
+def _caret(code: int) -> str:
+    return f"\\x{code:02x}" if code >= 0x80 else "^" + chr(code ^ 0x40)
+
+
+def encode(text: str) -> bytes:
+    """Return text as UTF-8, whatever the locale; a file name's undecodable bytes come back as they were."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def show_error(text: str) -> None:
+    """Write text to standard error in visible form; nothing can be done if that fails."""
+    try:
+        write_all(STDERR, visible(text).encode("utf-8", "backslashreplace"))
+    except (WriteError, BrokenPipeError):
+        pass
+
+
+def say(message: str, hint: str | None = None) -> None:
+    """Write ``program: message`` to standard error, and the hint as a line of its own."""
+    lines = [f"{_program}: {message}"] + ([hint] if hint else [])
+    show_error("".join(" ".join(line.splitlines()) + "\n" for line in lines))
+
+
+def patience() -> float:
+    """Return for how many seconds a wait may stay unannounced: cron mails every line, a person wonders."""
+    return 2.0 if os.isatty(STDERR) else 60.0
+
+
+class waiting:
+    """Announce ``message`` on standard error if the block lasts longer than :func:`patience`."""
+
+    def __init__(self, message: str) -> None:
+        self._timer = threading.Timer(patience(), say, (message,))
+        self._timer.daemon = True
+
+    def __enter__(self) -> None:
+        self._timer.start()
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._timer.cancel()
+
+
+class Printer:
+    """Standard output as the answer sees it: text as it arrives, and one newline at the end if it has none.
+
+    ``printed`` is true once a byte may have left.
+    """
+
+    def __init__(self, descriptor: int = STDOUT) -> None:
+        self._descriptor = descriptor
+        self._terminal = os.isatty(descriptor)
+        self._newline = True
+        self.printed = False
+
+    def write(self, text: str) -> None:
+        """Write text; on a terminal control characters are shown."""
+        if text:
+            self.printed = True
+            self._newline = text.endswith("\n")
+            write_all(self._descriptor, (visible(text) if self._terminal else text).encode())
+
+    def end(self) -> None:
+        """End the last line, if anything was printed and it is open."""
+        if not self._newline:
+            self.write("\n")
+
+
+def print_text(text: str) -> None:
+    """Write a whole text to standard output as an answer is written."""
+    printer = Printer()
+    printer.write(text)
+    printer.end()
+
+
+def print_json(value: object) -> None:
+    """Write JSON as one line to standard output."""
+    print_text(compact(value))
+
+
+class Target:
+    """A file named by the user for ``-o`` or ``--meta``: tried when made, changed by :meth:`write` only.
+
+    ``-``, ``/dev/stdout``, ``/dev/stderr`` and ``/dev/fd/N`` mean that descriptor, without truncation. What exists
+    and is no regular file is written to directly; a regular file is replaced by rename and keeps its mode.
+
+    :raises WriteError: if it cannot be written.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+        try:
+            self._try()
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: OSError) -> WriteError:
+        return WriteError(f"cannot write {self._path}: {error.strerror}")
+
+    def _try(self) -> None:
+        number = _descriptor_number(self._path)
+        if number is not None:
+            self._descriptor = os.dup(number)
+            import fcntl
+
+            if fcntl.fcntl(self._descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            return
+        self._path = os.path.realpath(self._path)
+        try:
+            mode = os.stat(self._path).st_mode
+        except FileNotFoundError:
+            self._folder = _writable_folder(self._path)
+            return
+        if stat.S_ISREG(mode):
+            os.close(os.open(self._path, os.O_WRONLY))
+            self._folder = _writable_folder(self._path)
+        else:
+            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_NOCTTY)
+
+    def write(self, data: bytes) -> None:
+        """Make ``data`` the content: all of it, or on failure nothing.
+
+        :raises WriteError: if that fails; :raises BrokenPipeError: if a pipe's reader is gone.
+        """
+        if self._descriptor is not None:
+            write_all(self._descriptor, data)
+            return
+        try:
+            replace(self._path, data)
+        except OSError as error:
+            raise self._failure(error) from error
+
+
+def _descriptor_number(path: str) -> int | None:
+    if path in ("-", "/dev/stdout"):
+        return STDOUT
+    if path == "/dev/stderr":
+        return STDERR
+    match = re.fullmatch(r"/dev/fd/(\d+)|/proc/self/fd/(\d+)", path)
+    return int(match[1] or match[2]) if match else None
+
+
+def _writable_folder(path: str) -> str:
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    return folder
+
+
+def replace(path: str, data: bytes, mode: int | None = None) -> None:
+    """Put ``data`` at ``path`` in one step: a reader sees the old content or the new, after a crash too.
+
+    An existing file keeps its mode; a new one has ``mode``, or 0666 less the umask. The data goes into a file
+    without a name where the system has such (``O_TMPFILE``), so that a kill leaves nothing behind.
+
+    :raises OSError: if that fails; the old content stays.
+    """
+    folder = os.path.dirname(path) or "."
+    try:
+        old = os.stat(path).st_mode & 0o7777
+    except FileNotFoundError:
+        old = None
+    name = os.path.join(folder, f".{os.path.basename(path)[:200]}.{os.getpid()}.{threading.get_ident():x}")
+    try:
+        descriptor = os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o666 if mode is None else mode)
+        unnamed = True
+    except (OSError, AttributeError):  # not every file system has it, and macOS has it not at all
+        descriptor = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if mode is None else mode)
+        unnamed = False
+    try:
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+            if old is not None or mode is not None:
+                os.fchmod(descriptor, mode if old is None else old)  # type: ignore[arg-type]
+            os.fsync(descriptor)  # or a crash after the rename leaves an empty file where the old one was
+            if unnamed:
+                os.link(f"/proc/self/fd/{descriptor}", name, follow_symlinks=True)
+        finally:
+            os.close(descriptor)
+        os.rename(name, path)
+    except BaseException:
+        try:
+            os.unlink(name)
+        except OSError:
+            pass
+        raise

@@ -1,0 +1,71 @@
+"""The console scripts: what must be in order before anything is imported or opened, then the program itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+
+def _prepare() -> None:
+    # Python's own SIGINT handler prints a traceback for ^C during start-up, and cannot interrupt a name lookup.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # A file opened later would get the number of a missing descriptor, and the answer would go into that file.
+    # Standard output is opened for reading, so that writing to it still fails as it does on a closed one.
+    for descriptor, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, flags), True)
+
+
+def _run(program: str) -> None:
+    _prepare()
+    if kind := os.environ.get("_GPTPIPE_COMPLETE"):
+        from gptpipe.complete import main
+
+        sys.exit(main(kind))
+    from importlib import import_module
+
+    import_module(f"gptpipe.commands.{program}").command.main()
+
+
+def ask() -> None:
+    """Run ``gptpipe``."""
+    _run("ask")
+
+
+def chat() -> None:
+    """Run ``gptpipe-chat``."""
+    _run("chat")
+
+
+def map() -> None:
+    """Run ``gptpipe-map``."""
+    _run("map")
+
+
+def batch() -> None:
+    """Run ``gptpipe-batch``."""
+    _run("batch")
+
+
+def sessions() -> None:
+    """Run ``gptpipe-sessions``."""
+    _run("sessions")
+
+
+def usage() -> None:
+    """Run ``gptpipe-usage``."""
+    _run("usage")
+
+
+def models() -> None:
+    """Run ``gptpipe-models``."""
+    _run("models")
+
+
+def config() -> None:
+    """Run ``gptpipe-config``."""
+    _run("config")

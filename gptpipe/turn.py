@@ -1,0 +1,241 @@
+"""A turn: history and a new message, asked and appended to the session. ``gptpipe`` and ``gptpipe-chat`` share it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import tee
+from threading import Lock
+from typing import Any, NamedTuple
+
+from gptpipe import client, interrupt, keys, output, settings, tokens
+from gptpipe.ask import Answer, Receiver, ask
+from gptpipe.config import Config
+from gptpipe.errors import Failure
+from gptpipe.message import Content, Message, Turn
+from gptpipe.sessions import Session, SessionStore
+from gptpipe.settings import Paths, Settings
+
+
+class Place(NamedTuple):
+    """Where a program runs: its environment when it began, the settings file, the folders."""
+
+    env: Mapping[str, str]
+    config: Config
+    paths: Paths
+
+    @property
+    def sessions(self) -> SessionStore:
+        """The store of named conversations."""
+        return SessionStore(self.paths.data / "sessions")
+
+
+class Question(NamedTuple):
+    """What one turn is to ask, and under which options and role (as ``settings.resolve`` takes them).
+
+    ``save`` is false for a turn that reads the session and appends nothing.
+    """
+
+    content: Content
+    options: Mapping[str, Any]
+    role: Mapping[str, Any]
+    save: bool = True
+
+
+class Request(NamedTuple):
+    """A turn's request, ready to be sent: its messages, and what of them is history."""
+
+    settings: Settings
+    messages: list[Message]
+    turns: list[Turn]
+    dropped: int
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The request's JSON, but for the fields with which the client asks for a stream."""
+        return {"model": self.settings.model, "messages": self.messages, **self.settings.params}
+
+    @property
+    def system(self) -> list[Message]:
+        """The system message, in a list, or an empty list."""
+        return [message for message in self.messages[:1] if message["role"] == "system"]
+
+
+class Run:
+    """One turn from its beginning on, for whoever settles and reports it: also another thread, at any moment.
+
+    ``started`` is monotonic. What is not known yet is None.
+    """
+
+    def __init__(self, started: float) -> None:
+        self.started = started
+        self.answer = Answer()
+        self.request: Request | None = None
+        self.settings: Settings | None = None
+        self.retries = 0
+        self.key_source: str | None = None
+        self._session: Session | None = None
+        self._mutex = Lock()
+
+    def open(self, session: Session) -> None:
+        """Say where the turn is to be appended."""
+        self._session = session
+
+    def settle(self, *, wait: bool = True) -> None:
+        """Append the turn, once, if it is to be kept and any text came: with the finish reason, or null without one.
+
+        ``wait`` allows to wait for a lock, should the session's file have been replaced meanwhile.
+
+        :raises WriteError: Temporary: if it cannot be appended.
+        """
+        with self._mutex:
+            session, self._session = self._session, None
+            if session is None or self.request is None or not (self.answer.text or self.answer.refusal):
+                return
+            session.append(_turn(self.request, self.answer), wait=wait)
+
+
+def _turn(request: Request, answer: Answer) -> Turn:
+    """Return the turn as the session keeps it."""
+    question = [*request.system, request.messages[-1]]
+    reply: Message = {"role": "assistant", "content": answer.text}
+    if answer.refusal:
+        reply["refusal"] = answer.refusal
+    weight, estimated = tokens.weigh(
+        request.messages, answer.text, answer.reasoning, answer.usage, sum(map(tokens.weight, request.turns))
+    )
+    chosen = request.settings
+    return Turn(
+        [*question, reply],
+        model=chosen.model,
+        profile=chosen.profile,
+        base_url=chosen.base_url if chosen.profile is None else None,
+        finish_reason=answer.finish_reason,
+        usage=answer.usage,
+        tokens=weight,
+        tokens_estimated=estimated,
+    )
+
+
+def take(run: Run, question: Question, place: Place, receiver: Receiver) -> None:
+    """Ask and append. What came is in ``run.answer``, also after a failure; :meth:`Answer.failure` judges it.
+
+    :raises Failure: if the turn cannot be asked, answered or appended.
+    :raises Interrupted: after settling, if a signal came.
+    """
+    early = _resolve(question, place, _past(question, place))
+    deadline = run.started + early.max_time if early.max_time else None
+    key = keys.find(early, place.env)
+    with _history(run, question, place, early) as turns:
+        run.request = request = compose(question, place, turns)
+        chosen = run.settings = request.settings
+        if (chosen.profile, chosen.base_url, chosen.key) != (early.profile, early.base_url, early.key):
+            key = keys.find(chosen, place.env)  # while the lock was waited for, the session went elsewhere
+        run.key_source = key.source
+        _check_size(request, place)
+        connection = client.Client(chosen, key.value, deadline=deadline, waiting=output.waiting)
+        try:
+            ask(connection, request.body, run.answer, receiver)
+        finally:
+            run.retries = connection.retries
+            with interrupt.held():
+                run.settle()
+
+
+def preview(question: Question, place: Place) -> Request:
+    """Return the request that :func:`take` would send, without a lock, a key or a change to any file."""
+    return compose(question, place, _looked_at(question, place))
+
+
+def compose(question: Question, place: Place, turns: Iterator[Turn]) -> Request:
+    """Return the request: the system message, the history that fits, and the question.
+
+    ``turns`` are the session's from the newest; no more of them are read than are needed.
+    """
+    turns, newest, latest = tee(turns, 3)
+    total = next((turn.n for turn in newest), 0)
+    chosen = _resolve(question, place, _continued(latest))
+    system: list[Message] = [{"role": "system", "content": chosen.system}] if chosen.system else []
+    asked: Message = {"role": "user", "content": question.content}
+    sent = tokens.fit(turns, tokens=_budget(chosen, [*system, asked]), turns=chosen.history)
+    messages = [*system, *(message for turn in sent for message in turn.history), asked]
+    return Request(chosen, messages, sent, total - len(sent))
+
+
+def _budget(chosen: Settings, fixed: Iterable[Message]) -> int:
+    """Return the tokens that history may have: trimming it comes before refusing the request."""
+    if chosen.max_input_tokens is None:
+        return chosen.history_tokens
+    return max(0, min(chosen.history_tokens, chosen.max_input_tokens - sum(map(tokens.bound, fixed))))
+
+
+def _check_size(request: Request, place: Place) -> None:
+    limit = request.settings.max_input_tokens
+    if limit is not None:
+        tokens.check(request.messages, limit, request.settings.model, place.paths.cache)
+
+
+def _resolve(question: Question, place: Place, past: Mapping[str, Any]) -> Settings:
+    return settings.resolve(question.options, question.role, past, place.env, place.config)
+
+
+def _past(question: Question, place: Place) -> Mapping[str, Any]:
+    return _continued(_looked_at(question, place))
+
+
+def _continued(turns: Iterator[Turn]) -> Mapping[str, Any]:
+    """Return what a session continues with: model, endpoint and system message of its last finished turn."""
+    last = next((turn for turn in turns if turn.finished), None)
+    if last is None:
+        return {}
+    return {"model": last.model, "profile": last.profile, "base_url": last.base_url, "system": last.system}
+
+
+def _looked_at(question: Question, place: Place) -> Iterator[Turn]:
+    """Yield the session's turns from the newest, without its lock; a session that is not there has none."""
+    name = _resolve(question, place, {}).session
+    if name is not None and place.sessions.path(name).exists():
+        yield from place.sessions.history(name, lambda _: None)
+
+
+@contextmanager
+def _history(run: Run, question: Question, place: Place, early: Settings) -> Iterator[Iterator[Turn]]:
+    """Give the session's turns from the newest: under its lock until the block ends, if the turn is to be appended."""
+    client.preload()
+    name = early.session
+    if name is None:
+        yield iter(())
+    elif not question.save:
+        yield place.sessions.history(name, output.say)
+    else:
+        with place.sessions.lock(name, early.lock_timeout, output.waiting, output.say) as session:
+            run.open(session)
+            yield session.history()
+
+
+def describe(run: Run, failure: Failure | None, status: int, name: str) -> dict[str, Any]:
+    """Return the object of ``--json`` and ``--meta``; its keys are documented in gptpipe(1)."""
+    answer, chosen, request = run.answer, run.settings, run.request
+    now = time.monotonic()
+    return {
+        "answer": answer.text,
+        "model": chosen.model if chosen else None,
+        "served_by": answer.served_by,
+        "profile": chosen.profile if chosen else None,
+        "finish_reason": answer.finish_reason,
+        "usage": answer.usage,
+        "session": chosen.session if chosen else None,
+        "turns_sent": len(request.turns) if request else 0,
+        "turns_dropped": request.dropped if request else 0,
+        "request_id": answer.request_id,
+        "retries": run.retries,
+        "cached": answer.cached,
+        "seconds": {
+            "first_token": round(answer.first_token - run.started, 3) if answer.first_token else None,
+            "total": round(now - run.started, 3),
+        },
+        "status": status,
+        "name": name,
+        "error": None if failure is None else {"status": status, "name": name, "message": failure.message},
+    }
