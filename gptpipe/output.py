@@ -221,16 +221,16 @@ def _writable_folder(path: str) -> str:
 def replace(path: str, data: bytes, mode: int | None = None) -> None:
     """Put ``data`` at ``path`` in one step: a reader sees the old content or the new, after a crash too.
 
-    An existing file keeps its mode; a new one has ``mode``, or 0666 less the umask. The data goes into a file
-    without a name where the system has such (``O_TMPFILE``), so that a kill leaves nothing behind.
+    It gets ``mode``; without one an existing file keeps its own, and a new one has 0666 less the umask. The data goes
+    into a file without a name where the system has such (``O_TMPFILE``), so that a kill leaves nothing behind.
 
     :raises OSError: if that fails; the old content stays.
     """
     folder = os.path.dirname(path) or "."
     try:
-        old = os.stat(path).st_mode & 0o7777
+        kept = os.stat(path).st_mode & 0o7777 if mode is None else mode
     except FileNotFoundError:
-        old = None
+        kept = None
     name = os.path.join(folder, f".{os.path.basename(path)[:200]}.{os.getpid()}.{threading.get_ident():x}")
     try:
         descriptor = os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o666 if mode is None else mode)
@@ -243,11 +243,12 @@ def replace(path: str, data: bytes, mode: int | None = None) -> None:
             rest = memoryview(data)
             while rest:
                 rest = rest[os.write(descriptor, rest) :]
-            if old is not None or mode is not None:
-                os.fchmod(descriptor, mode if old is None else old)  # type: ignore[arg-type]
+            if kept is not None:
+                os.fchmod(descriptor, kept)
             os.fsync(descriptor)  # or a crash after the rename leaves an empty file where the old one was
             if unnamed:
-                os.link(f"/proc/self/fd/{descriptor}", name, follow_symlinks=True)
+                # With a src_dir_fd, whichever, Python calls linkat, which follows the link, not link, which does not.
+                os.link(f"/proc/self/fd/{descriptor}", name, src_dir_fd=descriptor, follow_symlinks=True)
         finally:
             os.close(descriptor)
         os.rename(name, path)
