@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from ipaddress import IPv6Address, ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
 
 from gptpipe.errors import ConfigError
@@ -82,8 +83,6 @@ def is_local(url: str) -> bool:
         return True
     if ":" not in host:
         return False
-    from ipaddress import IPv6Address  # 4 ms, and IPv6 literals are rare
-
     address = IPv6Address(host.partition("%")[0])
     return address.is_loopback or bool(address.ipv4_mapped and address.ipv4_mapped.is_loopback)
 
@@ -118,8 +117,6 @@ def _excepted(parts: SplitResult, exceptions: str) -> bool:
 
 
 def _within(host: str, network: str) -> bool:
-    from ipaddress import ip_address, ip_network  # 4 ms, and a network in NO_PROXY is rare
-
     try:
         return ip_address(host) in ip_network(network, strict=False)
     except ValueError:

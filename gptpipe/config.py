@@ -228,7 +228,7 @@ def _is_json(value: Any) -> bool:
         return all(map(_is_json, value.values()))
     if isinstance(value, list):
         return all(map(_is_json, value))
-    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+    return value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def price(value: Any) -> dict[str, float]:
