@@ -1,0 +1,167 @@
+"""Files that keep what was paid for: private ones, opened with care, read by lines, appended to whole.
+
+Nothing here knows what a line means. Line ends are ``\\n`` alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from gptpipe.errors import Failure, WriteError
+
+FIRST_BLOCK = 1 << 13
+LARGEST_BLOCK = 1 << 20
+
+# What open says of a symlink, of a folder to be written to, and of a socket or a FIFO without a reader.
+_NOT_REGULAR = (errno.ELOOP, errno.EISDIR, errno.ENXIO)
+
+
+@contextmanager
+def failing(kind: type[Failure], what: str) -> Iterator[None]:
+    """Turn an OSError of the block into a failure of ``kind``: ``what``, a colon, and the system's words."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{what}: {error.strerror}") from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing: 0700 under any umask.
+
+    :raises OSError: if that fails.
+    """
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    with suppress(FileExistsError):  # another process was quicker
+        os.mkdir(folder, 0o700)
+        os.chmod(folder, 0o700)
+        sync_folder(folder.parent)  # or a crash loses the new folder, with all that was synced inside it
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder on disk.
+
+    :raises OSError: if that fails, but not if the file system cannot do it for folders (EINVAL).
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(fd)
+
+
+def open_regular(path: Path, flags: int) -> int:
+    """Open a file that must be a regular one; never wait for it, as opening a FIFO would.
+
+    A symbolic link is refused too: what is appended through it, or read and sent, would be a file that nobody
+    meant to be gptpipe's. With ``O_CREAT`` the file gets mode 0600 under any umask.
+
+    :raises WriteError: if something else is there.
+    :raises OSError: if it cannot be opened.
+    """
+    try:
+        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY, 0o600)
+    except OSError as error:
+        if error.errno in _NOT_REGULAR:
+            raise WriteError(f"{path} is not a regular file") from error
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise WriteError(f"{path} is not a regular file")
+    if flags & os.O_CREAT:
+        os.fchmod(fd, 0o600)
+    return fd
+
+
+def stands_at(fd: int, path: Path) -> bool:
+    """Whether the open file is the one at the path."""
+    try:
+        there = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(fd), there)
+
+
+class Line(NamedTuple):
+    """A line without its newline. ``offset`` is that of its first byte; ``ended`` says whether a newline follows."""
+
+    offset: int
+    data: bytes
+    ended: bool
+
+
+def backward(fd: int) -> Iterator[Line]:
+    """Yield the lines of a file from its end, reading no more than they need, and some blocks.
+
+    The file may grow meanwhile, and a writer may take back what it could not write whole.
+    """
+    position = os.fstat(fd).st_size
+    block = FIRST_BLOCK
+    pieces: list[bytes] = []  # of the line whose beginning is not yet read, the last first
+    ended = False
+    while position > 0:
+        start = max(0, position - block)
+        data = _read(fd, start, position)
+        if len(data) < position - start:  # the end was cut off meanwhile, so the pieces are no more
+            pieces, ended = [], False
+        end = len(data)
+        while (newline := data.rfind(b"\n", 0, end)) >= 0:
+            pieces.append(data[newline + 1 : end])
+            if ended or any(pieces):
+                yield Line(start + newline + 1, b"".join(reversed(pieces)), ended)
+            pieces, ended, end = [], True, newline
+        pieces.append(data[:end])
+        position, block = start, min(2 * block, LARGEST_BLOCK)
+    if pieces:
+        yield Line(0, b"".join(reversed(pieces)), ended)
+
+
+def _read(fd: int, start: int, end: int) -> bytes:
+    """Return the bytes from start to end, fewer only where the file ends."""
+    data = os.pread(fd, end - start, start)
+    while len(data) < end - start and (more := os.pread(fd, end - start - len(data), start + len(data))):
+        data += more
+    return data
+
+
+def forward(fd: int) -> Iterator[Line]:
+    """Yield the lines of a file from its beginning."""
+    offset = 0
+    with open(fd, "rb", closefd=False) as file:
+        file.seek(0)
+        for data in file:
+            yield Line(offset, data.removesuffix(b"\n"), data.endswith(b"\n"))
+            offset += len(data)
+
+
+def append(fd: int, folder: Path, lines: bytes) -> None:
+    """Add whole lines to a file of ``folder`` that is open with ``O_APPEND``; on disk when this returns, or not at all.
+
+    A last line that lacks its newline gets one first.
+
+    :raises OSError: if that fails; then the file is as it was.
+    """
+    size = os.fstat(fd).st_size
+    if size and os.pread(fd, 1, size - 1) != b"\n":
+        lines = b"\n" + lines
+    try:
+        written = os.write(fd, lines)
+        if written < len(lines):
+            raise OSError(errno.EIO, f"only {written} of {len(lines)} bytes could be written")
+        os.fsync(fd)  # or a crash loses the turn that the status 0 is about to promise
+        if size == 0:
+            sync_folder(folder)  # or a crash loses the name of a new file, and so the turn in it
+    except OSError:
+        with suppress(OSError):  # nothing more can be done: what is left is skipped as a damaged line
+            os.ftruncate(fd, size)
+        raise

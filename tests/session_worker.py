@@ -1,0 +1,59 @@
+"""A process that uses the session store, for tests that need several, or one to kill or to trace.
+
+``python -m tests.session_worker FOLDER append NAME,… LABEL COUNT [BYTES]`` adds turns whose question is ``LABEL-I``,
+each to one of the sessions, and tells of each, when it is on disk, its question, its ``n``, and how many turns it saw.
+``python -m tests.session_worker FOLDER copy|rename A B [--force]``, ``remove A`` and ``repair A`` do as they say.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from gptpipe import upkeep
+from gptpipe.errors import Failure
+from gptpipe.message import Turn
+from gptpipe.sessions import SessionStore, silent
+
+
+def waiting(_: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+def turn(question: str, answer: str = "yes") -> Turn:
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return Turn(messages, model="m", finish_reason="stop", usage={"total_tokens": 10}, tokens=5)
+
+
+def append(store: SessionStore, names: str, label: str, count: str, size: str = "3") -> None:
+    for number in range(int(count)):
+        with store.lock(random.choice(names.split(",")), 60, waiting, silent) as session:
+            seen = sum(1 for _ in session.history())
+            done = session.append(turn(f"{label}-{number}", "y" * int(size)))
+        os.write(1, f"{label}-{number} {done.n} {seen}\n".encode())
+
+
+def main(folder: str, command: str, *arguments: str) -> int:
+    store = SessionStore(Path(folder))
+    if limit := os.environ.get("WORKER_FSIZE"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
+    try:
+        if command == "append":
+            append(store, *arguments)
+        elif command in ("copy", "rename"):
+            source, target, *force = arguments
+            getattr(upkeep, command)(store, source, target, force=bool(force), timeout=60, waiting=waiting)
+        else:
+            getattr(upkeep, command)(store, *arguments, timeout=60, waiting=waiting)
+    except Failure as failure:
+        os.write(2, f"{failure.message}\n".encode())
+        return failure.status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
