@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gptpipe import errors, message
+from gptpipe.settings import is_echo
 
 if TYPE_CHECKING:
     import httpx2
@@ -95,18 +96,13 @@ _ERRORS: dict[int, tuple[str, str, str | None]] = {
 }
 
 
-def is_echo(model: str) -> bool:
-    """Whether the model is the built-in one."""
-    return model == "echo" or model.startswith("echo:")
-
-
 def parse(model: str) -> Knobs:
     """Return the knobs of a model's name; ``echo`` alone, and a name that is not echo's, has none.
 
     :raises UsageError: for an unknown knob, a bad value or a missing one.
     """
     knobs: dict[str, Any] = {}
-    rest = model.removeprefix("echo:") if is_echo(model) and model != "echo" else None
+    rest = model.removeprefix("echo:") if model.startswith("echo:") else None
     while rest is not None:
         if rest.startswith("text="):
             knobs["text"] = rest.removeprefix("text=")

@@ -26,9 +26,11 @@ import signal
 import socket
 import ssl
 import struct
+import subprocess
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import pytest
@@ -42,7 +44,8 @@ DONE = b"data: [DONE]\n\n"
 
 def event(value: object) -> bytes:
     """Return a server-sent event with this JSON value."""
-    return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
+    # Half a surrogate pair has no UTF-8; with a backslash it is the JSON escape.
+    return b"data: " + json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n\n"
 
 
 def chunk(delta: Mapping[str, Any] | None, reason: str | None = None, **more: Any) -> bytes:
@@ -59,6 +62,17 @@ def say(text: str) -> bytes:
 def finish(reason: str = "stop", **more: Any) -> bytes:
     """Return the event of a finish reason."""
     return chunk({}, reason, **more)
+
+
+def certificate(folder: Path, names: str = "DNS:localhost,IP:127.0.0.1,IP:::1") -> tuple[ssl.SSLContext, Path]:
+    """Return the server's side of TLS, and the file with the certificate that a client must trust."""
+    key, path = folder / "key.pem", folder / "certificate.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=gptpipe"
+    files = ["-addext", f"subjectAltName={names}", "-keyout", str(key), "-out", str(path)]
+    subprocess.run([*command.split(), *files], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path, key)
+    return context, path
 
 
 class Request(NamedTuple):
