@@ -221,13 +221,12 @@ class Client:
             head = self._head(link, body)
             yield Opened(head.request_id)
             blocks = self._blocks(link)
-            first = next(blocks, b"")
-            while not first.strip():
+            first = b""
+            while not (start := first.lstrip()[:1]):
                 more = next(blocks, None)
                 if more is None:
-                    break
+                    raise Temporary(f"{_CUT}: the server sent nothing", repeat=True)
                 first += more
-            start = first.lstrip()[:1]
             if start in (b"{", b"["):
                 yield from self._whole(first + b"".join(blocks))
             elif start == b"<":

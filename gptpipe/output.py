@@ -15,6 +15,7 @@ from gptpipe.message import compact
 
 STDOUT = 1
 STDERR = 2
+_NAMES = {STDOUT: "standard output", STDERR: "standard error"}
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _program = "gptpipe"
@@ -26,8 +27,10 @@ def named(program: str) -> None:
     _program = program
 
 
-def write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes, name: str | None = None) -> None:
     """Write all of ``data``: a short count goes on, a full non-blocking pipe is waited for.
+
+    ``name`` is what a failure calls the descriptor.
 
     :raises BrokenPipeError: when the reader is gone.
     :raises WriteError: for every other error.
@@ -43,11 +46,7 @@ def write_all(descriptor: int, data: bytes) -> None:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise WriteError(f"cannot write {_called(descriptor)}: {error.strerror}") from error
-
-
-def _called(descriptor: int) -> str:
-    return {STDOUT: "standard output", STDERR: "standard error"}.get(descriptor, f"descriptor {descriptor}")
+            raise WriteError(f"cannot write {name or _NAMES.get(descriptor)}: {error.strerror}") from error
 
 
 def check_stdout() -> None:
@@ -192,7 +191,7 @@ class Target:
         :raises WriteError: if that fails; :raises BrokenPipeError: if a pipe's reader is gone.
         """
         if self._descriptor is not None:
-            write_all(self._descriptor, data)
+            write_all(self._descriptor, data, self._path)
             return
         try:
             replace(self._path, data)

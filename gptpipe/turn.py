@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from itertools import tee
+from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -44,12 +45,13 @@ class Question(NamedTuple):
 
 
 class Request(NamedTuple):
-    """A turn's request, ready to be sent: its messages, and what of them is history."""
+    """A turn's request, ready to be sent: its messages, what of them is history, and gptpipe's cache folder."""
 
     settings: Settings
     messages: list[Message]
     turns: list[Turn]
     dropped: int
+    cache: Path
 
     @property
     def body(self) -> dict[str, Any]:
@@ -102,20 +104,16 @@ def _turn(request: Request, answer: Answer) -> Turn:
     reply: Message = {"role": "assistant", "content": answer.text}
     if answer.refusal:
         reply["refusal"] = answer.refusal
-    weight, estimated = tokens.weigh(
-        request.messages, answer.text, answer.reasoning, answer.usage, sum(map(tokens.weight, request.turns))
-    )
     chosen = request.settings
-    return Turn(
+    turn = Turn(
         [*question, reply],
         model=chosen.model,
         profile=chosen.profile,
         base_url=chosen.base_url if chosen.profile is None else None,
         finish_reason=answer.finish_reason,
         usage=answer.usage,
-        tokens=weight,
-        tokens_estimated=estimated,
     )
+    return tokens.weigh(turn, answer.reasoning, request.turns, request.cache)
 
 
 def take(run: Run, question: Question, place: Place, receiver: Receiver) -> None:
@@ -158,16 +156,11 @@ def compose(question: Question, place: Place, turns: Iterator[Turn]) -> Request:
     chosen = _resolve(question, place, _continued(latest))
     system: list[Message] = [{"role": "system", "content": chosen.system}] if chosen.system else []
     asked: Message = {"role": "user", "content": question.content}
-    sent = tokens.fit(turns, tokens=_budget(chosen, [*system, asked]), turns=chosen.history)
+    sent = tokens.fit(turns, tokens=chosen.history_tokens, turns=chosen.history)
+    if chosen.max_input_tokens is not None:  # trimming history comes before refusing the request
+        sent = tokens.trim(sent, [*system, asked], chosen.max_input_tokens, chosen.model, place.paths.cache)
     messages = [*system, *(message for turn in sent for message in turn.history), asked]
-    return Request(chosen, messages, sent, total - len(sent))
-
-
-def _budget(chosen: Settings, fixed: Iterable[Message]) -> int:
-    """Return the tokens that history may have: trimming it comes before refusing the request."""
-    if chosen.max_input_tokens is None:
-        return chosen.history_tokens
-    return max(0, min(chosen.history_tokens, chosen.max_input_tokens - sum(map(tokens.bound, fixed))))
+    return Request(chosen, messages, sent, total - len(sent), place.paths.cache)
 
 
 def _check_size(request: Request, place: Place) -> None:
@@ -195,8 +188,11 @@ def _continued(turns: Iterator[Turn]) -> Mapping[str, Any]:
 def _looked_at(question: Question, place: Place) -> Iterator[Turn]:
     """Yield the session's turns from the newest, without its lock; a session that is not there has none."""
     name = _resolve(question, place, {}).session
-    if name is not None and place.sessions.path(name).exists():
-        yield from place.sessions.history(name, lambda _: None)
+    if name is None:
+        return
+    with suppress(FileNotFoundError):
+        if place.sessions.path(name).stat().st_size:  # an empty file is no session
+            yield from place.sessions.history(name, lambda _: None)
 
 
 @contextmanager
