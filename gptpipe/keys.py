@@ -24,6 +24,7 @@ from gptpipe.settings import OPENAI, Settings
 
 COMMAND_LIMIT = 30.0  # seconds
 NOT_NEEDED = "none needed"
+NOT_NEEDED = "none needed"  # the source of no key
 LARGEST = 65536  # bytes, of a key file and of what a key command prints
 
 _HEADER_SAFE = re.compile(r"[\x20-\x7e]+")
