@@ -22,7 +22,7 @@ from tests.processes import REAL_ENVIRONMENT, Environment, Input, Process, Resul
 from tests.server import server as server
 
 BIN = Path(sys.executable).parent
-PACKAGES = {"man": "man-db"}  # Debian's packages that have another name than the program
+PACKAGES = {"man": "man-db", "systemd-analyze": "systemd"}  # Debian's packages that have another name than the program
 SETTINGS = ("GPTPIPE_", "_GPTPIPE_", "OPENAI_", "TIKTOKEN_", "XDG_")
 
 guard.install()
