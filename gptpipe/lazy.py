@@ -5,10 +5,11 @@ modules of generated models only to offer their names a second time. A filter is
 uses hardly any of them. The finder below gives such a package a module ``__getattr__`` (PEP 562) that runs the one
 import statement behind a name when that name is asked for.
 
-It changes nothing else that a caller can see. An ``__init__`` that holds anything but relative re-exports is left
-alone, and so is one whose exports and submodules share a name, because then it matters who was imported first. Any
-other question (``dir()``, ``import *``, an unknown name) runs the ``__init__`` itself, after which the package is
-what it always was. ``GPTPIPE_EAGER_IMPORTS=1`` switches the finder off; `bench/` shows what it saves.
+It changes nothing else that a caller can see, except that a submodule which nobody has imported is imported when it
+is asked for, too. An ``__init__`` that holds anything but relative re-exports is left alone, and so is one whose
+exports and submodules share a name, because then it matters which is imported first. Any other question (``dir()``,
+``import *``, an unknown name) runs the ``__init__`` itself, after which the package is what it always was.
+``GPTPIPE_EAGER_IMPORTS=1`` switches the finder off; ``bench/`` shows what it saves.
 """
 
 from __future__ import annotations
@@ -97,11 +98,9 @@ def _make_lazy(module: ModuleType, loader: SourceFileLoader, names: dict[str, st
     pending = [loader]
 
     def complete() -> None:
-        while pending:
+        if pending:  # not while the __init__ runs: what it imports may ask for names, and so may another thread
             pending.pop().exec_module(module)
-        # Only now: another thread may be asking while the __init__ still runs.
-        namespace.pop("__getattr__", None)
-        namespace.pop("__dir__", None)
+            del namespace["__getattr__"], namespace["__dir__"]
 
     def __getattr__(name: str) -> Any:
         if name in names:
