@@ -45,8 +45,9 @@ class Turn:
     """One question and its answer.
 
     ``model`` and ``profile`` are what was asked for, after aliases; ``base_url`` is set when no profile was.
-    ``tokens`` is what the turn adds to a later prompt, None for a line that does not say. ``n`` and
-    ``total_tokens`` count the turns and the ``usage.total_tokens`` of the file up to this one; the store sets them.
+    ``tokens`` is what the turn adds to a later prompt, ``system_tokens`` what its own prompt held beside its question
+    and the turns sent; None for a line that does not say. ``n`` and ``total_tokens`` count the turns and the
+    ``usage.total_tokens`` of the file up to this one; the store sets them.
     """
 
     messages: list[Message]
@@ -57,6 +58,7 @@ class Turn:
     usage: dict[str, Any] | None = None
     tokens: int | None = None
     tokens_estimated: bool = False
+    system_tokens: int | None = None
     at: str | None = None
     n: int = 0
     total_tokens: int = 0
@@ -101,6 +103,8 @@ def to_line(turn: Turn) -> bytes:
     }
     if turn.tokens_estimated:
         value["tokens_estimated"] = True
+    if turn.system_tokens is not None:
+        value["system_tokens"] = turn.system_tokens
     value["total_tokens"] = turn.total_tokens
     return compact(value).encode() + b"\n"
 
@@ -130,6 +134,7 @@ def from_line(line: bytes) -> Turn:
         usage=get("usage", dict),
         tokens=get("tokens", int),
         tokens_estimated=value.get("tokens_estimated") is True,
+        system_tokens=get("system_tokens", int),
         at=get("at", str),
         n=get("n", int, 0),
         total_tokens=get("total_tokens", int, 0),
