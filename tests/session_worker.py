@@ -11,22 +11,12 @@ import os
 import random
 import resource
 import sys
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from gptpipe import upkeep
 from gptpipe.errors import Failure
-from gptpipe.message import Turn
 from gptpipe.sessions import SessionStore, silent
-
-
-def waiting(_: str) -> AbstractContextManager[None]:
-    return nullcontext()
-
-
-def turn(question: str, answer: str = "yes") -> Turn:
-    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    return Turn(messages, model="m", finish_reason="stop", usage={"total_tokens": 10}, tokens=5)
+from tests.conversations import turn, waiting
 
 
 def append(store: SessionStore, names: str, label: str, count: str, size: str = "3") -> None:

@@ -1,69 +1,38 @@
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from gptpipe.errors import NoInput, Temporary, UsageError, WriteError
-from gptpipe.message import Turn, to_line
+from gptpipe.message import Turn
 from gptpipe.sessions import Session, SessionStore, silent
-from tests.session_worker import turn, waiting
+from tests.conversations import (
+    bare,
+    bytes_read,
+    content,
+    in_thread,
+    line,
+    locked,
+    questions,
+    telling,
+    turn,
+    waiting,
+    write,
+)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> SessionStore:
     return SessionStore(tmp_path / "data/sessions")
-
-
-def telling(tell: Callable[[str], object]) -> Callable[[str], AbstractContextManager[None]]:
-    """Return what a lock takes to announce its wait, and tell of it when the wait begins."""
-
-    @contextmanager
-    def announce(text: str) -> Iterator[None]:
-        tell(text)
-        yield
-
-    return announce
-
-
-def locked(store: SessionStore, name: str = "s", timeout: float | None = 0, **more: Any) -> Any:
-    return store.lock(name, timeout, more.pop("waiting", waiting), more.pop("warn", silent), **more)
-
-
-def write(store: SessionStore, content: bytes, name: str = "s") -> Path:
-    """Make a session by hand."""
-    path = store.path(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return path
-
-
-def line(question: str, **more: Any) -> bytes:
-    return to_line(replace(turn(question), **more))
-
-
-def bare(question: str, **more: Any) -> bytes:
-    """A line that somebody else's program wrote: messages and little else."""
-    return json.dumps({"messages": [{"role": "user", "content": question}], **more}).encode() + b"\n"
-
-
-def questions(turns: Iterator[Turn]) -> list[str]:
-    return [turn.question[0]["content"] for turn in turns]
-
-
-def content(store: SessionStore, name: str = "s") -> list[str]:
-    """What a session holds, oldest first."""
-    return questions(store.history(name, pytest.fail))[::-1]
 
 
 # Turns and what they are numbered
@@ -362,20 +331,6 @@ def test_looking_takes_no_lock(store: SessionStore) -> None:
         assert store.names() == ["s"]
 
 
-def in_thread(store: SessionStore, use: Callable[[Session], object]) -> threading.Thread:
-    """Start a thread that uses the session when it gets the lock; return when it waits for that."""
-    waits = threading.Event()
-
-    def work() -> None:
-        with locked(store, timeout=None, waiting=telling(lambda _: waits.set())) as session:
-            use(session)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    assert waits.wait(20)
-    return thread
-
-
 def test_who_waits_sees_the_turn_that_it_waited_for(store: SessionStore) -> None:
     seen: list[list[str]] = []
     with locked(store) as session:
@@ -456,10 +411,6 @@ def test_a_turn_in_a_hurry_does_not_wait(store: SessionStore) -> None:
 
 
 # Size
-
-
-def bytes_read() -> int:
-    return int(re.findall(r"rchar: (\d+)", Path("/proc/self/io").read_text())[0])
 
 
 def test_the_end_of_a_gigabyte_costs_what_the_end_of_a_kilobyte_costs(store: SessionStore) -> None:
