@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,16 @@ class RealHomeTouched(RuntimeError):
     """A test opened, listed or changed something in gptpipe's own folders under the real home."""
 
 
-def real_folders() -> tuple[str, ...]:
-    """Return gptpipe's folders of whoever runs the tests."""
-    home = Path.home()
+def real_folders(env: Mapping[str, str]) -> tuple[str, ...]:
+    """Return gptpipe's folders of whoever runs the tests, whose environment this is."""
+    home = Path(env.get("HOME") or Path.home())
     defaults = {
         "XDG_CONFIG_HOME": home / ".config",
         "XDG_DATA_HOME": home / ".local/share",
         "XDG_STATE_HOME": home / ".local/state",
         "XDG_CACHE_HOME": home / ".cache",
     }
-    return tuple(os.path.join(os.environ.get(name) or default, "gptpipe") for name, default in defaults.items())
+    return tuple(os.path.join(env.get(name) or default, "gptpipe") for name, default in defaults.items())
 
 
 def is_here(host: object) -> bool:
@@ -48,7 +49,7 @@ def is_here(host: object) -> bool:
 
 def install() -> None:
     """Raise from now on, in this process and those that it forks, for what no test may touch."""
-    forbidden = real_folders()
+    forbidden = real_folders(os.environ)
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
         if event == "socket.getaddrinfo":

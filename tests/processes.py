@@ -129,7 +129,8 @@ class Process:
                         data = self._feed(data)
                         if not data:
                             selector.unregister(self.stdin)
-                            self.close_stdin()
+                            if not os.isatty(self.stdin):  # a terminal that is closed takes what was typed along
+                                self.close_stdin()
                     elif chunk := read_some(key.fd):
                         took[key.fd] += chunk
                     else:

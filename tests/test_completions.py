@@ -1,0 +1,145 @@
+"""Completions: the same options as the help has, and the TAB key in real shells."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from tests.conftest import Run, needs
+from tests.processes import ROOT
+
+COMPLETIONS = ROOT / "completions"
+COMMANDS = sorted(path.stem for path in (ROOT / "gptpipe/commands").glob("[!_]*.py"))
+PROGRAMS = ["gptpipe" if name == "ask" else f"gptpipe-{name}" for name in COMMANDS]
+
+# Each prints the options that a shell knows for $1.
+BASH = """
+source "$COMPLETIONS/bash/$1"
+function=$(complete -p "$1") function=${function#*-F } function=${function%% *}
+COMP_WORDS=("$1" -) COMP_CWORD=1 COMP_LINE="$1 -" COMP_POINT=$((${#1} + 2))
+"$function"
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+ZSH = """
+fpath=($COMPLETIONS/zsh) service=$1
+_arguments() { print -rl -- "$@" }
+autoload -Uz _gptpipe
+_gptpipe
+"""
+FISH = """
+source $COMPLETIONS/fish/$argv[1].fish
+complete -C "$argv[1] -"
+"""
+
+# Options that the completions have and the program does not yet have; each leaves this list when it comes.
+LATER = {"-V", "-e", "-r", "-x", "--cache", "--cache-only", "--edit", "--extract", "--extract-last"}
+LATER |= {"--over-budget", "--repair", "--role", "--save-role", "--schema", "--var"}
+
+
+def options_in_help(text: str) -> set[str]:
+    """Return the options that stand in the first column of a help text."""
+    columns = (line.strip().split("  ")[0] for line in text.splitlines() if re.match(r" +-", line))
+    return {option for column in columns for option in re.findall(r"(?<!\S)--?[A-Za-z][a-z-]*", column)}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize(
+    ("command", "script", "pattern"),
+    [
+        pytest.param(["bash", "-c"], BASH, r"^(-.*)$", id="bash"),
+        pytest.param(["zsh", "-fc"], ZSH, r"^(?:\(.*?\))?\*?(--?[A-Za-z][a-z-]*)[+=]?\[", id="zsh"),
+        pytest.param(["fish", "--no-config", "-c"], FISH, r"^(-\S*)", id="fish"),
+    ],
+)
+def test_options_are_those_of_the_help(
+    run: Run, shell: Run, program: str, command: list[str], script: str, pattern: str
+) -> None:
+    needs(command[0])
+    last = "" if command[0] == "fish" else command[0]
+    words = " ".join(command)
+    result = shell(f'{words} "$SCRIPT" {last} {program}', env={"SCRIPT": script, "COMPLETIONS": str(COMPLETIONS)})
+    found = set(re.findall(pattern, result.text, re.MULTILINE))
+    options = options_in_help(run(program, "-h").text)
+    assert not options & LATER
+    assert found - LATER == options
+
+
+# What is typed before TAB, and the last word that comes of it.
+KEYS = {
+    "gptpipe --ses": "--session",
+    "gptpipe hello --ses": "--session",
+    "gptpipe -s wo": "work",
+    "gptpipe -s a@": "a@b",
+    "gptpipe --session=a@": "--session=a@b",
+    "gptpipe -s été": "été-2026",
+    "gptpipe -m lla": "llama3:8b",
+    "gptpipe -m llama3:": "llama3:8b",
+    "gptpipe -m ec": "echo",
+    "gptpipe -p work-": "work-endpoint",
+    "gptpipe -p oll": "ollama",
+    "gptpipe -r comm": "commit",
+    "gptpipe -f no": "notes of today.txt",
+    "gptpipe -f a@": "a@file",
+    "gptpipe -f b:f": "b:file",
+    "gptpipe -o a@": "a@file",
+    "gptpipe -S @no": "@notes of today.txt",
+    "gptpipe -- --ses": "--ses",
+    "gptpipe prompt wo": "wo",
+}
+START = {
+    "bash": ("bash --noprofile --norc", "source $COMPLETIONS/bash/gptpipe"),
+    "bash-completion": ("bash --noprofile --norc", "source /usr/share/bash-completion/bash_completion"),
+    "zsh": ("zsh -f", "fpath=($COMPLETIONS/zsh $fpath); bindkey -e; autoload -Uz compinit; compinit -u -D"),
+    "fish": ("fish --no-config", "set -p fish_complete_path $COMPLETIONS/fish"),
+}
+
+
+@pytest.fixture
+def names(home: Path, tmp_path: Path) -> None:
+    """Make sessions, a role, settings and files whose names are to be completed."""
+    sessions = home / ".local/share/gptpipe/sessions"
+    sessions.mkdir(parents=True)
+    for name in ("work", "a@b", "été-2026"):
+        (sessions / f"{name}.jsonl").touch()
+    roles = home / ".config/gptpipe/roles"
+    roles.mkdir(parents=True)
+    (roles / "commit.md").touch()
+    (home / ".config/gptpipe/config.toml").write_text(
+        '[aliases]\n"llama3:8b" = "meta-llama/Llama-3-8B"\n\n[profiles.work-endpoint]\nbase_url = "http://127.0.0.1:1/v1"\n'
+    )
+    for name in ("notes of today.txt", "a@file", "b:file"):
+        (tmp_path / name).touch()
+
+
+@pytest.fixture
+def terminal(request: pytest.FixtureRequest, tmp_path: Path, names: None) -> Iterator[pexpect.spawn[str]]:
+    """Start the shell that the test names, interactive, in a terminal, with its completion loaded as users load it."""
+    command, setup = START[request.param]
+    needs(command.split()[0])
+    share = tmp_path / "share/bash-completion"
+    share.mkdir(parents=True)
+    (share / "completions").symlink_to(COMPLETIONS / "bash")
+    env = os.environ | {"COMPLETIONS": str(COMPLETIONS), "XDG_DATA_DIRS": str(tmp_path / "share")}
+    shell = pexpect.spawn(
+        command, cwd=tmp_path, env=env, encoding="utf-8", timeout=20, dimensions=(24, 200), echo=False
+    )
+    shell.sendline(f"{setup}; printf '[%s]' ready")
+    shell.expect_exact("[ready]")
+    yield shell
+    shell.close(force=True)
+
+
+@pytest.mark.parametrize("terminal", START, indirect=True)
+def test_tab(terminal: pexpect.spawn[str]) -> None:
+    completed = {}
+    for line in KEYS:
+        # What the line has become is seen by printing its words: ^A goes to its start.
+        terminal.send(f"{line}\t END\x01printf '[%s]' \r")
+        terminal.expect(r"\[gptpipe\](.*)\[END\]")
+        completed[line] = terminal.match[1].rpartition("[")[2].removesuffix("]")
+    assert completed == KEYS
