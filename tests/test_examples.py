@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import hashlib
 import json
 import os
 import re
@@ -26,6 +27,7 @@ ECHO = {"GPTPIPE_MODEL": "echo", "GPTPIPE_RETRY": "0"}
 GIT = {f"GIT_{who}_{what}": "x" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")} | {
     "GIT_EDITOR": "true"
 }
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(8)
 COMMIT = manual.display(PAGE, "commit")
 
 Example = Callable[..., Result]
@@ -270,6 +272,15 @@ def test_read(example: Example) -> None:
 def test_tokens(example: Example, home: Path) -> None:
     total = turns(home, "trip")[-1]["total_tokens"]
     assert json.loads(example(manual.display(SESSION, "tokens")).out) == ["echo", total]
+
+
+def test_attachments(tmp_path: Path, home: Path, example: Example) -> None:
+    needs("jq")
+    (tmp_path / "dot.png").write_bytes(PNG)
+    assert example("gptpipe -s trip -f dot.png look && gptpipe -s trip again").status == 0
+    digest = hashlib.sha256(PNG).hexdigest()
+    assert example(manual.display(SESSION, "attachments")).text == f"attachment:image/png;sha256,{digest}\n"
+    assert (home / ".local/share/gptpipe/attachments" / digest).read_bytes() == PNG
 
 
 @pytest.mark.usefixtures("trip")
