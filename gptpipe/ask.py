@@ -40,12 +40,18 @@ class Answer:
     @property
     def text(self) -> str:
         """The answer's text, without the reasoning that a server left at its beginning."""
-        return sse.cut_thinking("".join(self._text))[1]
+        return self._parts()[1]
 
     @property
     def reasoning(self) -> str:
         """The model's reasoning text."""
-        return "".join(self._reasoning) + sse.cut_thinking("".join(self._text))[0]
+        return self._parts()[0]
+
+    def _parts(self) -> tuple[str, str]:
+        text = "".join(self._text)
+        if self._reasoning:  # the server, or the decoder, has told the two apart
+            return "".join(self._reasoning), text
+        return sse.cut_thinking(text)
 
     @property
     def refusal(self) -> str:

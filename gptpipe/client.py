@@ -11,9 +11,9 @@ import gc
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from queue import Empty, Queue
+from queue import Empty, SimpleQueue
 from threading import Thread, local
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Waiting = Callable[[str], AbstractContextManager[object]]
 
 TAIL = 1.0  # seconds for which an answer that has ended is still read: for its usage
+LEAD = 256  # blocks of bytes that may wait for the reader
 _PAGE = 65536  # bytes read of a reply that is no answer
 _CUT = "the answer was cut"
 
@@ -85,6 +86,22 @@ def load() -> None:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def dialect(body: dict[str, Any], settings: Settings, refused: Collection[str] = ()) -> dict[str, Any]:
+    """Return the body of a request as the endpoint takes it, without the fields that it refused."""
+    body = dict(body)
+    limit = body.pop("max_tokens", None)
+    if limit is not None:
+        names = ["max_tokens", "max_completion_tokens"]
+        if settings.profile == "openai":
+            names.reverse()
+        body[names[names[0] in refused]] = limit
+    if "stream" not in refused:
+        body["stream"] = True
+        if "stream_options" not in refused:
+            body["stream_options"] = {"include_usage": True}
+    return body
 
 
 class Client:
@@ -155,7 +172,7 @@ class Client:
 
         :raises Failure: of the kind that gptpipe(1) documents under EXIT STATUS.
         """
-        return self._repeat(lambda: self._answer(self._dialect(body)), repeatable)
+        return self._repeat(lambda: self._answer(dialect(body, self._settings, self._refused)), repeatable)
 
     def models(self) -> list[str]:
         """Return the names of the models that the endpoint offers, in its order.
@@ -197,21 +214,6 @@ class Client:
         if self._deadline is not None and time.monotonic() + delay > self._deadline:
             raise Temporary(f"{failure.message}; the next try is due in {delay:.0f} s, after --max-time")
         return delay
-
-    def _dialect(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Return the body as this endpoint takes it: without the fields that it refused, or under their other name."""
-        body = dict(body)
-        limit = body.pop("max_tokens", None)
-        if limit is not None:
-            modern = self._settings.profile == "openai"
-            if ("max_completion_tokens" if modern else "max_tokens") in self._refused:
-                modern = not modern
-            body["max_completion_tokens" if modern else "max_tokens"] = limit
-        if "stream" not in self._refused:
-            body["stream"] = True
-            if "stream_options" not in self._refused:
-                body["stream_options"] = {"include_usage": True}
-        return body
 
     # One try
 
@@ -288,9 +290,13 @@ class Client:
         text = known = False
 
         def decoded() -> Iterator[sse.Event]:
-            yield from decoder.feed(first)
-            for block in self._blocks(link, lambda: ended):
-                yield from decoder.feed(block)
+            yield from _merged(decoder.feed(first))
+            try:
+                for block in self._blocks(link, lambda: ended):
+                    yield from _merged(decoder.feed(block))
+            except Failure as failure:
+                yield from decoder.close()
+                raise failure from None
             yield from decoder.close()
 
         with ExitStack() as quiet:
@@ -319,9 +325,7 @@ class Client:
                         raise Temporary(f"{_CUT}: an event in it is not JSON", repeat=True)
                     case sse.Error() | sse.Malformed():
                         return
-                    case sse.Finish(reason):
-                        if reason.lower() == "error":
-                            raise Temporary("the server failed: it ended the answer with an error", repeat=True)
+                    case sse.Finish():
                         ended = time.monotonic()
                     case sse.Text():
                         text = True
@@ -349,7 +353,7 @@ class Client:
         if not isinstance(body, dict) or not isinstance(body.get("choices"), list):
             raise self._foreign(data)
         finished = False
-        for event in sse.from_completion(body):
+        for event in sse.from_completion(body, self._settings.thinks):
             if isinstance(event, sse.Error):
                 raise self._safe(faults.from_event(event.body))
             finished = finished or isinstance(event, sse.Finish)
@@ -460,6 +464,21 @@ class Client:
         return Temporary(message, repeat=not unknown)
 
 
+def _merged(events: list[sse.Event]) -> Iterator[sse.Event]:
+    """Yield the events of one block, neighbouring pieces of text as one: they came together and leave together."""
+    text: list[str] = []
+    for event in events:
+        if isinstance(event, sse.Text):
+            text.append(event.text)
+            continue
+        if text:
+            yield sse.Text("".join(text))
+            text.clear()
+        yield event
+    if text:
+        yield sse.Text("".join(text))
+
+
 _EAI_NODATA = -5  # Linux and macOS differ in it, and Python has it only where the C library declares it
 
 
@@ -499,7 +518,7 @@ def _begin_trust(settings: Settings) -> Callable[[], ssl.SSLContext]:
 
     if not any((url or "").startswith("https:") for url in (settings.base_url, settings.proxy)):
         return lambda: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    found: Queue[ssl.SSLContext | Exception] = Queue()
+    found: SimpleQueue[ssl.SSLContext | Exception] = SimpleQueue()
 
     def load_certificates() -> None:
         import httpx2
@@ -528,8 +547,9 @@ class _Link:
     """One exchange in its daemon thread: the blocks that it hands over, and its response."""
 
     def __init__(self, client: Client) -> None:
-        self.blocks: Queue[Any] = Queue(64)
+        self.blocks: SimpleQueue[Any] = SimpleQueue()
         self._client = client
+        self._left = False
         self._response: httpx2.Response | None = None
         self._worker: Thread | None = None
 
@@ -549,12 +569,15 @@ class _Link:
             self.blocks.put(_Head(response.headers.get("x-request-id"), "event-stream" in kind))
             for block in response.iter_bytes():
                 self.blocks.put(block)
+                while self.blocks.qsize() > LEAD and not self._left:  # the reader of the answer is slow
+                    time.sleep(0.002)
             self.blocks.put(None)
         except BaseException as error:
             self.blocks.put(error)
 
     def __exit__(self, *_: object) -> None:
         """Leave: at once if the body is at its end, else by shutting the socket, which wakes the thread."""
+        self._left = True
         worker, response = self._worker, self._response
         if worker is None or response is None:
             return
@@ -566,5 +589,3 @@ class _Link:
                 stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
-            while not self.blocks.empty():  # the thread may be waiting for room
-                self.blocks.get_nowait()

@@ -12,7 +12,7 @@ import click
 from gptpipe import interrupt, keys, output, settings, tokens, turn
 from gptpipe.address import masked_headers
 from gptpipe.ask import Receiver
-from gptpipe.client import preload
+from gptpipe.client import dialect, preload
 from gptpipe.command import Command, option
 from gptpipe.config import load
 from gptpipe.errors import ConfigError, Failure, Interrupted, NoInput, Refused, Status, Temporary, Truncated, UsageError
@@ -234,7 +234,7 @@ def _dry(request: Request, place: Place) -> dict[str, Any]:
     return {
         "url": f"{chosen.base_url}/chat/completions" if chosen.base_url else None,
         "headers": _headers(chosen, place),
-        "body": request.body,
+        "body": dialect(request.body, chosen),
         **counted,
         "price": None,
     }
