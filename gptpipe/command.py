@@ -33,13 +33,12 @@ def option(*names: str, group: str, **kwargs: Any) -> Callable[[Callable[..., An
     return click.option(*names, cls=Option, group=group, **kwargs)
 
 
-class Command(click.Command):
-    """A program: its options in groups, its failures as statuses."""
+class Action(click.Command):
+    """What one of a program's words does: its options in groups."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         settings = {"help_option_names": ["-h", "--help"], "max_content_width": WIDTH, "terminal_width": WIDTH}
         super().__init__(*args, **{"context_settings": settings, **kwargs})
-        self.params.append(_eager("--version", "show the version and end", _version))
 
     def get_help_option(self, _: click.Context) -> click.Option | None:
         """Return ``-h``, which writes through the one function that writes."""
@@ -55,6 +54,14 @@ class Command(click.Command):
         for group, records in groups.items():
             with formatter.section(group.capitalize()):
                 formatter.write_dl(records, col_max=27)
+
+
+class Command(Action):
+    """A program: its failures become statuses."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(_eager("--version", "show the version and end", _version))
 
     def main(self, *_: Any, **__: Any) -> NoReturn:
         """Run the program on ``sys.argv`` and leave the process with its status, or by the signal that ended it."""
@@ -91,6 +98,20 @@ class Command(click.Command):
 
             output.show_error(traceback.format_exc())
             return Status.BUG
+
+
+class Group(Command, click.Group):
+    """A program whose first word says what to do; each word's function is an Action and returns the status."""
+
+    command_class = Action
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"no_args_is_help": False, "subcommand_metavar": "COMMAND [ARG]...", **kwargs})
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the words, then the options."""
+        self.format_commands(ctx, formatter)
+        super().format_options(ctx, formatter)
 
 
 def _plain(error: click.UsageError) -> str:
