@@ -1,7 +1,7 @@
 """A process that uses the session store, for tests that need several, or one to kill or to trace.
 
 ``python -m tests.session_worker FOLDER append NAME,… LABEL COUNT [BYTES]`` adds turns whose question is ``LABEL-I``,
-each to one of the sessions, and tells of each, when it is on disk, its question, its ``n``, and how many turns it saw.
+each to one of the sessions. When a turn is on disk it tells its question, and that of the turn which it saw before.
 ``python -m tests.session_worker FOLDER copy|rename A B [--force]``, ``remove A`` and ``repair A`` do as they say.
 """
 
@@ -11,20 +11,21 @@ import os
 import random
 import resource
 import sys
+from itertools import islice
 from pathlib import Path
 
 from gptpipe import upkeep
 from gptpipe.errors import Failure
 from gptpipe.sessions import SessionStore, silent
-from tests.conversations import turn, waiting
+from tests.conversations import questions, turn, waiting
 
 
 def append(store: SessionStore, names: str, label: str, count: str, size: str = "3") -> None:
     for number in range(int(count)):
         with store.lock(random.choice(names.split(",")), 60, waiting, silent) as session:
-            seen = sum(1 for _ in session.history())
-            done = session.append(turn(f"{label}-{number}", "y" * int(size)))
-        os.write(1, f"{label}-{number} {done.n} {seen}\n".encode())
+            before = questions(islice(session.history(), 1))
+            session.append(turn(f"{label}-{number}", "y" * int(size)))
+        os.write(1, " ".join([f"{label}-{number}", *before, "\n"]).encode())
 
 
 def main(folder: str, command: str, *arguments: str) -> int:
