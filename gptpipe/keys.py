@@ -165,10 +165,10 @@ def _decoded(data: bytes, what: str) -> str:
     if len(data) > LARGEST:
         raise ConfigError(f"{what} holds more than {LARGEST} bytes, which is no key")
     try:
-        key = data.decode().strip()
+        key = data.decode()
     except UnicodeDecodeError as error:
         raise ConfigError(f"{what} gives no text: byte {error.start} is not UTF-8") from None
-    if not key:
+    if not key.strip():
         raise ConfigError(f"{what} gives an empty key")
     return key
 

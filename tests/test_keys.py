@@ -151,6 +151,12 @@ def test_a_key_file_that_others_can_read(file: Path, mode: int) -> None:
     assert error.hint == f"chmod 600 {file}"
 
 
+def test_a_key_file_of_another_user_is_that_users_affair(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.chmod(0o644)
+    monkeypatch.setattr(os, "geteuid", lambda: file.stat().st_uid + 1)
+    assert find(settings(key=KeyWays(file=str(file))), {}).value == "file"
+
+
 def test_a_credential_has_the_mode_that_systemd_gave_it(credentials: Path) -> None:
     (credentials / "work_api_key").chmod(0o440)
     assert find(settings(), {"CREDENTIALS_DIRECTORY": str(credentials)}).value == "credential"

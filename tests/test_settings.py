@@ -324,6 +324,7 @@ ENDPOINTS: dict[str, tuple[Table, Table, Table, dict[str, str], Table, tuple[str
     "session with echo": ({}, {}, E, {"GPTPIPE_BASE_URL": OTHER}, {"profile": "work"}, ("echo", None, None)),
     "session with echo, -m": ({"model": "m"}, {}, E, {}, {"profile": "work"}, ("m", "work", WORK)),
     "session with echo, -p": ({"profile": "work"}, {}, E, {}, {}, ("w", "work", WORK)),
+    "session with echo, -p openai": ({"profile": "openai"}, {}, E, {}, {}, (DEFAULT_MODEL, "openai", OPENAI)),
     "session with echo, --base-url": ({"base_url": OTHER}, {}, E, {}, {"model": "t"}, ("t", None, OTHER)),
     "echoes is a model": ({"model": "echoes"}, {}, {}, {}, {}, ("echoes", "openai", OPENAI)),
 }
