@@ -56,7 +56,7 @@ def test_statuses(run: Any, args: tuple[str, ...], status: int, words: str) -> N
         assert status == 4 or not lines[0].endswith(".")
 
 
-SERVED = {
+SERVED: dict[int, tuple[dict[str, Any], str]] = {
     0: ({"packets": ANSWER}, "Hello"),
     3: ({"packets": (say("Hello"), finish("length"), DONE)}, "Hello"),
     4: ({"packets": (finish("content_filter"), DONE)}, ""),
@@ -73,8 +73,7 @@ SERVED = {
 @pytest.mark.parametrize("mode", ["stream", "--no-stream", "--json", "-o"])
 def test_what_each_way_of_writing_writes(run: Any, server: Server, tmp_path: Path, mode: str, status: int) -> None:
     reply, text = SERVED[status]
-    packets: Any = reply.get("packets")
-    server.reply(*packets, status=reply.get("status", 200))  # type: ignore[arg-type]
+    server.reply(*reply["packets"], status=reply.get("status", 200))
     path = tmp_path / "answer"
     path.write_text("old")
     args = {"stream": [], "-o": ["-o", str(path)]}.get(mode, [mode])
