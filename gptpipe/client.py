@@ -8,6 +8,7 @@ nothing else can bound a name lookup. Protocol: https://platform.openai.com/docs
 from __future__ import annotations
 
 import gc
+import json
 import os
 import random
 import time
@@ -342,8 +343,6 @@ class Client:
 
     def _whole(self, data: bytes) -> Iterator[Event]:
         """Read a reply in one piece: an answer to a request without ``stream``, or an error."""
-        import json
-
         try:
             body = json.loads(data)
         except ValueError:
@@ -366,8 +365,6 @@ class Client:
             link.start(self._get_models)
             yield Opened(self._head(link).request_id)
             data = b"".join(self._blocks(link))
-        import json
-
         try:
             entries = json.loads(data)["data"]
             found[:] = [str(entry["id"]) for entry in entries]

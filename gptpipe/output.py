@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import select
@@ -54,8 +55,6 @@ def check_stdout() -> None:
 
     :raises WriteError: if it is.
     """
-    import fcntl
-
     if fcntl.fcntl(STDOUT, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
         raise WriteError("cannot write standard output: it is closed")
 
@@ -168,8 +167,6 @@ class Target:
         number = _descriptor_number(self._path)
         if number is not None:
             self._descriptor = os.dup(number)
-            import fcntl
-
             if fcntl.fcntl(self._descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
                 raise OSError(errno.EBADF, os.strerror(errno.EBADF))
             return

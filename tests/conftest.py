@@ -22,7 +22,8 @@ from tests.processes import REAL_ENVIRONMENT, Environment, Input, Process, Resul
 from tests.server import server as server
 
 BIN = Path(sys.executable).parent
-PACKAGES = {"man": "man-db", "systemd-analyze": "systemd"}  # Debian's packages that have another name than the program
+# Debian's packages that have another name than the program.
+PACKAGES = {"flock": "util-linux", "man": "man-db", "systemd-analyze": "systemd"}
 SETTINGS = ("GPTPIPE_", "_GPTPIPE_", "OPENAI_", "TIKTOKEN_", "XDG_")
 
 guard.install()

@@ -141,5 +141,6 @@ def test_tab(terminal: pexpect.spawn[str]) -> None:
         # What the line has become is seen by printing its words: ^A goes to its start.
         terminal.send(f"{line}\t END\x01printf '[%s]' \r")
         terminal.expect(r"\[gptpipe\](.*)\[END\]")
+        assert isinstance(terminal.match, re.Match)
         completed[line] = terminal.match[1].rpartition("[")[2].removesuffix("]")
     assert completed == KEYS

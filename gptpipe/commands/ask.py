@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -119,8 +120,6 @@ def command(words: Sequence[str], **values: Any) -> int:
 
 
 def _signal_name(signum: int) -> str:
-    import signal
-
     return signal.Signals(signum).name
 
 
