@@ -169,7 +169,6 @@ def meter(model: str, cache: Path) -> Meter:
     """
     if not any(vocabulary_path(encoding, cache).exists() for encoding in VOCABULARIES):
         return Meter(None, False)
-    from tiktoken import get_encoding
     from tiktoken.model import encoding_name_for_model
 
     try:
@@ -182,9 +181,23 @@ def meter(model: str, cache: Path) -> Meter:
         vocabulary = DEFAULT_ENCODING
     if not installed(vocabulary, cache):  # of one that is damaged, tiktoken would download another
         return Meter(None, False)
-    os.environ["TIKTOKEN_CACHE_DIR"] = str(vocabulary_path(vocabulary, cache).parent)
-    encode = get_encoding(vocabulary).encode_ordinary
-    return Meter(lambda text: sum(len(encode(piece)) for piece in _PIECE.findall(text)), native)
+    return Meter(_length(vocabulary, cache), native)
+
+
+def _length(encoding: str, cache: Path) -> Callable[[str], int]:
+    """Return what counts the tokens of a text."""
+    from tiktoken import get_encoding
+
+    before = os.environ.get("TIKTOKEN_CACHE_DIR")
+    os.environ["TIKTOKEN_CACHE_DIR"] = str(vocabulary_path(encoding, cache).parent)
+    try:
+        encode = get_encoding(encoding).encode_ordinary
+    finally:
+        if before is None:
+            del os.environ["TIKTOKEN_CACHE_DIR"]
+        else:
+            os.environ["TIKTOKEN_CACHE_DIR"] = before
+    return lambda text: sum(len(encode(piece)) for piece in _PIECE.findall(text))
 
 
 def preview(system: Sequence[Message], messages: Sequence[Message], model: str, cache: Path) -> dict[str, Any]:
