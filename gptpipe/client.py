@@ -438,6 +438,8 @@ class Client:
             return ProtocolError(f"{masked(self.url)} does not speak HTTP: {error}")
         if isinstance(error, httpx2.DecodingError):
             return ProtocolError(f"{masked(self.url)} answered with a broken content encoding: {error}")
+        if (self._settings.proxy and isinstance(error, AssertionError)) or type(error).__module__.startswith("socksio"):
+            return Temporary(f"{self._peer()} does not speak SOCKS")  # httpcore2 lets these through
         if isinstance(error, httpx2.TransportError):
             return Temporary(f"the connection to {self._peer()} was lost: {_reason(error)}", repeat=True)
         if isinstance(error, Exception):

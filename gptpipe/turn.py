@@ -124,7 +124,7 @@ def take(run: Run, question: Question, place: Place, receiver: Receiver) -> None
     """
     early = _resolve(question, place, _past(question, place))
     deadline = run.started + early.max_time if early.max_time else None
-    key = keys.find(early, place.env)
+    key = keys.find(early, place.env, timeout=deadline and deadline - time.monotonic())
     with _history(run, question, place, early) as turns:
         run.request = request = compose(question, place, turns)
         chosen = run.settings = request.settings
@@ -169,8 +169,8 @@ def _check_size(request: Request, place: Place) -> None:
         tokens.check(request.messages, limit, request.settings.model, place.paths.cache)
 
 
-def _resolve(question: Question, place: Place, past: Mapping[str, Any]) -> Settings:
-    return settings.resolve(question.options, question.role, past, place.env, place.config)
+def _resolve(question: Question, place: Place, past: Mapping[str, Any], *, need_model: bool = True) -> Settings:
+    return settings.resolve(question.options, question.role, past, place.env, place.config, need_model=need_model)
 
 
 def _past(question: Question, place: Place) -> Mapping[str, Any]:
@@ -187,7 +187,7 @@ def _continued(turns: Iterator[Turn]) -> Mapping[str, Any]:
 
 def _looked_at(question: Question, place: Place) -> Iterator[Turn]:
     """Yield the session's turns from the newest, without its lock; a session that is not there has none."""
-    name = _resolve(question, place, {}).session
+    name = _resolve(question, place, {}, need_model=False).session
     if name is None:
         return
     with suppress(FileNotFoundError):

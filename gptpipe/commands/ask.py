@@ -11,11 +11,10 @@ from typing import Any
 import click
 
 from gptpipe import interrupt, keys, output, settings, tokens, turn
-from gptpipe.address import masked_headers
+from gptpipe.address import masked, masked_headers
 from gptpipe.ask import Receiver
 from gptpipe.client import dialect, preload
 from gptpipe.command import Command, option
-from gptpipe.config import load
 from gptpipe.errors import ConfigError, Failure, Interrupted, NoInput, Refused, Status, Temporary, Truncated, UsageError
 from gptpipe.inputs import decode, is_in_middle, is_piped, join, prompt_of, read_file, read_stdin, titled
 from gptpipe.message import compact
@@ -135,7 +134,7 @@ def _answer(run: Run, words: Sequence[str], values: dict[str, Any], meta: output
     target = output.Target(values["output"]) if values["output"] else None
     place = _place(values)
     options = _options(values)
-    run.settings = chosen = settings.resolve(options, {}, {}, place.env, place.config)
+    run.settings = chosen = settings.resolve(options, {}, {}, place.env, place.config, need_model=False)
     if chosen.max_time:
         interrupt.Deadline(run.started, chosen.max_time, lambda: _expire(run, meta, chosen.max_time or 0))
     question = Question(_content(words, values), options, {}, save=not values["no_save"])
@@ -182,9 +181,7 @@ def _expire(run: Run, meta: output.Target | None, seconds: float) -> None:
 
 def _place(values: dict[str, Any]) -> Place:
     env = dict(os.environ)
-    paths = settings.paths()
-    named = values["config"] or env.get("GPTPIPE_CONFIG")
-    return Place(env, load(named or paths.config / "config.toml", required=bool(named)), paths)
+    return Place(env, settings.read_file(values["config"], env), settings.paths())
 
 
 def _options(values: dict[str, Any]) -> dict[str, Any]:
@@ -231,7 +228,7 @@ def _dry(request: Request, place: Place) -> dict[str, Any]:
     chosen = request.settings
     counted = tokens.preview(request.system, request.messages, chosen.model, place.paths.cache)
     return {
-        "url": f"{chosen.base_url}/chat/completions" if chosen.base_url else None,
+        "url": masked(f"{chosen.base_url}/chat/completions") if chosen.base_url else None,
         "headers": _headers(chosen, place),
         "body": dialect(request.body, chosen),
         **counted,
@@ -255,7 +252,7 @@ def _note(run: Run) -> None:
     if request is None:
         return
     chosen = request.settings
-    where = f"profile {chosen.profile}" if chosen.profile else (chosen.base_url or "built in")
+    where = f"profile {chosen.profile}" if chosen.profile else masked(chosen.base_url or "built in")
     output.say(f"model {chosen.model}, {where}, key: {run.key_source}")
     output.say(
         f"tokens: {usage.get('prompt_tokens', '?')} in, {usage.get('completion_tokens', '?')} out; "
