@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 from gptpipe.errors import NoInput, OverLimit, WriteError
 from gptpipe.message import compact
 from gptpipe.output import replace
-from gptpipe.settings import Budget
 from gptpipe.storage import failing, forward, make_folder, open_regular
 
 _DAY_FILE = re.compile(r"(\d{4}-\d{2}-\d{2})\.jsonl", re.ASCII)
@@ -29,6 +28,8 @@ _WORTH_KEEPING = 1 << 16  # bytes of today's lines that are summed anew by each 
 _ANYWAY = "--over-budget asks all the same"
 
 GROUPS = ("day", "model", "session", "program")
+
+Budget = Mapping[str, float | None]  # day_tokens, month_tokens, day_usd, month_usd; None is no limit
 
 
 class Entry(NamedTuple):
@@ -242,17 +243,18 @@ def check(directory: Path, budget: Budget) -> None:
     :raises OverLimit: if one is: names it and says when it ends.
     :raises WriteError: if today's file cannot be written; NoInput: if a file cannot be read.
     """
-    if budget == Budget():
+    limits = {name: limit for name, limit in budget.items() if limit is not None}
+    if not limits:
         return
     path = _today(directory)
     with failing(WriteError, f"cannot write {path}, and a budget is set"):
         os.close(_open(path))
     today = path.stem
     days = _spent(directory, today)
-    for name, limit in budget._asdict().items():
+    for name, limit in limits.items():
         period, unit = name.split("_")
         used = sum(getattr(sums, unit) for day, sums in days.items() if period == "month" or day == today)
-        if limit is not None and used >= limit:
+        if used >= limit:
             raise OverLimit(f"{name} = {_amount(limit)} is used up ({_amount(used)}); it ends {_end(period)}", _ANYWAY)
 
 
@@ -325,7 +327,7 @@ def check_price(directory: Path, budget: Budget, profile: str | None, model: str
 
     :raises OverLimit: if it has none.
     """
-    if budget.day_usd is None and budget.month_usd is None:
+    if budget.get("day_usd") is None and budget.get("month_usd") is None:
         return
     path = directory / "priced.json"
     priced = _read_json(path)

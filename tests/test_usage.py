@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
-from gptpipe import usage
+from gptpipe import settings, usage
 from gptpipe.errors import OverLimit, WriteError
-from gptpipe.settings import Budget
 from gptpipe.usage import Entry, Row
+
+
+def limits(*values: Any, **named: Any) -> usage.Budget:
+    return settings.Budget(*values, **named)._asdict()
 
 
 def entry(**fields: Any) -> Entry:
@@ -116,7 +119,7 @@ def test_cut_line_spoils_no_other(folder: Path) -> None:
     usage.append(folder, entry())
     assert len(list(usage.read(folder))) == 2
     with pytest.raises(OverLimit, match=r"\(30\)"):
-        usage.check(folder, Budget(day_tokens=1))
+        usage.check(folder, limits(day_tokens=1))
 
 
 APPENDING = """
@@ -155,7 +158,7 @@ def test_files_are_private(folder: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
         usage.append(folder, entry())
-        usage.check_price(folder, Budget(day_usd=1.0), None, "m", lambda: True)
+        usage.check_price(folder, limits(day_usd=1.0), None, "m", lambda: True)
     finally:
         os.umask(before)
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
@@ -168,9 +171,9 @@ def test_other_kinds_of_file_are_refused(folder: Path, make: Any) -> None:
     make(folder / "2026-11-22.jsonl")
     with pytest.raises(WriteError):
         usage.append(folder, entry())
-    usage.check(folder, Budget())
+    usage.check(folder, limits())
     with pytest.raises(WriteError):
-        usage.check(folder, Budget(day_tokens=5))
+        usage.check(folder, limits(day_tokens=5))
 
 
 def test_unwritable_folder() -> None:
@@ -229,22 +232,22 @@ def price(one: Entry) -> float | None:
     ("budget", "message"),
     [
         pytest.param(
-            Budget(day_tokens=15), r"day_tokens = 15 is used up \(15\); it ends on 2026-11-23 at 00:00", id="day"
+            limits(day_tokens=15), r"day_tokens = 15 is used up \(15\); it ends on 2026-11-23 at 00:00", id="day"
         ),
         pytest.param(
-            Budget(month_tokens=30), r"month_tokens = 30 is used up \(30\); it ends on 2026-12-01 at 00:00", id="month"
+            limits(month_tokens=30), r"month_tokens = 30 is used up \(30\); it ends on 2026-12-01 at 00:00", id="month"
         ),
         pytest.param(
-            Budget(day_usd=0.25), r"day_usd = 0.25 is used up \(0.25\); it ends on 2026-11-23", id="day in usd"
+            limits(day_usd=0.25), r"day_usd = 0.25 is used up \(0.25\); it ends on 2026-11-23", id="day in usd"
         ),
         pytest.param(
-            Budget(month_usd=0.5), r"month_usd = 0.5 is used up \(0.5\); it ends on 2026-12-01", id="month in usd"
+            limits(month_usd=0.5), r"month_usd = 0.5 is used up \(0.5\); it ends on 2026-12-01", id="month in usd"
         ),
-        pytest.param(Budget(16, 31, 0.26, 0.51), None, id="all within"),
-        pytest.param(Budget(), None, id="none"),
+        pytest.param(limits(16, 31, 0.26, 0.51), None, id="all within"),
+        pytest.param(limits(), None, id="none"),
     ],
 )
-def test_budget(folder: Path, monkeypatch: pytest.MonkeyPatch, budget: Budget, message: str | None) -> None:
+def test_budget(folder: Path, monkeypatch: pytest.MonkeyPatch, budget: usage.Budget, message: str | None) -> None:
     for date in [(2026, 10, 31), (2026, 11, 2), (2026, 11, 22)]:
         on(monkeypatch, *date)
         usage.append(folder, entry(usd=0.25))
@@ -260,14 +263,14 @@ def test_budget(folder: Path, monkeypatch: pytest.MonkeyPatch, budget: Budget, m
 def test_end_of_the_year(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     on(monkeypatch, 2026, 12, 31)
     usage.append(folder, entry())
-    for budget in (Budget(day_tokens=1), Budget(month_tokens=1)):
+    for budget in (limits(day_tokens=1), limits(month_tokens=1)):
         with pytest.raises(OverLimit, match="it ends on 2027-01-01 at 00:00"):
             usage.check(folder, budget)
 
 
 def spent(folder: Path) -> int:
     with pytest.raises(OverLimit) as caught:
-        usage.check(folder, Budget(month_tokens=1))
+        usage.check(folder, limits(month_tokens=1))
     return int(caught.value.message.split("(")[1].split(")")[0])
 
 
@@ -311,14 +314,14 @@ def test_sums_are_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch, cont
 
 
 def test_model_without_a_price(folder: Path) -> None:
-    usage.check_price(folder, Budget(day_tokens=5), None, "m", lambda: pytest.fail("asked"))
-    for budget in (Budget(day_usd=5.0), Budget(month_usd=5.0)):
+    usage.check_price(folder, limits(day_tokens=5), None, "m", lambda: pytest.fail("asked"))
+    for budget in (limits(day_usd=5.0), limits(month_usd=5.0)):
         with pytest.raises(OverLimit, match="the price of m is not known"):
             usage.check_price(folder, budget, None, "m", lambda: False)
 
 
 def test_known_price_is_asked_once(folder: Path) -> None:
-    budget = Budget(day_usd=5.0)
+    budget = limits(day_usd=5.0)
     usage.check_price(folder, budget, "openai", "m", lambda: True)
     usage.check_price(folder, budget, "openai", "n", lambda: True)
     usage.check_price(folder, budget, "openai", "m", lambda: pytest.fail("asked again"))
