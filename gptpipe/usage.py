@@ -22,6 +22,7 @@ from gptpipe.errors import NoInput, OverLimit, WriteError
 from gptpipe.message import compact
 from gptpipe.output import replace
 from gptpipe.storage import failing, forward, make_folder, open_regular
+from gptpipe.tokens import counts
 
 _DAY_FILE = re.compile(r"(\d{4}-\d{2}-\d{2})\.jsonl", re.ASCII)
 _WORTH_KEEPING = 1 << 16  # bytes of today's lines that are summed anew by each call, before the sum is kept
@@ -69,27 +70,22 @@ def counted(
 
     ``estimate`` are the tokens of prompt and answer.
     """
-    found = usage or {}
-    known = any(isinstance(found.get(name), int) for name in ("prompt_tokens", "completion_tokens"))
+    used = counts(usage)
+    known = bool(used.input or used.output)
     return Entry(
         at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         program=program,
         profile=profile,
         model=model,
         session=session,
-        input=_count(found, "prompt_tokens") if known else estimate[0],
-        output=_count(found, "completion_tokens") if known else estimate[1],
-        cached=_count(found.get("prompt_tokens_details"), "cached_tokens"),
-        reasoning=_count(found.get("completion_tokens_details"), "reasoning_tokens"),
+        input=used.input if known else estimate[0],
+        output=used.output if known else estimate[1],
+        cached=used.cached,
+        reasoning=used.reasoning,
         seconds=round(seconds, 3),
         status=status,
         estimated=not known,
     )
-
-
-def _count(table: Any, name: str) -> int:
-    value = table.get(name) if isinstance(table, Mapping) else None
-    return max(value, 0) if isinstance(value, int) else 0
 
 
 def append(directory: Path, entry: Entry) -> None:

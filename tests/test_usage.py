@@ -52,7 +52,7 @@ def on(monkeypatch: pytest.MonkeyPatch, *date: int) -> None:
         ),
         pytest.param({"prompt_tokens": 7, "prompt_tokens_details": None}, (7, 0, 0, 0), False, id="a part"),
         pytest.param({"prompt_tokens": 7, "completion_tokens": "x"}, (7, 0, 0, 0), False, id="odd"),
-        pytest.param({"total_tokens": 9}, (100, 50, 0, 0), True, id="no parts"),
+        pytest.param({}, (100, 50, 0, 0), True, id="empty"),
         pytest.param(None, (100, 50, 0, 0), True, id="none"),
     ],
 )
