@@ -11,10 +11,10 @@ READY = .venv/ready
 demo: $(READY)
 	@home=$$(mktemp -d); trap 'rm -r "$$home"' EXIT; \
 	export PATH="$(BIN):$$PATH" XDG_DATA_HOME="$$home" XDG_STATE_HOME="$$home" XDG_CACHE_HOME="$$home" PS4='$$ '; \
-	set -eux -o pipefail; \
+	( set -eux -o pipefail; \
 	head -n 3 LICENSE | gptpipe -m "$(MODEL)" -s demo 'Which licence is this?'; \
 	gptpipe -n -s demo 'Who holds the copyright?'; \
-	cat "$$XDG_DATA_HOME/gptpipe/sessions/demo.jsonl"
+	cat "$$XDG_DATA_HOME/gptpipe/sessions/demo.jsonl" )
 
 check: $(READY)
 	$(BIN)/ruff check
