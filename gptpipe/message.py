@@ -8,8 +8,9 @@ one line of a session file; the line's format is specified in gptpipe-session(5)
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 Part = dict[str, Any]
 Content = str | list[Part]
@@ -38,6 +39,37 @@ def compact(value: object) -> str:
     :raises ValueError: for NaN and infinities, which JSON has not.
     """
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+class Counts(NamedTuple):
+    """The tokens that a request used: ``cached`` is a part of ``input``, ``reasoning`` of ``output``."""
+
+    input: int = 0
+    output: int = 0
+    cached: int = 0
+    reasoning: int = 0
+
+
+def counts(usage: Mapping[str, Any] | None) -> Counts:
+    """Return what the ``usage`` of a reply says; what it does not say is 0.
+
+    https://platform.openai.com/docs/api-reference/chat/object#chat/object-usage
+    """
+    usage = usage or {}
+    prompt, completion, total = (_number(usage, f"{name}_tokens") for name in ("prompt", "completion", "total"))
+    cached = _number(usage.get("prompt_tokens_details"), "cached_tokens")
+    reasoning = _number(usage.get("completion_tokens_details"), "reasoning_tokens")
+    if cached > prompt:  # this server counts as prompt only what was not cached
+        prompt += cached
+    beyond = total - prompt - completion
+    if prompt and beyond > 0 and (beyond == reasoning or not (reasoning or cached)):
+        completion, reasoning = completion + beyond, beyond  # xAI and Gemini count reasoning in the total alone
+    return Counts(prompt, completion, cached, reasoning)
+
+
+def _number(where: object, key: str) -> int:
+    found = where.get(key) if isinstance(where, Mapping) else None
+    return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else 0
 
 
 @dataclass(frozen=True)

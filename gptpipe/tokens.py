@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gptpipe.errors import OverLimit, ProtocolError, WriteError
-from gptpipe.message import Message, Turn, size, text_of
+from gptpipe.message import Counts, Message, Turn, counts, size, text_of
+from gptpipe.output import replace as replace_file
 from gptpipe.storage import failing, make_folder
 
 # The most that the frame of a message takes; added to its bytes it gives a bound that holds for every chat format.
@@ -93,15 +94,9 @@ def install(encoding: str, data: bytes, cache: Path) -> Path:
             f"what came from {VOCABULARIES[encoding].url} is not the vocabulary {encoding}: its SHA-256 is another"
         )
     path = vocabulary_path(encoding, cache)
-    new = path.with_name(f"{path.name}.{os.getpid()}")
     with failing(WriteError, f"cannot write {path}"):
         make_folder(path.parent)
-        try:
-            with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(data)
-            new.replace(path)  # whole or not at all, for those who read it meanwhile
-        finally:
-            new.unlink(missing_ok=True)
+        replace_file(str(path), data, 0o600)
     return path
 
 
@@ -277,37 +272,6 @@ def fit(past: Iterable[Turn], *, tokens: int | None = None, turns: int | None = 
             break
     sent.reverse()
     return sent
-
-
-class Counts(NamedTuple):
-    """What a request used, by the server: ``cached`` is a part of ``input``, ``reasoning`` of ``output``."""
-
-    input: int
-    output: int
-    cached: int
-    reasoning: int
-
-
-def counts(usage: Mapping[str, Any] | None) -> Counts:
-    """Return what the ``usage`` of a reply says; what it does not say is 0.
-
-    https://platform.openai.com/docs/api-reference/chat/object#chat/object-usage
-    """
-    usage = usage or {}
-    prompt, completion, total = (_number(usage, f"{name}_tokens") for name in ("prompt", "completion", "total"))
-    cached = _number(usage.get("prompt_tokens_details"), "cached_tokens")
-    reasoning = _number(usage.get("completion_tokens_details"), "reasoning_tokens")
-    if cached > prompt:  # this server counts as prompt only what was not cached
-        prompt += cached
-    beyond = total - prompt - completion
-    if prompt and beyond > 0 and (beyond == reasoning or not (reasoning or cached)):
-        completion, reasoning = completion + beyond, beyond  # xAI and Gemini count reasoning in the total alone
-    return Counts(prompt, completion, cached, reasoning)
-
-
-def _number(where: object, key: str) -> int:
-    found = where.get(key) if isinstance(where, Mapping) else None
-    return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else 0
 
 
 def weigh(turn: Turn, reasoning: str, sent: Sequence[Turn], cache: Path) -> Turn:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from gptpipe import tokens
 from gptpipe.errors import OverLimit, ProtocolError, WriteError
-from gptpipe.message import Message, Turn, from_line, to_line
+from gptpipe.message import Message, Turn, counts, from_line, to_line
 from gptpipe.tokens import ATTACHMENT, FRAME, PRIMING, Meter, meter
 from tests.processes import execute
 from tests.vocabulary import put_vocabulary, vocabulary
@@ -332,7 +332,7 @@ NONSENSE = {"prompt_tokens": "10", "completion_tokens": -5, "total_tokens": True
     ],
 )
 def test_usage_of_many_servers(said: dict[str, Any] | None, expected: tuple[int, ...]) -> None:
-    assert tokens.counts(said) == expected
+    assert counts(said) == expected
 
 
 SYSTEM: Message = {"role": "system", "content": "ssss"}
