@@ -31,7 +31,7 @@ PRIMING = 3
 # 1,445 tokens of gpt-4o (https://platform.openai.com/docs/guides/images-vision#calculating-costs).
 ATTACHMENT = 1500
 
-# No text has more bytes to a token, over a whole turn.
+# A turn of prose or code has four or five; one that seems to have more than this was not counted as it stands.
 BYTES_PER_TOKEN = 8
 
 DEFAULT_ENCODING = "o200k_base"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import random
 import stat
@@ -20,7 +21,7 @@ from gptpipe import tokens
 from gptpipe.errors import OverLimit, ProtocolError, WriteError
 from gptpipe.message import Message, Turn, counts, from_line, to_line
 from gptpipe.tokens import ATTACHMENT, FRAME, PRIMING, Meter, meter
-from tests.processes import execute
+from tests.processes import Result, execute
 from tests.vocabulary import put_vocabulary, vocabulary
 
 ENCODINGS = ("o200k_base", "cl100k_base")
@@ -606,3 +607,57 @@ print("tiktoken" in sys.modules, "hashlib" in sys.modules)
 """
     result = execute([sys.executable, "-c", program], cwd=cache, timeout=60)
     assert (result.text.split()[0], result.err) == (str(loads), "")
+
+
+# --- the programs
+
+
+@pytest.fixture
+def own_cache(home: Path) -> Path:
+    """Put the vocabularies where the programs look."""
+    path = home / ".cache/gptpipe"
+    put_vocabulary(path)
+    return path
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_continuing_a_session_loads_no_tokenizer(fresh: Callable[..., Any]) -> None:
+    for number in range(3):
+        result = fresh("gptpipe", "-m", "echo", "-s", "s", "--json", "-n", "--history-tokens", "9", "hello")
+        assert result.status == 0, result.err
+        assert json.loads(result.out)["turns_sent"] == (number > 0) + (number > 1)
+        assert "tiktoken" not in result.modules
+
+
+@pytest.mark.usefixtures("own_cache")
+@pytest.mark.parametrize(("limit", "status", "loads"), [(200, 0, False), (30, 0, True), (27, 6, True)])
+def test_a_limit_counts_when_it_must(fresh: Callable[..., Any], limit: int, status: int, loads: bool) -> None:
+    words = "hello world " * 10  # 21 tokens and 7
+    result = fresh("gptpipe", "-m", "echo", "-n", "--max-input-tokens", str(limit), words)
+    assert (result.status, "tiktoken" in result.modules) == (status, loads)
+    assert result.err == (
+        "" if status == 0 else "gptpipe: the prompt has about 28 tokens, and --max-input-tokens allows 27\n"
+    )
+
+
+def test_a_limit_without_a_vocabulary_says_how_to_get_it(run: Callable[..., Result]) -> None:
+    result = run("gptpipe", "-m", "echo", "-n", "--max-input-tokens", "12", "hello")
+    assert (result.status, result.out) == (6, b"")
+    assert result.err == (
+        "gptpipe: the prompt may have up to 13 tokens, and --max-input-tokens allows 12\n"
+        "gptpipe-config tokenizer fetches what an exact count needs\n"
+    )
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_history_gives_way_to_a_limit(run: Callable[..., Result]) -> None:
+    asked = ("gptpipe", "-m", "echo", "-s", "s", "--json", "-n", "--max-input-tokens", "60", "hello world " * 4)
+    sent = [run(*asked).json()["turns_sent"] for _ in range(4)]
+    assert sent == [0, 1, 1, 1]  # a turn has 26 tokens, the question 13 and 3
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_a_dry_run_shows_exact_tokens(run: Callable[..., Result]) -> None:
+    shown = run("gptpipe", "-m", "gpt-4o", "-n", "--dry-run", "-S", "be brief", "hello world").json()
+    assert shown["tokens"] == {"system": 6, "history": 0, "message": 6, "total": 15}
+    assert shown["tokens_estimated"] is False
