@@ -135,12 +135,15 @@ def _read(fd: int, start: int, end: int) -> bytes:
 
 
 def forward(fd: int) -> Iterator[Line]:
-    """Yield the lines of a file from its beginning."""
+    """Yield the lines of a file from its beginning, up to one without its newline: the rest of that may follow yet."""
     offset = 0
     with open(fd, "rb", closefd=False) as file:
         file.seek(0)
         for data in file:
-            yield Line(offset, data.removesuffix(b"\n"), data.endswith(b"\n"))
+            line = Line(offset, data.removesuffix(b"\n"), data.endswith(b"\n"))
+            yield line
+            if not line.ended:
+                return
             offset += len(data)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import stat
@@ -386,6 +387,23 @@ def test_a_turn_goes_to_the_file_that_is_there_now(
     assert (done.n, done.total_tokens) == ((8, 100) if there else (1, 10))
     assert os.pread(old, 9999, 0) == line("one")
     os.close(old)
+
+
+def test_a_file_that_is_replaced_between_open_and_lock_is_not_used(
+    store: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(store, line("one"))
+    new = write(store, line("other", n=7), "new")
+    flock = fcntl.flock
+
+    def replace_and_lock(fd: int, operation: int) -> None:
+        if new.exists():
+            new.rename(path)
+        flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", replace_and_lock)
+    with locked(store, timeout=20) as session:
+        assert questions(session.history()) == ["other"]
 
 
 def test_a_turn_waits_for_the_lock_of_the_file_that_is_there_now(store: SessionStore) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from collections.abc import Callable
@@ -125,6 +126,13 @@ def test_nothing_is_put_in_the_place_of_a_session(store: SessionStore, what: Cal
         act(what, store, "s", "t")
     assert (content(store, "s"), content(store, "t")) == (["one", "two"], ["one"])
     assert files(store) == ["s.jsonl", "t.jsonl"]
+
+
+@pytest.mark.parametrize("what", [copy, rename])
+def test_what_is_in_use_exists_without_waiting(store: SessionStore, what: Callable[..., object]) -> None:
+    write(store, GOOD[0], "t")
+    with locked(store, "t"), pytest.raises(UsageError, match="session t exists"):
+        act(what, store, "s", "t")
 
 
 @pytest.mark.parametrize("what", [copy, rename])
@@ -303,6 +311,20 @@ def test_a_torn_last_line_is_damage_only_if_nobody_writes(store: SessionStore) -
     assert list(check(store, "s")) == expected
     with locked(store):
         assert list(check(store, "s")) == expected[:2]
+
+
+def test_a_last_line_whose_end_comes_meanwhile_is_no_damage(
+    store: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(store, GOOD[0] + GOOD[1][:9])
+    flock = fcntl.flock
+
+    def finish_and_lock(fd: int, operation: int) -> None:
+        path.write_bytes(b"".join(GOOD))
+        flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", finish_and_lock)
+    assert list(check(store, "s")) == []
 
 
 def test_repair_moves_the_damaged_lines_and_touches_nothing_else(store: SessionStore) -> None:
