@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pexpect
 import pytest
 
@@ -14,25 +16,36 @@ from tests.conftest import Run, needs
 from tests.processes import ROOT
 
 COMPLETIONS = ROOT / "completions"
-COMMANDS = sorted(path.stem for path in (ROOT / "gptpipe/commands").glob("[!_]*.py"))
-PROGRAMS = ["gptpipe" if name == "ask" else f"gptpipe-{name}" for name in COMMANDS]
 
-# Each prints the options that a shell knows for $1.
+
+def lines() -> Iterator[str]:
+    """Yield what stands before the options: each program, and each of its words if it has such."""
+    for path in sorted((ROOT / "gptpipe/commands").glob("[!_]*.py")):
+        command = importlib.import_module(f"gptpipe.commands.{path.stem}").command
+        program = "gptpipe" if path.stem == "ask" else f"gptpipe-{path.stem}"
+        yield program
+        if isinstance(command, click.Group):
+            yield from (f"{program} {word}" for word in command.commands)
+
+
+# Each prints the options that a shell offers behind $1.
 BASH = """
-source "$COMPLETIONS/bash/$1"
-function=$(complete -p "$1") function=${function#*-F } function=${function%% *}
-COMP_WORDS=("$1" -) COMP_CWORD=1 COMP_LINE="$1 -" COMP_POINT=$((${#1} + 2))
+program=${1%% *}
+source "$COMPLETIONS/bash/$program"
+function=$(complete -p "$program") function=${function#*-F } function=${function%% *}
+COMP_WORDS=($1 -) COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMP_LINE="$1 -" COMP_POINT=$((${#1} + 2))
 "$function"
-printf '%s\\n' "${COMPREPLY[@]}"
+printf '%s\n' "${COMPREPLY[@]}"
 """
 ZSH = """
-fpath=($COMPLETIONS/zsh) service=$1
+fpath=($COMPLETIONS/zsh) words=($=1 -) CURRENT=$#words service=$words[1]
 _arguments() { print -rl -- "$@" }
 autoload -Uz _gptpipe
 _gptpipe
 """
 FISH = """
-source $COMPLETIONS/fish/$argv[1].fish
+set program (string split ' ' $argv[1])[1]
+source $COMPLETIONS/fish/$program.fish
 complete -C "$argv[1] -"
 """
 
@@ -47,7 +60,7 @@ def options_in_help(text: str) -> set[str]:
     return {option for column in columns for option in re.findall(r"(?<!\S)--?[A-Za-z][a-z-]*", column)}
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("line", list(lines()))
 @pytest.mark.parametrize(
     ("command", "script", "pattern"),
     [
@@ -57,14 +70,14 @@ def options_in_help(text: str) -> set[str]:
     ],
 )
 def test_options_are_those_of_the_help(
-    run: Run, shell: Run, program: str, command: list[str], script: str, pattern: str
+    run: Run, shell: Run, line: str, command: list[str], script: str, pattern: str
 ) -> None:
     needs(command[0])
-    last = "" if command[0] == "fish" else command[0]
-    words = " ".join(command)
-    result = shell(f'{words} "$SCRIPT" {last} {program}', env={"SCRIPT": script, "COMPLETIONS": str(COMPLETIONS)})
+    name = "" if command[0] == "fish" else command[0]  # what becomes $0; fish has none
+    env = {"SCRIPT": script, "COMPLETIONS": str(COMPLETIONS), "LINE": line}
+    result = shell(f'{" ".join(command)} "$SCRIPT" {name} "$LINE"', env=env)
     found = set(re.findall(pattern, result.text, re.MULTILINE))
-    options = options_in_help(run(program, "-h").text)
+    options = options_in_help(run(*line.split(), "-h").text)
     assert not options & LATER
     assert found - LATER == options
 
