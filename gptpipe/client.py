@@ -105,14 +105,34 @@ def dialect(body: dict[str, Any], settings: Settings, refused: Collection[str] =
     return body
 
 
+class Gate:
+    """What each try has to pass, so that many at once can be held and slowed down together; this one is open."""
+
+    def enter(self, body: dict[str, Any]) -> None:
+        """Return when a request with this body may be sent."""
+
+    def opened(self) -> None:
+        """Be told that the server has accepted a request."""
+
+    def hold(self, seconds: float) -> float:
+        """Be told that the server is busy and what it asks to wait; return what is to be waited."""
+        return seconds
+
+    def sleep(self, seconds: float) -> None:
+        """Wait before a try is repeated."""
+        time.sleep(seconds)
+
+
 class Client:
     """A connection pool to one endpoint. Several threads may use it at once.
 
     ``key`` is the API key or None; ``deadline`` the monotonic time beyond which no retry is waited for;
-    ``waiting`` announces a wait that lasts.
+    ``waiting`` announces a wait that lasts; ``gate`` is passed by each try of each thread.
     """
 
-    def __init__(self, settings: Settings, key: str | None, *, deadline: float | None, waiting: Waiting) -> None:
+    def __init__(
+        self, settings: Settings, key: str | None, *, deadline: float | None, waiting: Waiting, gate: Gate | None = None
+    ) -> None:
         lazy.install()
         import httpx2
 
@@ -131,6 +151,7 @@ class Client:
         self._key = key
         self._deadline = deadline
         self._waiting = waiting
+        self._gate = gate or Gate()
         self._thread = local()
         self._refused: set[str] = set()
         signed = key or any(name.lower() == "authorization" for name in settings.headers)
@@ -197,31 +218,35 @@ class Client:
                 self._refused.add(refused.field)
                 yield Again(refused.failure, 0)
             except Temporary as failure:
+                delay = self._delay(failure, tries)
                 if not failure.repeat or tries >= self._settings.retry or not repeatable():
                     raise
-                delay = self._delay(failure, tries)
+                if self._deadline is not None and time.monotonic() + delay > self._deadline:
+                    raise Temporary(
+                        f"{failure.message}; the next try is due in {delay:.0f} s, after --max-time"
+                    ) from None
                 tries += 1
                 self.retries += 1
                 yield Again(failure, delay)
                 with self._waiting(
                     f"{failure.message}; trying again in {delay:.0f} s, --max-time or --retry 0 ends it"
                 ):
-                    time.sleep(delay)
+                    self._gate.sleep(delay)
 
     def _delay(self, failure: Temporary, tries: int) -> float:
         delay = failure.retry_after
         if delay is None:
             delay = min(8.0, 0.5 * 2**tries) * random.uniform(0.75, 1.0)
-        if self._deadline is not None and time.monotonic() + delay > self._deadline:
-            raise Temporary(f"{failure.message}; the next try is due in {delay:.0f} s, after --max-time")
-        return delay
+        return self._gate.hold(delay) if failure.busy else delay
 
     # One try
 
     def _answer(self, body: dict[str, Any]) -> Iterator[Event]:
+        self._gate.enter(body)
         with _Link(self) as link:
             link.start(lambda: self._post(body))
             head = self._head(link, body)
+            self._gate.opened()
             yield Opened(head.request_id)
             blocks = self._blocks(link)
             first = b""

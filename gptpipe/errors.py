@@ -88,9 +88,16 @@ class NoInput(Failure):
 
 
 class Unavailable(Failure):
-    """The API refused the request itself: asking again will not help."""
+    """The API refused the request itself: asking again will not help.
+
+    ``every`` says whether it would refuse every other request too: an unknown model, no quota left.
+    """
 
     status = Status.UNAVAILABLE
+
+    def __init__(self, message: str, hint: str | None = None, *, every: bool = True) -> None:
+        super().__init__(message, hint)
+        self.every = every
 
 
 class WriteError(Failure):
@@ -103,16 +110,24 @@ class Temporary(Failure):
     """Later it may work.
 
     ``retry_after`` is what the server asked for, in seconds; ``repeat`` says whether trying again at once is
-    safe (it is not when the work may already have been done and paid for).
+    safe (it is not when the work may already have been done and paid for). ``busy`` says that the server has more
+    requests than it takes, so that whoever sends many should hold all of them.
     """
 
     status = Status.TEMPFAIL
 
     def __init__(
-        self, message: str, hint: str | None = None, *, repeat: bool = False, retry_after: float | None = None
+        self,
+        message: str,
+        hint: str | None = None,
+        *,
+        repeat: bool = False,
+        retry_after: float | None = None,
+        busy: bool = False,
     ) -> None:
         super().__init__(message, hint)
         self.repeat = repeat
+        self.busy = busy
         self.retry_after = retry_after
 
 

@@ -117,10 +117,10 @@ def _judge(status: int | None, body: object, sentence: str) -> Failure:
     if status == 404:
         return Unavailable(f"not found{number}: {sentence}", "check the model and the base URL; gptpipe-models lists")
     if status == 429:
-        return Temporary(f"rate limit{number}: {sentence}", repeat=True)
+        return Temporary(f"rate limit{number}: {sentence}", repeat=True, busy=True)
     if status is None or status in (408, 409) or status >= 500:
-        return Temporary(f"the server failed{number}: {sentence}", repeat=True)
-    return Unavailable(f"the API refused the request{number}: {sentence}")
+        return Temporary(f"the server failed{number}: {sentence}", repeat=True, busy=status == 503)
+    return Unavailable(f"the API refused the request{number}: {sentence}", every=status not in (400, 422))
 
 
 def _object(body: object) -> dict[str, Any]:

@@ -1,0 +1,108 @@
+"""Many records at once, through a bounded window: no more are read than will soon be asked, and none waits in vain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from queue import SimpleQueue
+from threading import Lock, Semaphore, Thread
+from typing import Any, Generic, TypeVar
+
+from gptpipe.pace import Stopped
+
+WINDOW = 4  # records that are read and not yet passed on, for each job
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+_DROPPED = object()  # what a record becomes whose turn does not come any more
+_END = object()
+
+
+class Pool(Generic[Item, Result]):
+    """``jobs`` threads that make a result of each item. Iterate once; the iteration is what moves the window.
+
+    Reader and workers are daemon threads: a process that ends leaves them where they are. ``work`` may raise Stopped
+    for an item that is to have no result. What ``items`` raises is raised after the last result.
+    """
+
+    def __init__(self, items: Iterable[Item], work: Callable[[Item], Result], jobs: int, *, ordered: bool) -> None:
+        self._items = items
+        self._work = work
+        self._jobs = jobs
+        self._ordered = ordered
+        self._todo: SimpleQueue[Any] = SimpleQueue()
+        self._done: SimpleQueue[tuple[int, Any]] = SimpleQueue()
+        self._slots = Semaphore(WINDOW * jobs)
+        self._lock = Lock()
+        self._given = 0  # items that the workers got
+        self._stopped = False
+        self._ended = False
+        self._error: BaseException | None = None  # of the reader
+
+    def stop(self) -> None:
+        """Read no more items; those that are being worked on are finished. A signal handler may call it."""
+        self._stopped = True
+        self._done.put((-1, None))  # wakes the iteration
+
+    def __iter__(self) -> Iterator[Result]:
+        """Yield the results: in the order of the items, or as they come."""
+        for target in [self._read, *[self._serve] * self._jobs]:
+            Thread(target=target, daemon=True).start()
+        finished = passed_on = 0
+        waiting: dict[int, Any] = {}
+        while not self._complete(finished):
+            number, result = self._done.get()
+            if number < 0:
+                continue
+            finished += 1
+            if isinstance(result, BaseException):  # a bug
+                raise result
+            waiting[number if self._ordered else passed_on] = result
+            while passed_on in waiting:
+                result = waiting.pop(passed_on)
+                passed_on += 1
+                self._slots.release()
+                if result is not _DROPPED:
+                    yield result
+        if self._error is not None:
+            raise self._error
+
+    def _complete(self, finished: int) -> bool:
+        with self._lock:
+            return (self._ended or self._stopped) and finished == self._given
+
+    def _give(self, item: Item) -> bool:
+        """Hand an item to the workers, unless the run is stopped."""
+        with self._lock:
+            if self._stopped:
+                return False
+            self._todo.put((self._given, item))
+            self._given += 1
+            return True
+
+    def _read(self) -> None:
+        try:
+            items = iter(self._items)
+            self._slots.acquire()
+            for item in items:
+                if not self._give(item):
+                    return
+                self._slots.acquire()
+        except BaseException as error:
+            self._error = error
+        self._ended = True
+        self._done.put((-1, None))
+        for _ in range(self._jobs):
+            self._todo.put(_END)
+
+    def _serve(self) -> None:
+        while (given := self._todo.get()) is not _END:
+            number, item = given
+            try:
+                result: Any = self._work(item)
+            except Stopped:
+                result = _DROPPED
+            except BaseException as error:
+                result = error
+            self._done.put((number, result))
