@@ -144,7 +144,7 @@ def to_line(turn: Turn) -> bytes:
 def from_line(line: bytes) -> Turn:
     """Return the turn that a line of a session file holds. Unknown keys are ignored, missing ones are None.
 
-    :raises ValueError: if the line is damaged: no UTF-8, no JSON object, or no list of messages in it.
+    :raises ValueError: if the line is damaged: no UTF-8, no JSON object, or no list of messages that can be sent again.
     """
     value = json.loads(line.decode())
     if not isinstance(value, dict):
@@ -152,6 +152,7 @@ def from_line(line: bytes) -> Turn:
     messages = value.get("messages")
     if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
         raise ValueError("no messages")
+    compact(messages).encode()  # a ValueError for half a surrogate pair and for NaN, which other programs write
 
     def get(key: str, kind: type[Any], default: Any = None) -> Any:
         found = value.get(key)

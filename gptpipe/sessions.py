@@ -163,7 +163,13 @@ class Session:
                 yield record.turn
 
     def append(self, turn: Turn, *, wait: bool = True) -> Turn:
-        """Add a turn to the file that is at the path now, and return it as it is on disk: numbered, summed, dated.
+        """Add a turn as :meth:`extend` does, and return it as it is on disk."""
+        return self.extend([turn], wait=wait)[0]
+
+    def extend(self, turns: Iterable[Turn], *, wait: bool = True) -> list[Turn]:
+        """Add turns to the file that is at the path now: all of them, or none.
+
+        They are returned as they are on disk: numbered, summed, dated.
 
         If the file was replaced or removed since it was locked, the one there now is locked, for which ``wait``
         allows the lock's own timeout again.
@@ -171,17 +177,15 @@ class Session:
         :raises WriteError: if it cannot be written; the file is as before.
         :raises Temporary: if the file now at the path is locked.
         """
-        if not stands_at(self.fd, self.path):  # or the turn would go into a file without a name and be lost
-            os.close(self.fd)
-            self.fd = -1
+        with failing(WriteError, f"cannot open session {self.name}"):
+            stands = self.fd >= 0 and stands_at(self.fd, self.path)
+        if not stands:  # then the turn would go into a file without a name and be lost
+            self._close()
             self.acquire(self._timeout if wait else 0)
-        last = self.last() or Turn([])
-        turn = replace(
-            turn, n=last.n + 1, total_tokens=last.total_tokens + _total_tokens(turn), at=turn.at or _timestamp()
-        )
+        added = _numbered(turns, self.last())
         with failing(WriteError, f"cannot write session {self.name}"):
-            append(self.fd, self.path.parent, to_line(turn))
-        return turn
+            append(self.fd, self.path.parent, b"".join(map(to_line, added)))
+        return added
 
     def acquire(self, timeout: float | None) -> None:
         """Lock the file at the path."""
@@ -234,15 +238,41 @@ class Session:
 
     def release(self) -> None:
         """Give the lock back; an empty file, made for a first turn that never came, is removed before."""
-        if self.fd < 0:
-            return
-        try:
-            with suppress(OSError):  # it is no session anyway
-                if os.fstat(self.fd).st_size == 0 and stands_at(self.fd, self.path):
-                    os.unlink(self.path)
-        finally:
+        with suppress(OSError):  # it is no session anyway
+            if self.fd >= 0 and stands_at(self.fd, self.path) and os.fstat(self.fd).st_size == 0:
+                os.unlink(self.path)
+        self._close()
+
+    def _close(self) -> None:
+        if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+class Memory:
+    """A conversation that no file keeps, for one thread; in use it is like a locked session."""
+
+    def __init__(self) -> None:
+        self.turns: list[Turn] = []
+
+    def history(self) -> Iterator[Turn]:
+        """Yield the turns from the newest."""
+        return reversed(self.turns.copy())
+
+    def append(self, turn: Turn, *, wait: bool = True) -> Turn:  # noqa: ARG002  # there is nothing to wait for
+        """Add a turn, and return it numbered, summed, dated."""
+        self.turns += _numbered([turn], self.turns[-1] if self.turns else None)
+        return self.turns[-1]
+
+
+def _numbered(turns: Iterable[Turn], last: Turn | None) -> list[Turn]:
+    """Return the turns as they follow upon the last one."""
+    added: list[Turn] = []
+    for turn in turns:
+        n, total = (last.n, last.total_tokens) if last else (0, 0)
+        last = replace(turn, n=n + 1, total_tokens=total + _total_tokens(turn), at=turn.at or _timestamp())
+        added.append(last)
+    return added
 
 
 def silent(_: str) -> None:

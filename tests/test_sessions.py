@@ -250,6 +250,8 @@ DAMAGED = {
     "no object": b"[1]",
     "no messages": b'{"n":1}',
     "no UTF-8": b'{"messages":[{"role":"user","content":"\xff"}]}',
+    "half a surrogate pair": rb'{"messages":[{"role":"user","content":"\ud83d"}]}',
+    "not a number": b'{"messages":[{"role":"user","content":[{"x":NaN}]}]}',
     "NUL bytes": b"\0" * 9,
     "deep": b"[" * 100_000,
     "a long number": b'{"messages":[{"role":"user"}],"n":' + b"9" * 5000 + b"}",
@@ -426,6 +428,26 @@ def test_a_turn_in_a_hurry_does_not_wait(store: SessionStore) -> None:
         path.unlink()
         with locked(store), pytest.raises(Temporary):
             session.append(turn("two"), wait=False)
+
+
+def test_a_turn_that_could_not_follow_can_be_appended_later(store: SessionStore) -> None:
+    path = write(store, line("one"))
+    with locked(store) as session:
+        path.unlink()
+        with locked(store) as other:
+            with pytest.raises(Temporary):
+                session.append(turn("two"))
+            other.append(turn("other"))
+        session.append(turn("two"))
+    assert content(store) == ["other", "two"]
+
+
+def test_a_folder_that_became_a_file_is_a_write_error(store: SessionStore) -> None:
+    with locked(store) as session:
+        store.directory.rename(store.directory.with_name("away"))
+        store.directory.touch()
+        with pytest.raises(WriteError, match="cannot open session s: Not a directory"):
+            session.append(turn("two"))
 
 
 # Size
