@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import select
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from gptpipe.errors import BadInput, NoInput, UsageError
 from gptpipe.output import patience, visible
@@ -57,6 +57,17 @@ def read_file(path: str) -> bytes:
         raise NoInput(f"cannot read {path}: {reason}") from error
 
 
+def text_or_file(text: str, encoding: str = "utf-8") -> str:
+    """Return the text, or of ``@PATH`` what the file holds; ``@@`` at the beginning is an ``@``.
+
+    :raises NoInput: BadInput: if the file cannot be read, or is no text.
+    """
+    if not text.startswith("@"):
+        return text
+    path = text[1:]
+    return path if path.startswith("@") else decode(read_file(path), path, encoding)
+
+
 def is_piped() -> bool:
     """Return whether standard input is a pipe, a socket or a regular file: then it belongs to the message."""
     mode = os.fstat(0).st_mode
@@ -74,7 +85,25 @@ def read_stdin(say: Callable[[str], None], meanwhile: Callable[[], None] = lambd
 
     :raises NoInput: if it cannot be read.
     """
-    blocks: list[bytes] = []
+    message = "waiting for standard input to end: -n does not read it, --max-time bounds it"
+    return b"".join(_blocks(lambda: say(message), meanwhile))
+
+
+def read_lines(say: Callable[[str], None], meanwhile: Callable[[], None] = lambda: None) -> Iterator[bytes]:
+    """Yield the lines of standard input without their newlines, each as it comes; waits are as in :func:`read_stdin`.
+
+    :raises NoInput: if it cannot be read.
+    """
+    rest = b""
+    for block in _blocks(lambda: say("waiting for a line of standard input: its end ends this"), meanwhile):
+        *lines, rest = (rest + block).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
+
+
+def _blocks(announce: Callable[[], None], meanwhile: Callable[[], None]) -> Iterator[bytes]:
+    """Yield standard input as it comes, to its end."""
     poll = select.poll()
     poll.register(0, select.POLLIN)
     limit: float | None = patience()
@@ -82,7 +111,7 @@ def read_stdin(say: Callable[[str], None], meanwhile: Callable[[], None] = lambd
         meanwhile()
     while True:
         if not poll.poll(None if limit is None else limit * 1000):
-            say("waiting for standard input to end: -n does not read it, --max-time bounds it")
+            announce()
             limit = None
             continue
         try:
@@ -92,8 +121,8 @@ def read_stdin(say: Callable[[str], None], meanwhile: Callable[[], None] = lambd
         except OSError as error:
             raise NoInput(f"cannot read standard input: {error.strerror}") from error
         if not block:
-            return b"".join(blocks)
-        blocks.append(block)
+            return
+        yield block
 
 
 def titled(path: str, text: str) -> str:

@@ -25,32 +25,74 @@ _pending: int | None = None
 
 
 def catch() -> None:
-    """Turn the signals into Interrupted from now on, but for those that were ignored at the start."""
+    """Turn the signals into Interrupted from now on, but for those that were ignored at the start.
+
+    After the first one others wait, or they would end its settling half way. A program that goes on after it calls
+    this again, and then gets the one that waited.
+    """
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _handle)
+    _hold(False)
 
 
 def _handle(signum: int, _: FrameType | None) -> None:
     global _pending
-    if _holding:
+    if _pending in (None, signal.SIGINT):  # a program may go on after this one, not after the others
         _pending = signum
-    else:
+    _hold(_holding)
+
+
+def _hold(holding: bool) -> None:
+    """Let signals wait, or raise the one that waits."""
+    global _holding, _pending
+    _holding = holding
+    if not holding and _pending is not None:
+        signum, _pending = _pending, None
+        _holding = True
         raise Interrupted(signum)
+
+
+def catch_once(stop: Callable[[], None]) -> Callable[[], int | None]:
+    """Call ``stop`` at the first signal; the second ends the process at once. Ignored ones stay ignored.
+
+    Returns a function that says which signal came, if one did. What ``stop`` does must be safe in a handler.
+    """
+    came: int | None = None
+
+    def handle(signum: int, _: FrameType | None) -> None:
+        nonlocal came
+        if came is not None:
+            die_of(signum)
+        came = signum
+        stop()
+
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handle)
+    return lambda: came
 
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Run a block to its end: a caught signal that comes in it is raised after it. Blocks do not nest."""
-    global _holding, _pending
-    _holding = True
+    """Run a block to its end: a caught signal that comes in it is raised after it."""
+    before = _holding
+    _hold(True)
     try:
         yield
     finally:
-        _holding = False
-        signum, _pending = _pending, None
-        if signum is not None:
-            raise Interrupted(signum)
+        _hold(before)
+
+
+@contextmanager
+def limit(seconds: float | None) -> Iterator[None]:
+    """Raise Interrupted of ``SIGALRM`` in the block when it lasts longer; for a program that goes on after it."""
+    signal.signal(signal.SIGALRM, _handle)
+    signal.setitimer(signal.ITIMER_REAL, seconds or 0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def die_of(signum: int) -> NoReturn:

@@ -58,6 +58,31 @@ def _together(*options: Decorator) -> Decorator:
     return decorate
 
 
+system_option = option(
+    "-S", "--system", group="message", metavar="TEXT", help="the system message; @PATH reads it from a file"
+)
+
+conversation_options = _together(
+    option("-s", "--session", group="conversation", metavar="NAME", help="continue this conversation, append the turn"),
+    option(
+        "--history", group="conversation", metavar="N", type=int, help="send at most the last N turns; 0 sends none"
+    ),
+    option(
+        "--history-tokens",
+        group="conversation",
+        metavar="N",
+        type=int,
+        help="send the latest turns that fit N tokens (default 32000)",
+    ),
+    option(
+        "--lock-timeout",
+        group="conversation",
+        metavar="SECONDS",
+        type=float,
+        help="wait this long for another process in the session (default 600; 0: do not wait)",
+    ),
+)
+
 model_options = _together(
     option("-m", "--model", group="model", metavar="NAME", help="the model; 'echo' is built in"),
     option("-p", "--profile", group="model", metavar="NAME", help="an endpoint from the settings, or a built-in one"),

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from itertools import tee
+from itertools import dropwhile, tee
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
 from gptpipe import client, interrupt, keys, output, settings, tokens
+from gptpipe.address import masked
 from gptpipe.ask import Answer, Receiver, ask
 from gptpipe.config import Config
 from gptpipe.errors import Failure
 from gptpipe.message import Content, Message, Turn
-from gptpipe.sessions import Session, SessionStore
+from gptpipe.sessions import Memory, Session, SessionStore
 from gptpipe.settings import Paths, Settings
 
 
@@ -32,16 +34,28 @@ class Place(NamedTuple):
         return SessionStore(self.paths.data / "sessions")
 
 
+def here(config: str | None) -> Place:
+    """Return where this process is; ``config`` names the settings file if it is not the usual one.
+
+    :raises ConfigError: if the settings file is faulty or there is no home directory.
+    """
+    env = dict(os.environ)
+    return Place(env, settings.read_file(config, env), settings.paths())
+
+
 class Question(NamedTuple):
     """What one turn is to ask, and under which options and role (as ``settings.resolve`` takes them).
 
-    ``save`` is false for a turn that reads the session and appends nothing.
+    ``save`` is false for a turn that reads the session and appends nothing. ``memory`` holds the conversation if
+    they name no session. ``again`` leaves the latest turns out that asked the same.
     """
 
     content: Content
     options: Mapping[str, Any]
     role: Mapping[str, Any]
     save: bool = True
+    memory: Memory | None = None
+    again: bool = False
 
 
 class Request(NamedTuple):
@@ -77,10 +91,10 @@ class Run:
         self.settings: Settings | None = None
         self.retries = 0
         self.key_source: str | None = None
-        self._session: Session | None = None
+        self._session: Session | Memory | None = None
         self._mutex = Lock()
 
-    def open(self, session: Session) -> None:
+    def open(self, session: Session | Memory) -> None:
         """Say where the turn is to be appended."""
         self._session = session
 
@@ -156,6 +170,8 @@ def compose(question: Question, place: Place, turns: Iterator[Turn]) -> Request:
     chosen = _resolve(question, place, _continued(latest))
     system: list[Message] = [{"role": "system", "content": chosen.system}] if chosen.system else []
     asked: Message = {"role": "user", "content": question.content}
+    if question.again:
+        turns = dropwhile(lambda turn: turn.question == [asked], turns)
     sent = tokens.fit(turns, tokens=chosen.history_tokens, turns=chosen.history)
     if chosen.max_input_tokens is not None:  # trimming history comes before refusing the request
         sent = tokens.trim(sent, [*system, asked], chosen.max_input_tokens, chosen.model, place.paths.cache)
@@ -189,6 +205,7 @@ def _looked_at(question: Question, place: Place) -> Iterator[Turn]:
     """Yield the session's turns from the newest, without its lock; a session that is not there has none."""
     name = _resolve(question, place, {}, need_model=False).session
     if name is None:
+        yield from question.memory.history() if question.memory else ()
         return
     with suppress(FileNotFoundError):
         if place.sessions.path(name).stat().st_size:  # an empty file is no session
@@ -200,7 +217,10 @@ def _history(run: Run, question: Question, place: Place, early: Settings) -> Ite
     """Give the session's turns from the newest: under its lock until the block ends, if the turn is to be appended."""
     client.preload()
     name = early.session
-    if name is None:
+    if name is None and question.memory:
+        run.open(question.memory)
+        yield question.memory.history()
+    elif name is None:
         yield iter(())
     elif not question.save:
         yield place.sessions.history(name, output.say)
@@ -235,3 +255,17 @@ def describe(run: Run, failure: Failure | None, status: int, name: str) -> dict[
         "name": name,
         "error": None if failure is None else {"status": status, "name": name, "message": failure.message},
     }
+
+
+def note(run: Run) -> None:
+    """Write the notes of ``--verbose``."""
+    request, usage = run.request, run.answer.usage or {}
+    if request is None:
+        return
+    chosen = request.settings
+    where = f"profile {chosen.profile}" if chosen.profile else masked(chosen.base_url or "built in")
+    output.say(f"model {chosen.model}, {where}, key: {run.key_source}")
+    output.say(
+        f"tokens: {usage.get('prompt_tokens', '?')} in, {usage.get('completion_tokens', '?')} out; "
+        f"turns: {len(request.turns)} sent, {request.dropped} left out; retries: {run.retries}"
+    )

@@ -16,9 +16,28 @@ from gptpipe.ask import Receiver
 from gptpipe.client import dialect, preload
 from gptpipe.command import Command, option
 from gptpipe.errors import ConfigError, Failure, Interrupted, NoInput, Refused, Status, Temporary, Truncated, UsageError
-from gptpipe.inputs import decode, is_in_middle, is_piped, join, prompt_of, read_file, read_stdin, titled
+from gptpipe.inputs import (
+    decode,
+    is_in_middle,
+    is_piped,
+    join,
+    prompt_of,
+    read_file,
+    read_stdin,
+    text_or_file,
+    titled,
+)
 from gptpipe.message import compact
-from gptpipe.options import config_option, given, limit_options, model_options, network_options, verbose_option
+from gptpipe.options import (
+    config_option,
+    conversation_options,
+    given,
+    limit_options,
+    model_options,
+    network_options,
+    system_option,
+    verbose_option,
+)
 from gptpipe.turn import Place, Question, Request, Run
 
 
@@ -60,25 +79,10 @@ class _Stream(Receiver):
 @click.argument("words", nargs=-1, metavar="[PROMPT]...")
 @option("-f", "--file", group="message", metavar="PATH", multiple=True, help="add a file; - is standard input")
 @option("-n", "--no-stdin", group="message", is_flag=True, help="do not read standard input")
-@option("-S", "--system", group="message", metavar="TEXT", help="the system message; @PATH reads it from a file")
+@system_option
 @option("--encoding", group="message", metavar="NAME", default="utf-8", help="of text input (default UTF-8)")
-@option("-s", "--session", group="conversation", metavar="NAME", help="continue this conversation, append the turn")
-@option("--history", group="conversation", metavar="N", type=int, help="send at most the last N turns; 0 sends none")
-@option(
-    "--history-tokens",
-    group="conversation",
-    metavar="N",
-    type=int,
-    help="send the latest turns that fit N tokens (default 32000)",
-)
+@conversation_options
 @option("--no-save", group="conversation", is_flag=True, help="read the conversation, append nothing")
-@option(
-    "--lock-timeout",
-    group="conversation",
-    metavar="SECONDS",
-    type=float,
-    help="wait this long for another process in the session (default 600; 0: do not wait)",
-)
 @model_options
 @option(
     "-o",
@@ -132,7 +136,7 @@ def _answer(run: Run, words: Sequence[str], values: dict[str, Any], meta: output
     if values["json"] or not values["output"]:
         output.check_stdout()
     target = output.Target(values["output"]) if values["output"] else None
-    place = _place(values)
+    place = turn.here(values["config"])
     options = _options(values)
     run.settings = chosen = settings.resolve(options, {}, {}, place.env, place.config, need_model=False)
     if chosen.max_time:
@@ -153,7 +157,7 @@ def _answer(run: Run, words: Sequence[str], values: dict[str, Any], meta: output
     if held:
         _write(run, failure, target, as_json=values["json"])
     if values["verbose"]:
-        _note(run)
+        turn.note(run)
     return failure
 
 
@@ -179,17 +183,10 @@ def _expire(run: Run, meta: output.Target | None, seconds: float) -> None:
     _report(run, meta, failure, failure.status, failure.status.name)
 
 
-def _place(values: dict[str, Any]) -> Place:
-    env = dict(os.environ)
-    return Place(env, settings.read_file(values["config"], env), settings.paths())
-
-
 def _options(values: dict[str, Any]) -> dict[str, Any]:
     options = given(values)
-    system = options.get("system")
-    if system is not None and system.startswith("@"):
-        text = system[1:]
-        options["system"] = text if text.startswith("@") else decode(read_file(text), text, values["encoding"])
+    if "system" in options:
+        options["system"] = text_or_file(options["system"], values["encoding"])
     return options
 
 
@@ -244,17 +241,3 @@ def _headers(chosen: settings.Settings, place: Place) -> dict[str, str]:
         key = None
     known = {"Authorization": "***"} if key and key.source != keys.NOT_NEEDED else {}
     return known | {"Content-Type": "application/json"} | masked_headers(chosen.headers)
-
-
-def _note(run: Run) -> None:
-    """Write the notes of ``--verbose``."""
-    request, usage = run.request, run.answer.usage or {}
-    if request is None:
-        return
-    chosen = request.settings
-    where = f"profile {chosen.profile}" if chosen.profile else masked(chosen.base_url or "built in")
-    output.say(f"model {chosen.model}, {where}, key: {run.key_source}")
-    output.say(
-        f"tokens: {usage.get('prompt_tokens', '?')} in, {usage.get('completion_tokens', '?')} out; "
-        f"turns: {len(request.turns)} sent, {request.dropped} left out; retries: {run.retries}"
-    )
