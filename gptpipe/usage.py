@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gptpipe.errors import NoInput, OverLimit, WriteError
-from gptpipe.message import compact
+from gptpipe.message import compact, counts
 from gptpipe.output import replace
 from gptpipe.storage import failing, forward, make_folder, open_regular
-from gptpipe.tokens import counts
 
 _DAY_FILE = re.compile(r"(\d{4}-\d{2}-\d{2})\.jsonl", re.ASCII)
 _WORTH_KEEPING = 1 << 16  # bytes of today's lines that are summed anew by each call, before the sum is kept
