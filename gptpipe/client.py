@@ -298,7 +298,7 @@ class Client:
         while True:
             at = ended()
             try:
-                item = link.blocks.get(timeout=None if at is None else max(0.0, at + TAIL - time.monotonic()))
+                item = link.take(None if at is None else max(0.0, at + TAIL - time.monotonic()))
             except Empty:
                 return
             if item is None:
@@ -572,6 +572,7 @@ class _Link:
 
     def __init__(self, client: Client) -> None:
         self.blocks: SimpleQueue[Any] = SimpleQueue()
+        self._ahead: list[Any] = []
         self._client = client
         self._left = False
         self._response: httpx2.Response | None = None
@@ -584,6 +585,23 @@ class _Link:
         """Run ``ask`` and hand over: _Connected, _Head, the blocks of the body, None; or the exception."""
         self._worker = Thread(target=self._work, args=(ask,), daemon=True)
         self._worker.start()
+
+    def take(self, timeout: float | None) -> Any:
+        """Return what is handed over next, within so many seconds; blocks that wait together come as one.
+
+        :raises Empty: if nothing came.
+        """
+        item = self._ahead.pop() if self._ahead else self.blocks.get(timeout=timeout)
+        if not isinstance(item, bytes):
+            return item
+        parts = [item]
+        while not self.blocks.empty():
+            following = self.blocks.get_nowait()
+            if not isinstance(following, bytes):
+                self._ahead.append(following)
+                break
+            parts.append(following)
+        return b"".join(parts)
 
     def _work(self, ask: Callable[[], httpx2.Response]) -> None:
         self._client._thread.link = self
