@@ -208,14 +208,16 @@ class Client:
 
     def _repeat(self, attempt: Callable[[], Iterator[Event]], repeatable: Callable[[], bool]) -> Iterator[Event]:
         tries = 0
+        dropped: set[str] = set()
         while True:
             try:
                 yield from attempt()
                 return
             except _FieldRefused as refused:
-                if refused.field in self._refused or not repeatable():
+                if refused.field in dropped or not repeatable():
                     raise refused.failure from None
-                self._refused.add(refused.field)
+                dropped.add(refused.field)
+                self._refused.add(refused.field)  # by the other threads' next requests too
                 yield Again(refused.failure, 0)
             except Temporary as failure:
                 delay = self._delay(failure, tries)
