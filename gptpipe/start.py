@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -21,6 +22,8 @@ def _prepare() -> None:
 
 
 def _run(program: str) -> None:
+    # What the imports make lives to the end; where much more may follow, the client switches this on again.
+    gc.disable()
     _prepare()
     if kind := os.environ.get("_GPTPIPE_COMPLETE"):
         from gptpipe.complete import main
