@@ -20,6 +20,8 @@ from gptpipe.errors import Interrupted, Status
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+_ANSWERS_ONLY = (signal.SIGINT, signal.SIGALRM)  # in the chat, which goes on after these
+
 _holding = False
 _pending: int | None = None
 
@@ -28,17 +30,20 @@ def catch() -> None:
     """Turn the signals into Interrupted from now on, but for those that were ignored at the start.
 
     After the first one others wait, or they would end its settling half way. A program that goes on after it calls
-    this again, and then gets the one that waited.
+    this again, and then gets the one that waited, unless that asks for no more than the first one did.
     """
+    global _pending
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _handle)
+    if _pending in _ANSWERS_ONLY:
+        _pending = None
     _hold(False)
 
 
 def _handle(signum: int, _: FrameType | None) -> None:
     global _pending
-    if _pending in (None, signal.SIGINT):  # a program may go on after this one, not after the others
+    if _pending is None or _pending in _ANSWERS_ONLY:
         _pending = signum
     _hold(_holding)
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from gptpipe.command import option
+from gptpipe.inputs import text_or_file
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -83,6 +84,15 @@ conversation_options = _together(
     ),
 )
 
+record_options = _together(
+    option("-f", "--file", group="input", metavar="PATH", help="read the records from PATH, not standard input"),
+    option("--jsonl", group="input", is_flag=True, help="each line is JSON"),
+    option("--csv", group="input", is_flag=True, help="rows under a header"),
+    option("--files", group="input", is_flag=True, help="each line is the path of a file: its content is the record"),
+    option("-0", "--null", group="input", is_flag=True, help="records, and bare answers, end with NUL"),
+    option("--encoding", group="input", metavar="NAME", default="utf-8", help="of the input (default UTF-8)"),
+)
+
 model_options = _together(
     option("-m", "--model", group="model", metavar="NAME", help="the model; 'echo' is built in"),
     option("-p", "--profile", group="model", metavar="NAME", help="an endpoint from the settings, or a built-in one"),
@@ -101,7 +111,13 @@ model_options = _together(
 )
 
 limit_options = _together(
-    option("--max-time", group="limits", metavar="SECONDS", type=float, help="the whole run (default: no limit)"),
+    option(
+        "--max-time",
+        group="limits",
+        metavar="SECONDS",
+        type=float,
+        help="the whole run, in a chat each answer (default: no limit)",
+    ),
     option(
         "--connect-timeout",
         group="limits",
@@ -133,8 +149,13 @@ verbose_option = option(
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those options that the command line has, as ``gptpipe.settings.resolve`` takes them."""
+    """Return those options that the command line has, as ``gptpipe.settings.resolve`` takes them.
+
+    :raises NoInput: BadInput: if the system message stands in a file that cannot be read, or is no text.
+    """
     found = {name: value for name, value in values.items() if value is not None and value != ()}
     if "param" in found:
         found["param"] = dict(found["param"])
+    if "system" in found:
+        found["system"] = text_or_file(found["system"], found.get("encoding", "utf-8"))
     return found

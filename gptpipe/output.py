@@ -125,10 +125,12 @@ class Printer:
             self._newline = text.endswith("\n")
             write_all(self._descriptor, (visible(text) if self._terminal else text).encode())
 
-    def end(self) -> None:
-        """End the last line, if anything was printed and it is open."""
-        if not self._newline:
+    def end(self) -> bool:
+        """End the last line, if anything was printed and it is open; return whether it was."""
+        was_open = not self._newline
+        if was_open:
             self.write("\n")
+        return was_open
 
 
 def print_text(text: str) -> None:

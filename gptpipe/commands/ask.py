@@ -16,17 +16,7 @@ from gptpipe.ask import Receiver
 from gptpipe.client import dialect, preload
 from gptpipe.command import Command, option
 from gptpipe.errors import ConfigError, Failure, Interrupted, NoInput, Refused, Status, Temporary, Truncated, UsageError
-from gptpipe.inputs import (
-    decode,
-    is_in_middle,
-    is_piped,
-    join,
-    prompt_of,
-    read_file,
-    read_stdin,
-    text_or_file,
-    titled,
-)
+from gptpipe.inputs import decode, is_in_middle, is_piped, join, prompt_of, read_file, read_stdin, titled
 from gptpipe.message import compact
 from gptpipe.options import (
     config_option,
@@ -137,7 +127,7 @@ def _answer(run: Run, words: Sequence[str], values: dict[str, Any], meta: output
         output.check_stdout()
     target = output.Target(values["output"]) if values["output"] else None
     place = turn.here(values["config"])
-    options = _options(values)
+    options = given(values)
     run.settings = chosen = settings.resolve(options, {}, {}, place.env, place.config, need_model=False)
     if chosen.max_time:
         interrupt.Deadline(run.started, chosen.max_time, lambda: _expire(run, meta, chosen.max_time or 0))
@@ -181,13 +171,6 @@ def _expire(run: Run, meta: output.Target | None, seconds: float) -> None:
         output.say(unsettled.message, unsettled.hint)
     output.say(failure.message)
     _report(run, meta, failure, failure.status, failure.status.name)
-
-
-def _options(values: dict[str, Any]) -> dict[str, Any]:
-    options = given(values)
-    if "system" in options:
-        options["system"] = text_or_file(options["system"], values["encoding"])
-    return options
 
 
 def _content(words: Sequence[str], values: dict[str, Any]) -> str:

@@ -1,0 +1,133 @@
+"""``gptpipe-chat``: the interactive loop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from gptpipe import client, complete, inputs, interrupt, output, talk, terminal, turn
+from gptpipe.ask import Receiver
+from gptpipe.command import Command
+from gptpipe.errors import Failure, Interrupted, Status, Temporary
+from gptpipe.options import (
+    config_option,
+    conversation_options,
+    given,
+    limit_options,
+    model_options,
+    network_options,
+    system_option,
+    verbose_option,
+)
+from gptpipe.talk import Talk
+from gptpipe.turn import Question, Run
+
+
+class _Stream(Receiver):
+    """Prints the answer as it arrives; on a terminal, after a prompt."""
+
+    def __init__(self, prompt: str) -> None:
+        self._prompt = prompt
+        self._printer = output.Printer()
+
+    def text(self, text: str) -> None:
+        if not self._printer.printed:
+            output.show_error(self._prompt)
+        self._printer.write(text)
+
+    def repeatable(self) -> bool:
+        return not self._printer.printed
+
+    def end(self) -> bool:
+        """End the line that is open; return whether there was one."""
+        return self._printer.end()
+
+
+@click.command("gptpipe-chat", cls=Command, options_metavar="[OPTION]...")
+@system_option
+@conversation_options
+@model_options
+@limit_options
+@network_options
+@config_option
+@verbose_option
+def command(verbose: bool, **values: Any) -> int:
+    """Talk with a language model: each line a question, until QUIT or the end of input.
+
+    /help lists what else can be typed. The manual is gptpipe-chat(1).
+    """
+    output.check_stdout()
+    held = Talk(given(values), {}, turn.here(values["config"]))
+    question, answer = talk.prompts(held.settings, held.place.env)
+    person = terminal.is_there()
+    prompt = answer if person and os.isatty(output.STDOUT) else ""
+    interrupt.catch()
+    status = _converse(held, _typed(held, question) if person else _piped(), prompt, person, verbose)
+    output.show_error("Bye!\n")
+    return Status.OK if person else status
+
+
+def _piped() -> Iterator[bytes]:
+    return inputs.read_lines(output.say, client.preload)
+
+
+def _typed(held: Talk, prompt: str) -> Iterator[bytes]:
+    words: dict[str, terminal.Follow] = dict.fromkeys(talk.COMMANDS, tuple)
+    words["/model"] = lambda: complete.model_names(held.place.config)
+    words["/file"] = None
+    return terminal.read_lines(prompt, words, held.place.paths.state / "chat-history", client.preload)
+
+
+def _converse(held: Talk, lines: Iterator[bytes], prompt: str, person: bool, verbose: bool) -> Status:
+    """Answer line by line, and return the status of the last failure."""
+    status = Status.OK
+    for line in lines:
+        if line.strip() == talk.QUIT:
+            break
+        try:
+            found = held.respond(line)
+            if isinstance(found, str):
+                output.show_error(found)
+            else:
+                _answer(held, found, _Stream(prompt), verbose)
+        except Failure as failure:
+            output.say(failure.message, failure.hint)
+            status = failure.status
+        except Interrupted as ending:
+            if not person or ending.signum != signal.SIGINT:
+                raise
+            interrupt.catch()
+    return status
+
+
+def _answer(held: Talk, question: Question, stream: _Stream, verbose: bool) -> None:
+    """Ask and write.
+
+    :raises Failure: if there is no answer, or it is not complete.
+    """
+    interrupt.catch()
+    with interrupt.held():  # what is imported half way cannot be imported again
+        client.load()
+    run = Run(time.monotonic())
+    limit = held.settings.max_time
+    try:
+        with interrupt.limit(limit):
+            turn.take(run, question, held.place, stream)
+    except Interrupted as ending:
+        if ending.signum == signal.SIGALRM:
+            interrupt.catch()
+            raise Temporary(f"the answer took longer than {limit:g} s (--max-time)") from None
+        if not (stream.end() and os.isatty(output.STDOUT)):
+            output.show_error("\n")  # after the ^C that the terminal shows
+        raise
+    finally:
+        stream.end()
+    if verbose:
+        turn.note(run)
+    if failure := run.answer.failure():
+        raise failure
