@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, NamedTuple
 
-from gptpipe.address import is_local, is_plain, masked
+from gptpipe.address import is_local, is_plain, masked, masked_headers
 from gptpipe.errors import ConfigError, Temporary
 from gptpipe.settings import OPENAI, Settings
 
@@ -38,6 +38,19 @@ class Key(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Key({'***' if self.value else None}, source={self.source!r})"
+
+
+def shown_headers(settings: Settings, env: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers of a request that matter, their values masked, and no key command run.
+
+    That there is no key yet is no reason to show nothing.
+    """
+    try:
+        key = find(settings, env, run=False)
+    except ConfigError:
+        key = None
+    known = {"Authorization": "***"} if key and key.source != NOT_NEEDED else {}
+    return known | {"Content-Type": "application/json"} | masked_headers(settings.headers)
 
 
 def find(settings: Settings, env: Mapping[str, str], *, timeout: float | None = None, run: bool = True) -> Key:

@@ -9,6 +9,7 @@ import re
 import select
 import stat
 import threading
+from collections.abc import Iterable
 from types import TracebackType
 
 from gptpipe.errors import WriteError
@@ -216,8 +217,9 @@ def _writable_folder(path: str) -> str:
     return folder
 
 
-def replace(path: str, data: bytes, mode: int | None = None) -> None:
-    """Put ``data`` at ``path`` in one step: a reader sees the old content or the new, after a crash too.
+def replace(path: str, data: bytes | Iterable[bytes], mode: int | None = None) -> None:
+    """Put ``data``, whole or in blocks, at ``path`` in one step: a reader sees the old content or the new, after a
+    crash too.
 
     It gets ``mode``; without one an existing file keeps its own, and a new one has 0666 less the umask. The data goes
     into a file without a name where the system has such (``O_TMPFILE``), so that a kill leaves nothing behind.
@@ -238,9 +240,10 @@ def replace(path: str, data: bytes, mode: int | None = None) -> None:
         unnamed = False
     try:
         try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
+            for block in [data] if isinstance(data, bytes) else data:
+                rest = memoryview(block)
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
             if kept is not None:
                 os.fchmod(descriptor, kept)
             os.fsync(descriptor)  # or a crash after the rename leaves an empty file where the old one was

@@ -16,6 +16,7 @@ Result = TypeVar("Result")
 
 
 _DROPPED = object()  # what a record becomes whose turn does not come any more
+_WAKE = object()  # moves the iteration to see whether it is over
 _END = object()
 
 
@@ -23,27 +24,43 @@ class Pool(Generic[Item, Result]):
     """``jobs`` threads that make a result of each item. Iterate once; the iteration is what moves the window.
 
     Reader and workers are daemon threads: a process that ends leaves them where they are. ``work`` may raise Stopped
-    for an item that is to have no result. What ``items`` raises is raised after the last result.
+    for an item that is to have no result; ``stopping`` is called, by the iteration, when the pool is stopped. What
+    ``items`` raises is raised after the last result.
     """
 
-    def __init__(self, items: Iterable[Item], work: Callable[[Item], Result], jobs: int, *, ordered: bool) -> None:
+    def __init__(
+        self,
+        items: Iterable[Item],
+        work: Callable[[Item], Result],
+        jobs: int,
+        *,
+        ordered: bool,
+        stopping: Callable[[], None],
+    ) -> None:
         self._items = items
         self._work = work
         self._jobs = jobs
         self._ordered = ordered
+        self._stopping = stopping
         self._todo: SimpleQueue[Any] = SimpleQueue()
         self._done: SimpleQueue[tuple[int, Any]] = SimpleQueue()
         self._slots = Semaphore(WINDOW * jobs)
         self._lock = Lock()
         self._given = 0  # items that the workers got
-        self._stopped = False
+        self.stopped = False
+        self.abandoned = False
         self._ended = False
         self._error: BaseException | None = None  # of the reader
 
     def stop(self) -> None:
         """Read no more items; those that are being worked on are finished. A signal handler may call it."""
-        self._stopped = True
-        self._done.put((-1, None))  # wakes the iteration
+        self.stopped = True
+        self._done.put((0, _WAKE))
+
+    def abandon(self) -> None:
+        """End the iteration with the results that are there; what is being worked on has none."""
+        self.abandoned = True
+        self.stop()
 
     def __iter__(self) -> Iterator[Result]:
         """Yield the results: in the order of the items, or as they come."""
@@ -53,29 +70,33 @@ class Pool(Generic[Item, Result]):
         waiting: dict[int, Any] = {}
         while not self._complete(finished):
             number, result = self._done.get()
-            if number < 0:
-                continue
-            finished += 1
             if isinstance(result, BaseException):  # a bug
                 raise result
-            waiting[number if self._ordered else passed_on] = result
+            if self.stopped:
+                self._stopping()
+            if result is not _WAKE:
+                finished += 1
+                waiting[number if self._ordered else passed_on] = result
             while passed_on in waiting:
                 result = waiting.pop(passed_on)
                 passed_on += 1
                 self._slots.release()
                 if result is not _DROPPED:
                     yield result
+            if self.abandoned:
+                yield from (result for _, result in sorted(waiting.items()) if result is not _DROPPED)
+                return
         if self._error is not None:
             raise self._error
 
     def _complete(self, finished: int) -> bool:
         with self._lock:
-            return (self._ended or self._stopped) and finished == self._given
+            return (self._ended or self.stopped) and finished == self._given
 
     def _give(self, item: Item) -> bool:
         """Hand an item to the workers, unless the run is stopped."""
         with self._lock:
-            if self._stopped:
+            if self.stopped:
                 return False
             self._todo.put((self._given, item))
             self._given += 1
@@ -92,7 +113,7 @@ class Pool(Generic[Item, Result]):
         except BaseException as error:
             self._error = error
         self._ended = True
-        self._done.put((-1, None))
+        self._done.put((0, _WAKE))
         for _ in range(self._jobs):
             self._todo.put(_END)
 

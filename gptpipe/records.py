@@ -23,7 +23,7 @@ from gptpipe.template import Field, Template, fields
 _BLOCK = 1 << 16
 _LONGEST_CELL = 1 << 30  # the csv module's own limit is 128 KiB
 
-FORMS = ("lines", "jsonl", "csv", "files")
+LINES, JSONL, CSV, FILES = FORMS = ("lines", "jsonl", "csv", "files")
 
 
 class Record(NamedTuple):
@@ -40,12 +40,25 @@ class Record(NamedTuple):
 class Input(NamedTuple):
     """How the input is read: one of FORMS, ended by NUL or by newlines, in an encoding."""
 
-    form: str = "lines"
+    form: str = LINES
     null: bool = False
     encoding: str = "utf-8"
 
 
 # Reading
+
+
+def how(options: Mapping[str, Any]) -> Input:
+    """Return how the options of a program say that the input is read.
+
+    :raises UsageError: if they exclude each other.
+    """
+    forms = [form for form in FORMS if options.get(form)]
+    if len(forms) > 1:
+        raise UsageError(f"--{forms[0]} and --{forms[1]} exclude each other")
+    if options["csv"] and options["null"]:
+        raise UsageError("--csv and --null exclude each other: rows end with newlines")
+    return Input(forms[0] if forms else LINES, options["null"], options["encoding"])
 
 
 def open_input(path: str | None) -> int:
@@ -68,12 +81,12 @@ def read(descriptor: int, how: Input, say: Callable[[str], None]) -> Iterator[Re
     :raises UsageError: if the encoding is unknown.
     """
     texts = _split(descriptor, "\0" if how.null else "\n", how.encoding, say)
-    if how.form == "csv":
+    if how.form == CSV:
         yield from _rows(texts, how.encoding)
-    elif how.form == "jsonl":
+    elif how.form == JSONL:
         lines = (text for text in texts if text.strip())
         yield from (_parsed(number, text, how.encoding) for number, text in enumerate(lines, 1))
-    elif how.form == "files":
+    elif how.form == FILES:
         yield from (Record(number, path) for number, path in enumerate(texts, 1))
     else:
         yield from (_checked(number, text, text, how.encoding) for number, text in enumerate(texts, 1))
@@ -85,7 +98,7 @@ def count(descriptor: int, how: Input) -> int | None:
         start = os.lseek(descriptor, 0, os.SEEK_CUR)
     except OSError:
         return None
-    if how.form not in ("lines", "files"):
+    if how.form not in (LINES, FILES):
         return None
     separator = b"\0" if how.null else b"\n"
     found, last = 0, separator
@@ -155,8 +168,8 @@ def _parsed(number: int, line: str, encoding: str) -> Record:
     try:
         value = schema.parse(line.removeprefix("\ufeff") if number == 1 else line)
     except ValueError as error:
-        message = f"the record is no JSON: {error}"
-        return Record(number, _shown(line), BadInput(message))
+        reason = str(error)
+        return Record(number, _shown(line), BadInput(f"the record is no JSON: {reason[:1].lower()}{reason[1:]}"))
     return _checked(number, value, line, encoding)
 
 
@@ -201,11 +214,9 @@ def check_fields(template: Template, form: str) -> None:
     :raises UsageError: if it cannot: a line and a file are one piece.
     """
     named = [name for name in fields(template) if name]
-    if named and form in ("lines", "files"):
+    if named and form in (LINES, FILES):
         raise UsageError(
-            f"the template has a field {{{named[0]}}}, and a record of --{form} has none"
-            if form == "files"
-            else f"the template has a field {{{named[0]}}}, and a line has none",
+            f"the template has a field {{{named[0]}}}, and {form} have none",
             "{} is the whole record; --jsonl and --csv have fields; {{ is a brace",
         )
 
@@ -216,7 +227,7 @@ def content(record: Record, template: Template, how: Input) -> Content:
     :raises BadInput: if a field is missing, or the file is not text and of no kind that is sent.
     :raises NoInput: if the file cannot be read.
     """
-    whole = _file(record.value, how.encoding) if how.form == "files" else _text(record.value)
+    whole = _file(record.value, how.encoding) if how.form == FILES else _text(record.value)
 
     def value(name: str) -> str | Part:
         return _text(_field(record.value, name)) if name else whole

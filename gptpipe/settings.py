@@ -187,6 +187,12 @@ class Settings(NamedTuple):
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
+def described(settings: Settings) -> str:
+    """Return model and endpoint for a note."""
+    where = f"profile {settings.profile}" if settings.profile else masked(settings.base_url or "built in")
+    return f"model {settings.model}, {where}"
+
+
 class Paths(NamedTuple):
     """Gptpipe's own folders; none of them needs to exist."""
 
@@ -194,6 +200,31 @@ class Paths(NamedTuple):
     data: Path
     state: Path
     cache: Path
+
+    @property
+    def roles(self) -> Path:
+        """The roles, a file for each."""
+        return self.config / "roles"
+
+    @property
+    def sessions(self) -> Path:
+        """The conversations, a file for each."""
+        return self.data / "sessions"
+
+    @property
+    def attachments(self) -> Path:
+        """The files that conversations refer to."""
+        return self.data / "attachments"
+
+    @property
+    def usage(self) -> Path:
+        """What requests used, a file for each day."""
+        return self.state / "usage"
+
+    @property
+    def answers(self) -> Path:
+        """The answers that ``--cache`` keeps."""
+        return self.cache / "answers"
 
 
 def paths() -> Paths:

@@ -1,0 +1,260 @@
+"""``gptpipe-map``: one request for each record, many at once."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from threading import Lock
+from typing import Any
+
+import click
+
+from gptpipe import client, interrupt, keys, output, prices, records, settings, tokens, turn
+from gptpipe.ask import Terms, check_budget, check_price
+from gptpipe.command import Command, option
+from gptpipe.each import Asker, Maker, Tally, unknown
+from gptpipe.errors import Failure, Interrupted, Status, Temporary, UsageError
+from gptpipe.inputs import text_or_file
+from gptpipe.message import Counts, counts
+from gptpipe.options import (
+    config_option,
+    given,
+    limit_options,
+    model_options,
+    network_options,
+    record_options,
+    system_option,
+    verbose_option,
+)
+from gptpipe.pace import Pace
+from gptpipe.pool import Pool
+from gptpipe.progress import Progress
+from gptpipe.records import Record
+from gptpipe.results import Outcome, ResultFile, State, bare, line, new_file
+from gptpipe.settings import Settings, described
+from gptpipe.template import parse
+from gptpipe.turn import Place
+
+_GRACE = 1.0  # seconds after --max-time in which what is there can still be written
+
+
+@click.command("gptpipe-map", cls=Command, options_metavar="[OPTION]...")
+@click.argument("template")
+@record_options
+@system_option
+@option("-j", "--jobs", group="run", metavar="N", type=click.IntRange(1, 256), default=8, help="so many at once (8)")
+@option("--rpm", group="run", metavar="N", type=click.FloatRange(0, min_open=True), help="requests a minute, at most")
+@option("--tpm", group="run", metavar="N", type=click.FloatRange(0, min_open=True), help="tokens a minute, at most")
+@option("--max-failures", group="run", metavar="N", type=click.IntRange(1), help="stop when so many have failed")
+@option("-o", "--output", group="output", metavar="PATH", help="write the results to PATH, a new file")
+@option("--resume", group="output", is_flag=True, help="go on with PATH: ask what has no answer there")
+@option("--retry-failed", group="output", is_flag=True, help="ask again what was truncated or refused, too")
+@option("--unordered", group="output", is_flag=True, help="results as they come, not in the input's order")
+@option("--text", group="output", is_flag=True, help="bare answers, one a line, newlines in them escaped")
+@option("--no-record", group="output", is_flag=True, help="leave the record out of its result")
+@model_options
+@limit_options
+@network_options
+@config_option
+@option("--dry-run", group="other", is_flag=True, help="count records and tokens, show a request; send nothing")
+@verbose_option
+def command(template: str, **values: Any) -> int:
+    """Ask a language model once for each record, many at once; one JSON object for each comes out.
+
+    In TEMPLATE {} is the record, {NAME} a field of it, {{ a brace; @PATH reads it from a file. Without any the record
+    follows after a blank line. The manual is gptpipe-map(1).
+    """
+    started = time.monotonic()
+    _check(values)
+    if not (values["output"] or values["dry_run"]):
+        output.check_stdout()
+    place = turn.here(values["config"])
+    maker = _maker(template, values, place)
+    descriptor = records.open_input(values["file"])
+    if os.isatty(descriptor):
+        output.say("reading the records from the terminal; ^D ends them")
+    if values["dry_run"]:
+        output.print_json(_dry(records.read(descriptor, maker.how, output.say), maker, place))
+        return Status.OK
+    return _run(values, maker, place, descriptor, started)
+
+
+def _check(values: dict[str, Any]) -> None:
+    """See that the options go together."""
+    if values["resume"] and not values["output"]:
+        raise UsageError("--resume needs --output PATH")
+    if values["resume"] and values["text"]:
+        raise UsageError("--resume and --text exclude each other: bare answers do not say whose they are")
+    if values["retry_failed"] and not values["resume"]:
+        raise UsageError("--retry-failed needs --resume")
+
+
+def _maker(template: str, values: dict[str, Any], place: Place) -> Maker:
+    how = records.how(values)
+    chosen = settings.resolve(given(values), {}, {}, place.env, place.config)
+    pieces = parse(text_or_file(template, how.encoding), "the template")
+    records.check_fields(pieces, how.form)
+    return Maker(pieces, how, chosen)
+
+
+class _Writer:
+    """Where the results go: a file that can be resumed, or standard output, or a new file of bare answers."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self._bare: bool = values["text"]
+        self._null: bool = values["null"]
+        self._with_record = not values["no_record"]
+        path = values["output"]
+        self._file = ResultFile(path, resume=values["resume"]) if path and not self._bare else None
+        self._printer = output.Printer(new_file(path) if path and self._bare else output.STDOUT)
+        self.ordered = self._file is None and not values["unordered"]
+        self.known = self._file.state if self._file else unknown
+
+    def write(self, outcome: Outcome) -> None:
+        if outcome.known is not State.MISSING:
+            return
+        text = bare(outcome, null=self._null) if self._bare else line(outcome, with_record=self._with_record)
+        if self._file:
+            self._file.add(outcome, text)
+        else:
+            self._printer.write(text + ("\0" if self._bare and self._null else "\n"))
+
+    def finish(self, total: int) -> None:
+        """Be told that the input has ended, with so many records."""
+        if self._file:
+            self._file.finish(total)
+
+
+def _run(values: dict[str, Any], maker: Maker, place: Place, descriptor: int, started: float) -> int:
+    """Ask for each record, write what comes, and return the status if nothing failed."""
+    chosen = maker.settings
+    check_budget(chosen, place.paths, over=False)
+    key = keys.find(chosen, place.env)
+    writer = _Writer(values)
+    report = _Report(Progress(records.count(descriptor, maker.how), "records"), chosen, values["verbose"])
+    pace = Pace(values["rpm"], values["tpm"], report.held)
+    deadline = started + chosen.max_time if chosen.max_time else None
+    connection = client.Client(chosen, key.value, deadline=deadline, waiting=report.waiting, gate=pace)
+    terms = Terms(chosen, place.paths, program="gptpipe-map", note=report.note)
+    check_price(terms)
+    asker = Asker(maker, connection, pace, terms, writer.known, values["retry_failed"])
+    source = records.read(descriptor, maker.how, report.say)
+    pool: Pool[Record, Outcome] = Pool(source, asker.answer, values["jobs"], ordered=writer.ordered, stopping=pace.stop)
+    tally = Tally(values["jobs"], values["max_failures"])
+    signalled = interrupt.catch_once(pool.stop)
+    if chosen.max_time:
+        interrupt.Deadline(started, chosen.max_time, lambda: _expire(pool))
+    for outcome in map(tally.judge, pool):
+        writer.write(outcome)
+        report.add(outcome, tally)
+        if tally.over:
+            pool.stop()
+    if not pool.stopped:
+        writer.finish(tally.total)
+    report.end(tally, key.source, time.monotonic() - started)
+    if (signum := signalled()) is not None:
+        raise Interrupted(signum)
+    if pool.abandoned:
+        raise Temporary(f"the run took longer than {chosen.max_time:g} s (--max-time)")
+    if failure := tally.verdict():
+        raise failure
+    return Status.OK
+
+
+def _expire(pool: Pool[Record, Outcome]) -> None:
+    """Let what is there be written, for a moment: the reader of the results may have stopped reading."""
+    pool.abandon()
+    time.sleep(_GRACE)
+
+
+class _Report:
+    """What is said on standard error: the bar on a terminal, the summary under ``--verbose``."""
+
+    def __init__(self, progress: Progress, chosen: Settings, verbose: bool) -> None:
+        self._progress = progress
+        self._settings = chosen
+        self._verbose = verbose
+        self._used = Counts()
+        self._cost: float | None = 0.0
+        self._quiet = Lock()
+        self.say = progress.say
+
+    def note(self, message: str) -> None:
+        """Say what only ``--verbose`` shows."""
+        if self._verbose:
+            self.say(message)
+
+    def held(self, seconds: float) -> None:
+        """Be told that all requests are held."""
+        if seconds >= output.patience():
+            self.say(f"the server is busy: no requests for {seconds:.0f} s")
+
+    @contextmanager
+    def waiting(self, message: str) -> Iterator[None]:
+        """Announce a wait that lasts; of several at once only the first."""
+        first = self._quiet.acquire(blocking=False)
+        try:
+            with output.waiting(message) if first else nullcontext():
+                yield
+        finally:
+            if first:
+                self._quiet.release()
+
+    def add(self, outcome: Outcome, tally: Tally) -> None:
+        """Count what a record used."""
+        if not (self._progress.shown or self._verbose):
+            return
+        used = counts(outcome.answer.usage)
+        self._used = Counts(*map(sum, zip(self._used, used, strict=True)))
+        chosen = self._settings
+        cost = prices.price(chosen.model, used, chosen.base_url, chosen.prices)
+        self._cost = None if cost is None or self._cost is None else self._cost + cost
+        self._progress.advance(1, f"{tally.failed} failed, {self._spent()}")
+
+    def _spent(self) -> str:
+        tokens = f"{self._used.input} tokens in, {self._used.output} out"
+        return tokens if self._cost is None else f"{tokens}, ${self._cost:.4f}"
+
+    def end(self, tally: Tally, key_source: str, seconds: float) -> None:
+        """Close the bar and write the summary."""
+        self._progress.close()
+        if self._verbose:
+            self.say(f"{described(self._settings)}, key: {key_source}")
+            self.say(
+                f"records: {tally.answered} answered, {tally.failed} failed, {tally.known} known before; "
+                f"{self._spent()}; {seconds:.1f} s"
+            )
+
+
+def _dry(source: Iterable[Record], maker: Maker, place: Place) -> dict[str, Any]:
+    """Return what the run would send: how many records and tokens, what they cost, and the first request."""
+    chosen = maker.settings
+    meter = tokens.meter(chosen.model, place.paths.cache)
+    first: dict[str, Any] | None = None
+    found = failed = total = 0
+    exact = True
+    cost: float | None = 0.0
+    for record in source:
+        found += 1
+        try:
+            body = maker.request(record)
+        except Failure:
+            failed += 1
+            continue
+        first = first or body
+        messages = body["messages"]
+        counted = meter.prompt(messages)
+        total += counted
+        exact = exact and meter.exact(messages)
+        price = prices.price(chosen.model, Counts(input=counted), chosen.base_url, chosen.prices)
+        cost = None if price is None or cost is None else cost + price
+    return {
+        "records": found,
+        "failed": failed,
+        "tokens": total,
+        "tokens_estimated": not exact,
+        "price": cost,
+        "request": first and turn.shown(chosen, place, first),
+    }

@@ -1,0 +1,166 @@
+"""Each record asked for itself: what ``gptpipe-map`` does with one, and what the whole run comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from gptpipe import records, tokens
+from gptpipe.ask import Answer, Receiver, Terms, ask, check_budget, enter, recall
+from gptpipe.client import Client
+from gptpipe.errors import BadInput, ConfigError, Failure, KeyRefused, OverLimit, Temporary, Unavailable
+from gptpipe.message import counts
+from gptpipe.pace import Pace
+from gptpipe.records import Input, Record
+from gptpipe.results import Outcome, State
+from gptpipe.settings import Settings
+from gptpipe.template import Template
+
+Known = Callable[[int, str], State]
+
+_STOPPING = (KeyRefused, ConfigError, OverLimit)
+
+
+class Maker(NamedTuple):
+    """What makes a request of a record."""
+
+    template: Template
+    how: Input
+    settings: Settings
+
+    def request(self, record: Record) -> dict[str, Any]:
+        """Return the request's JSON, but for the fields with which the client asks for a stream.
+
+        :raises Failure: if the record cannot be made one.
+        """
+        if record.failure is not None:
+            raise record.failure
+        chosen = self.settings
+        return records.body(
+            chosen.model, chosen.system, chosen.params, records.content(record, self.template, self.how)
+        )
+
+
+def stops(failure: Failure) -> bool:
+    """Return whether every other record would meet the failure too."""
+    return isinstance(failure, _STOPPING) or (isinstance(failure, Unavailable) and failure.every)
+
+
+def unknown(_: int, __: str) -> State:
+    """Say that nothing is known of any record yet."""
+    return State.MISSING
+
+
+class Asker(NamedTuple):
+    """What asks for a record; ``known`` says what an earlier run has found.
+
+    With ``again`` records that were truncated or refused are asked again.
+    """
+
+    maker: Maker
+    client: Client
+    pace: Pace
+    terms: Terms
+    known: Known = unknown
+    again: bool = False
+
+    def answer(self, record: Record) -> Outcome:
+        """Return what has come of the record.
+
+        :raises Stopped: if the run takes no more requests.
+        """
+        answer = Answer()
+        key = None
+        try:
+            body = self.maker.request(record)
+            key = records.key(body)
+            state = self.known(record.number, key)
+            if state is State.ANSWERED or (state is State.INCOMPLETE and not self.again):
+                return Outcome(record, key, answer, None, known=state)
+            self._ask(body, answer)
+            failure = answer.failure()
+        except Failure as problem:
+            failure = problem
+            if stops(problem):
+                self.pace.stop()  # at once: whoever judges the results sees this one in its turn
+        enter(answer, self.terms)
+        return Outcome(record, key, answer, failure, answer.result)
+
+    def _ask(self, body: dict[str, Any], answer: Answer) -> None:
+        chosen, paths = self.terms.settings, self.terms.paths
+        receiver = Receiver()
+        if recall(body, answer, receiver, self.terms):
+            return
+        if chosen.max_input_tokens is not None:
+            tokens.check(body["messages"], chosen.max_input_tokens, chosen.model, paths.cache)
+        check_budget(chosen, paths, over=self.terms.want.over_budget)
+        ask(self.client, body, answer, receiver, self.terms)
+        if answer.usage:
+            used = counts(answer.usage)
+            self.pace.spent(body, used.input + used.output)
+
+
+class Tally:
+    """What the records of a run have come to so far.
+
+    ``fatal`` is the failure that every other record would meet too; then the run is to be stopped.
+    """
+
+    def __init__(self, jobs: int, max_failures: int | None) -> None:
+        self._jobs = jobs
+        self._max_failures = max_failures
+        self.answered = self.failed = self.known = 0
+        self.fatal: Failure | None = None
+        self._first: tuple[int, Failure] | None = None
+        self._refused: Unavailable | None = None  # the first refusal, while it may be one of all
+        self._all_temporary = True
+
+    @property
+    def total(self) -> int:
+        """The number of records that were looked at."""
+        return self.answered + self.failed + self.known
+
+    def judge(self, outcome: Outcome) -> Outcome:
+        """Count a record, and return it with the failure that is its own.
+
+        A request that the API does not take is a fault of its record, unless no record was answered yet.
+        """
+        if outcome.known is State.ANSWERED:
+            self.known += 1
+        elif outcome.failure is None and outcome.known is not State.INCOMPLETE:
+            self.answered += 1
+            self._refused = None
+        else:
+            outcome = self._fail(outcome)
+        return outcome
+
+    def _fail(self, outcome: Outcome) -> Outcome:
+        failure = outcome.failure or BadInput("its answer is truncated or refused; --retry-failed asks again")
+        self.failed += 1
+        if isinstance(failure, Unavailable) and not failure.every and (self.answered or self.known):
+            failure = BadInput(failure.message, failure.hint)
+        if stops(failure):
+            self.fatal = self.fatal or failure
+        elif isinstance(failure, Unavailable):
+            self._refused = self._refused or failure
+            if self.failed >= self._jobs:  # as many as were sent at first, and nothing else came
+                self.fatal = self.fatal or self._refused
+        self._first = self._first or (outcome.record.number, failure)
+        self._all_temporary = self._all_temporary and isinstance(failure, Temporary)
+        return outcome._replace(failure=failure) if outcome.failure else outcome
+
+    @property
+    def over(self) -> bool:
+        """Whether no more records are to be asked."""
+        return self.fatal is not None or (self._max_failures is not None and self.failed >= self._max_failures)
+
+    def verdict(self) -> Failure | None:
+        """Return what the whole run ends with."""
+        if self.fatal or self._first is None:
+            return self.fatal
+        if self._refused:
+            return self._refused
+        kind = Temporary if self._all_temporary else BadInput
+        number, failure = self._first
+        many = f"{self.failed} of {self.total} records failed, the first is record {number}"
+        return kind(f"{many}: {failure.message}", failure.hint)
