@@ -1,0 +1,80 @@
+"""What a call imports is most of the time that it takes, so that is held here; the time itself is shown by bench/."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from tests.conftest import Fresh
+from tests.server import Server
+
+# With openai 3.54 it is about 500 modules, and 470 more without the lazy finder. Who must write a larger number here
+# knows which import it is for, and what it costs: python -X importtime.
+ONE_SHOT = 530
+HELP = 160
+
+# Each is 10 ms and more, or brings one that is.
+NOT_FOR_HELP = (
+    "asyncio",
+    "concurrent.futures",
+    "email",
+    "genai_prices",
+    "hashlib",
+    "http",
+    "httpx2",
+    "importlib.metadata",
+    "jsonschema",
+    "logging",
+    "openai",
+    "prompt_toolkit",
+    "pydantic",
+    "socket",
+    "sqlite3",
+    "ssl",
+    "subprocess",
+    "tempfile",
+    "tiktoken",
+    "tqdm",
+    "urllib.request",
+)
+
+LAZY = {"GPTPIPE_EAGER_IMPORTS": None}
+
+
+def of(packages: Iterable[str], modules: frozenset[str]) -> list[str]:
+    return sorted(name for name in modules if any(f"{name}.".startswith(f"{package}.") for package in packages))
+
+
+def test_a_call_imports_few_modules(fresh: Callable[..., Fresh], server: Server) -> None:
+    call = fresh("gptpipe", "--base-url", server.url, "-m", "m", "-n", "hi", env=LAZY)
+    assert call.out == b"hi\n"
+    assert len(call.modules) <= ONE_SHOT
+
+
+@pytest.mark.parametrize(
+    ("package", "most"), [("openai.types.responses", 3), ("openai.resources", 0), ("openai.types.beta", 0)]
+)
+def test_of_the_sdk_a_call_imports_what_it_needs(fresh: Callable[..., Fresh], package: str, most: int) -> None:
+    call = fresh("gptpipe", "-m", "echo", "-n", "hi", env=LAZY)
+    assert call.out == b"hi\n"
+    assert "openai" in call.modules
+    assert len(of([package], call.modules)) <= most
+
+
+def test_without_a_network_nothing_of_it_is_imported(fresh: Callable[..., Fresh]) -> None:
+    assert of(["httpcore2", "h11", "socksio", "truststore"], fresh("gptpipe", "-m", "echo", "-n", "hi").modules) == []
+
+
+@pytest.mark.parametrize("argument", ["-h", "--version"])
+def test_help_and_version_import_nothing_slow(fresh: Callable[..., Fresh], argument: str) -> None:
+    modules = fresh("gptpipe", argument).modules
+    assert of(NOT_FOR_HELP, modules) == []
+    assert len(modules) <= HELP
+
+
+@pytest.mark.parametrize("kind", ["models", "profiles"])
+def test_a_tab_does_not_even_import_click(fresh: Callable[..., Fresh], kind: str) -> None:
+    modules = fresh("gptpipe", env={"_GPTPIPE_COMPLETE": kind}).modules
+    assert "gptpipe.complete" in modules
+    assert of([*NOT_FOR_HELP, "click"], modules) == []
