@@ -5,7 +5,7 @@ MODEL ?= echo:delay=0.02
 BIN = $(CURDIR)/.venv/bin
 READY = .venv/ready
 
-.PHONY: demo check
+.PHONY: demo check torture bench
 
 # The main job, on the built-in model or another: make demo MODEL=gpt-5.5
 demo: $(READY)
@@ -21,6 +21,15 @@ check: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+# Faults, hostile input, real surroundings; some of it: make torture KINDS='wire cron'
+torture: $(READY)
+	.ci/install
+	$(BIN)/python -m torture $(KINDS)
+
+# The benchmarks, against other tools: make bench ARGS='--row start --json'
+bench: $(READY)
+	@$(BIN)/python -m bench $(ARGS)
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
