@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread, local
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gptpipe import faults, lazy, sse
+from gptpipe import faults, lazy, schema, sse
 from gptpipe.address import masked
 from gptpipe.errors import ConfigError, Failure, ProtocolError, Temporary
 from gptpipe.settings import Settings
@@ -98,6 +98,10 @@ def dialect(body: dict[str, Any], settings: Settings, refused: Collection[str] =
         if settings.profile == "openai":
             names.reverse()
         body[names[names[0] in refused]] = limit
+    form = body.get("response_format")
+    if "response_format" in refused and isinstance(form, dict) and "json_schema" in form:
+        del body["response_format"]
+        body["messages"] = schema.instructed(body["messages"], form["json_schema"]["schema"])
     if "stream" not in refused:
         body["stream"] = True
         if "stream_options" not in refused:
@@ -308,7 +312,7 @@ class Client:
             if isinstance(item, BaseException):
                 if at is not None:
                     return
-                raise self._translate(item, None)
+                raise self._broken(item)
             yield item
 
     def _events(self, first: bytes, link: _Link, head: _Head) -> Iterator[Event]:
@@ -319,13 +323,15 @@ class Client:
 
         def decoded() -> Iterator[sse.Event]:
             yield from _merged(decoder.feed(first))
+            lost: Failure | None = None
             try:
                 for block in self._blocks(link, lambda: ended):
                     yield from _merged(decoder.feed(block))
             except Failure as failure:
-                yield from decoder.close()
-                raise failure from None
+                lost = failure
             yield from decoder.close()
+            if lost and ended is None:  # the last event may have been whole, and the end of the answer
+                raise lost
 
         with ExitStack() as quiet:
             announced = False
@@ -460,8 +466,6 @@ class Client:
         if isinstance(error, (httpx2.ProxyError, httpx2.ConnectError)):
             return self._unconnected(error)
         if isinstance(error, httpx2.RemoteProtocolError) and "disconnected" not in str(error).lower():
-            if "incomplete" in str(error).lower():
-                return Temporary(f"{_CUT}: {str(error)[:1].lower()}{str(error)[1:]}", repeat=True)
             return ProtocolError(f"{masked(self.url)} does not speak HTTP: {error}")
         if isinstance(error, httpx2.DecodingError):
             return ProtocolError(f"{masked(self.url)} answered with a broken content encoding: {error}")
@@ -472,6 +476,14 @@ class Client:
         if isinstance(error, Exception):
             return error
         return RuntimeError(repr(error))
+
+    def _broken(self, error: BaseException) -> Exception:
+        """Return what an exception in the midst of a reply means: its head was HTTP, so what follows was damaged."""
+        import httpx2
+
+        if isinstance(error, httpx2.RemoteProtocolError):
+            return Temporary(f"{_CUT}: {_reason(error)}", repeat=True)
+        return self._translate(error, None)
 
     def _unconnected(self, error: Exception) -> Failure:
         import socket

@@ -73,6 +73,8 @@ def load(path: str | os.PathLike[str], *, required: bool) -> Config:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: {str(error)[:1].lower()}{str(error)[1:]}") from None
     found = check(value, SHAPE, source=path)
+    if found.get("usage") is False and found.get("budget"):
+        raise ConfigError(f"{path}: usage = false and [budget] exclude each other", "a budget is kept by the usage")
     _anchor(found, os.path.dirname(os.path.abspath(path)))
     tables = {key: found.pop(key) for key in Config._fields if key in found}
     return Config(path=path, top=found, **tables)

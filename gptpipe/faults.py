@@ -23,6 +23,7 @@ from gptpipe.errors import (
 )
 
 _LONGEST = 500
+_SPELLINGS = {"response_format": "response[_ ]format|json_schema"}
 _TOO_LONG = re.compile(r"context.{0,20}(length|size|window)|too long|maximum context|string_above_max_length", re.I)
 _CODES = {
     "invalid_api_key": 401,
@@ -74,7 +75,7 @@ def refused_field(failure_body: object) -> str | None:
     param = error.get("param")
     text = _sentence(failure_body) or ""
     for field in ("stream_options", "max_completion_tokens", "max_tokens", "response_format", "stream"):
-        if param == field or (not param and re.search(rf"\b{field}\b", text)):
+        if param == field or (not param and re.search(rf"\b(?:{_SPELLINGS.get(field, field)})\b", text)):
             return field
     return None
 

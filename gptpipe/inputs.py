@@ -9,8 +9,11 @@ import os
 import select
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 
+from gptpipe import files
 from gptpipe.errors import BadInput, NoInput, UsageError
+from gptpipe.message import Content, Part
 from gptpipe.output import patience, visible
 
 _BLOCK = 1 << 20
@@ -68,6 +71,35 @@ def text_or_file(text: str, encoding: str = "utf-8") -> str:
     return path if path.startswith("@") else decode(read_file(path), path, encoding)
 
 
+def part_of(data: bytes, path: str, encoding: str) -> str | Part:
+    """Return a file as a part of the message: an image, a PDF or a recording as such, by its content, else its text.
+
+    :raises BadInput: if it is neither, or larger than the API takes.
+    """
+    part = files.part(data, path)
+    if part is not None:
+        return part
+    name = "standard input" if path == "-" else path
+    text = decode(data, name, encoding)
+    return text if path == "-" else titled(path, text)
+
+
+def compose(parts: Sequence[str | Part]) -> Content:
+    """Return the content of a message: the parts in their order, neighbouring texts joined by blank lines.
+
+    It is a string if there is nothing but text.
+    """
+    blocks: list[Part] = []
+    for is_text, run in groupby(parts, lambda part: isinstance(part, str)):
+        if not is_text:
+            blocks.extend(part for part in run if isinstance(part, dict))
+        elif text := join([part for part in run if isinstance(part, str)]):
+            blocks.append({"type": "text", "text": text})
+    if all(block["type"] == "text" for block in blocks):
+        return "".join(block["text"] for block in blocks)
+    return blocks
+
+
 def is_piped() -> bool:
     """Return whether standard input is a pipe, a socket or a regular file: then it belongs to the message."""
     mode = os.fstat(0).st_mode
@@ -123,6 +155,25 @@ def _blocks(announce: Callable[[], None], meanwhile: Callable[[], None]) -> Iter
         if not block:
             return
         yield block
+
+
+def piped(say: Callable[[str], None], meanwhile: Callable[[], None], *, alone: bool, explicit: bool) -> bytes:
+    """Return what is on standard input, if it is to be read; nothing if it is not.
+
+    ``explicit`` is whether ``-f -`` asks for it, ``alone`` whether there is nothing else to ask.
+
+    :raises NoInput: if it is empty and was asked for, or cannot be read.
+    """
+    if not explicit and not is_piped():
+        if not alone or not os.isatty(0):
+            return b""
+        say("reading the prompt from the terminal; ^D ends it")
+    elif not alone and is_in_middle():
+        say("reading the rest of a file that something else has begun to read: -n leaves it alone")
+    data = read_stdin(say, meanwhile)
+    if explicit and not data:
+        raise NoInput("standard input is empty, and --file - asks for it")
+    return data
 
 
 def titled(path: str, text: str) -> str:

@@ -67,6 +67,21 @@ def counts(usage: Mapping[str, Any] | None) -> Counts:
     return Counts(prompt, completion, cached, reasoning)
 
 
+def add_usage(one: dict[str, Any] | None, other: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return the sum of two ``usage`` objects, number by number, also of those inside; None counts as nothing."""
+    if one is None or other is None:
+        return one or other
+    return {key: _sum(one.get(key), other.get(key)) for key in (*one, *(key for key in other if key not in one))}
+
+
+def _sum(one: Any, other: Any) -> Any:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return add_usage(one, other)
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return one + other
+    return one if other is None else other
+
+
 def _number(where: object, key: str) -> int:
     found = where.get(key) if isinstance(where, Mapping) else None
     return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else 0

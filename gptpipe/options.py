@@ -143,6 +143,36 @@ network_options = _together(
 )
 
 config_option = option("--config", group="other", metavar="PATH", help="another settings file")
+role_options = _together(
+    option("-r", "--role", group="message", metavar="NAME", help="a role: system message and settings"),
+    option(
+        "-V",
+        "--var",
+        group="message",
+        metavar="KEY=VALUE",
+        type=Pair(),
+        multiple=True,
+        help="a value for the role's {KEY}",
+    ),
+)
+
+schema_options = _together(
+    option("--schema", group="answer", metavar="PATH", help="a JSON Schema: ask for such JSON, check it, print it"),
+    option(
+        "--repair",
+        group="answer",
+        metavar="N",
+        type=int,
+        help="show the model up to N times what is wrong (default 1)",
+    ),
+)
+
+cost_options = _together(
+    option("--cache", group="limits", metavar="AGE", help="reuse an answer to the same request (30m, 12h, 7d)"),
+    option("--cache-only", group="limits", is_flag=True, help="never ask, only reuse"),
+    option("--over-budget", group="limits", is_flag=True, help="ask although a budget is used up"),
+)
+
 verbose_option = option(
     "-v", "--verbose", group="other", is_flag=True, help="notes on standard error: model, tokens, cost, retries"
 )

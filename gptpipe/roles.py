@@ -49,6 +49,7 @@ def _variable(name: str) -> str:
 
 
 _SETTINGS: dict[str, Any] = SAMPLING | {"model": text, "profile": profile_name, "params": params}
+KEPT = ("system", *SAMPLING, "model", "profile")  # options that a role can hold under the same name
 _SHAPE = _SETTINGS | {
     "prompt": text,
     "schema": text,

@@ -188,6 +188,14 @@ def instruction(schema: Schema) -> str:
     )
 
 
+def instructed(messages: list[Message], schema: Schema) -> list[Message]:
+    """Return the messages with the instruction in their system message; without one they get one."""
+    if messages[0]["role"] != "system":
+        return [{"role": "system", "content": instruction(schema)}, *messages]
+    system = {**messages[0], "content": f"{messages[0]['content']}\n\n{instruction(schema)}"}
+    return [system, *messages[1:]]
+
+
 def repair_message(problem: Absent) -> Message:
     """Return the message that shows the model what was wrong with its answer."""
     return {"role": "user", "content": f"That cannot be used: {problem.message}. Answer again, with the JSON only."}

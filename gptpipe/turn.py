@@ -6,45 +6,55 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import dropwhile, tee
-from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
-from gptpipe import client, interrupt, keys, output, settings, tokens
+from gptpipe import client, files, interrupt, keys, output, prices, roles, schema, settings, tokens
 from gptpipe.address import masked
-from gptpipe.ask import Answer, Receiver, ask
+from gptpipe.ask import Answer, Receiver, Terms, Want, ask, check_budget, check_price, enter, recall
 from gptpipe.config import Config
-from gptpipe.errors import Failure
-from gptpipe.message import Content, Message, Turn
-from gptpipe.sessions import Memory, Session, SessionStore
+from gptpipe.errors import Failure, Status, UsageError
+from gptpipe.message import Content, Counts, Message, Turn, counts
+from gptpipe.roles import Role
+from gptpipe.schema import Schema
+from gptpipe.sessions import Memory, Session, SessionStore, Warn, silent
 from gptpipe.settings import Paths, Settings
 
 
 class Place(NamedTuple):
-    """Where a program runs: its environment when it began, the settings file, the folders."""
+    """Where a program runs: its environment when it began, the settings file, the folders, its name.
+
+    ``note`` is told what only ``--verbose`` shows.
+    """
 
     env: Mapping[str, str]
     config: Config
     paths: Paths
+    program: str = "gptpipe"
+    note: Warn = silent
 
     @property
     def sessions(self) -> SessionStore:
         """The store of named conversations."""
-        return SessionStore(self.paths.data / "sessions")
+        return SessionStore(self.paths.sessions)
 
 
-def here(config: str | None) -> Place:
+def here(config: str | None, program: str = "gptpipe", *, verbose: bool = False) -> Place:
     """Return where this process is; ``config`` names the settings file if it is not the usual one.
+
+    What the program uses is entered under its name.
 
     :raises ConfigError: if the settings file is faulty or there is no home directory.
     """
     env = dict(os.environ)
-    return Place(env, settings.read_file(config, env), settings.paths())
+    note = output.say if verbose else silent
+    return Place(env, settings.read_file(config, env), settings.paths(), program, note)
 
 
 class Question(NamedTuple):
-    """What one turn is to ask, and under which options and role (as ``settings.resolve`` takes them).
+    """What one turn is to ask, under which options and role (as ``settings.resolve`` takes them), and what it wants.
 
     ``save`` is false for a turn that reads the session and appends nothing. ``memory`` holds the conversation if
     they name no session. ``again`` leaves the latest turns out that asked the same.
@@ -56,21 +66,24 @@ class Question(NamedTuple):
     save: bool = True
     memory: Memory | None = None
     again: bool = False
+    want: Want = Want()
 
 
 class Request(NamedTuple):
-    """A turn's request, ready to be sent: its messages, what of them is history, and gptpipe's cache folder."""
+    """A turn's request, ready to be sent: its messages, what of them is history, the schema, and gptpipe's folders."""
 
     settings: Settings
     messages: list[Message]
     turns: list[Turn]
     dropped: int
-    cache: Path
+    paths: Paths
+    schema: Schema | None = None
 
     @property
     def body(self) -> dict[str, Any]:
         """The request's JSON, but for the fields with which the client asks for a stream."""
-        return {"model": self.settings.model, "messages": self.messages, **self.settings.params}
+        form = {"response_format": schema.response_format(self.schema)} if self.schema is not None else {}
+        return {"model": self.settings.model, "messages": self.messages, **self.settings.params, **form}
 
     @property
     def system(self) -> list[Message]:
@@ -91,6 +104,7 @@ class Run:
         self.settings: Settings | None = None
         self.retries = 0
         self.key_source: str | None = None
+        self.terms: Terms | None = None
         self._session: Session | Memory | None = None
         self._mutex = Lock()
 
@@ -109,7 +123,20 @@ class Run:
             session, self._session = self._session, None
             if session is None or self.request is None or not (self.answer.text or self.answer.refusal):
                 return
-            session.append(_turn(self.request, self.answer), wait=wait)
+            turn = _turn(self.request, self.answer)
+            if isinstance(session, Memory) or not files.has_files(turn.messages):
+                session.append(turn, wait=wait)
+                return
+            attachments = self.request.paths.attachments
+            with files.holding(attachments):
+                session.append(replace(turn, messages=files.detach(turn.messages, attachments)), wait=wait)
+
+    def enter(self, status: int = Status.BUG) -> None:
+        """Enter what the turn's requests used, once the answer is out; ``status`` is for one still on its way."""
+        with self._mutex:
+            self.answer.settle(status)
+            if self.terms:
+                enter(self.answer, self.terms)
 
 
 def _turn(request: Request, answer: Answer) -> Turn:
@@ -125,9 +152,10 @@ def _turn(request: Request, answer: Answer) -> Turn:
         profile=chosen.profile,
         base_url=chosen.base_url if chosen.profile is None else None,
         finish_reason=answer.finish_reason,
-        usage=answer.usage,
+        usage=answer.measured,
     )
-    return tokens.weigh(turn, answer.reasoning, request.turns, request.cache)
+    weighed = tokens.weigh(turn, answer.reasoning, request.turns, request.paths.cache)
+    return replace(weighed, usage=answer.usage)
 
 
 def take(run: Run, question: Question, place: Place, receiver: Receiver) -> None:
@@ -138,21 +166,39 @@ def take(run: Run, question: Question, place: Place, receiver: Receiver) -> None
     """
     early = _resolve(question, place, _past(question, place))
     deadline = run.started + early.max_time if early.max_time else None
-    key = keys.find(early, place.env, timeout=deadline and deadline - time.monotonic())
+    want = question.want
+    if not want.stored:
+        check_budget(early, place.paths, over=want.over_budget)  # before the SDK is imported
+        client.preload()
+    key = None if want.cache_only else keys.find(early, place.env, timeout=deadline and deadline - time.monotonic())
     with _history(run, question, place, early) as turns:
         run.request = request = compose(question, place, turns)
         chosen = run.settings = request.settings
-        if (chosen.profile, chosen.base_url, chosen.key) != (early.profile, early.base_url, early.key):
-            key = keys.find(chosen, place.env)  # while the lock was waited for, the session went elsewhere
-        run.key_source = key.source
+        run.terms = terms = Terms(chosen, place.paths, want, place.program, chosen.session, place.note)
         _check_size(request, place)
-        connection = client.Client(chosen, key.value, deadline=deadline, waiting=output.waiting)
         try:
-            ask(connection, request.body, run.answer, receiver)
+            if not recall(request.body, run.answer, receiver, terms):
+                if key is None or not _same_endpoint(chosen, early):
+                    key = keys.find(chosen, place.env)  # while the lock was waited for, the session went elsewhere
+                _send(run, request, key, deadline, receiver, terms)
         finally:
-            run.retries = connection.retries
             with interrupt.held():
                 run.settle()
+
+
+def _send(run: Run, request: Request, key: keys.Key, deadline: float | None, receiver: Receiver, terms: Terms) -> None:
+    run.key_source = key.source
+    check_budget(terms.settings, terms.paths, over=terms.want.over_budget)
+    check_price(terms)
+    connection = client.Client(terms.settings, key.value, deadline=deadline, waiting=output.waiting)
+    try:
+        ask(connection, request.body, run.answer, receiver, terms)
+    finally:
+        run.retries = connection.retries
+
+
+def _same_endpoint(one: Settings, other: Settings) -> bool:
+    return (one.profile, one.base_url, one.key) == (other.profile, other.base_url, other.key)
 
 
 def preview(question: Question, place: Place) -> Request:
@@ -171,15 +217,19 @@ def compose(question: Question, place: Place, turns: Iterator[Turn]) -> Request:
     system: list[Message] = [{"role": "system", "content": chosen.system}] if chosen.system else []
     asked: Message = {"role": "user", "content": question.content}
     if question.again:
-        turns = dropwhile(lambda turn: turn.question == [asked], turns)
+        attachments = place.paths.attachments
+        turns = dropwhile(lambda turn: files.attach(turn.question, attachments, silent) == [asked], turns)
     sent = tokens.fit(turns, tokens=chosen.history_tokens, turns=chosen.history)
     if chosen.max_input_tokens is not None:  # trimming history comes before refusing the request
         sent = tokens.trim(sent, [*system, asked], chosen.max_input_tokens, chosen.model, place.paths.cache)
-    messages = [*system, *(message for turn in sent for message in turn.history), asked]
-    return Request(chosen, messages, sent, total - len(sent), place.paths.cache)
+    history = files.attach((message for turn in sent for message in turn.history), place.paths.attachments, output.say)
+    return Request(
+        chosen, [*system, *history, asked], sent, total - len(sent), place.paths, schema=question.want.schema
+    )
 
 
 def _check_size(request: Request, place: Place) -> None:
+    files.check_total(request.messages)
     limit = request.settings.max_input_tokens
     if limit is not None:
         tokens.check(request.messages, limit, request.settings.model, place.paths.cache)
@@ -215,7 +265,6 @@ def _looked_at(question: Question, place: Place) -> Iterator[Turn]:
 @contextmanager
 def _history(run: Run, question: Question, place: Place, early: Settings) -> Iterator[Iterator[Turn]]:
     """Give the session's turns from the newest: under its lock until the block ends, if the turn is to be appended."""
-    client.preload()
     name = early.session
     if name is None and question.memory:
         run.open(question.memory)
@@ -230,12 +279,41 @@ def _history(run: Run, question: Question, place: Place, early: Settings) -> Ite
             yield session.history()
 
 
+def role_of(place: Place, name: str | None, variables: Mapping[str, str]) -> Role:
+    """Return the role of this name, its fields filled; without a name, one that says nothing.
+
+    :raises Failure: as ``roles.load`` does; UsageError: for variables without a role.
+    """
+    if name is not None:
+        return roles.load(place.paths.roles, name, variables)
+    if variables:
+        raise UsageError("--var needs a --role whose fields it fills")
+    return Role({})
+
+
+def previewed(request: Request, place: Place) -> dict[str, Any]:
+    """Return the object of ``--dry-run``; its keys are documented in gptpipe(1)."""
+    chosen = request.settings
+    counted = tokens.preview(request.system, request.messages, chosen.model, place.paths.cache)
+    price = prices.price(chosen.model, Counts(input=counted["tokens"]["total"]), chosen.base_url, chosen.prices)
+    return {**shown(chosen, place, request.body), **counted, "price": price}
+
+
+def shown(chosen: Settings, place: Place, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the request as ``--dry-run`` shows it, with no secret in it; no key command is run."""
+    return {
+        "url": masked(f"{chosen.base_url}/chat/completions") if chosen.base_url else None,
+        "headers": keys.shown_headers(chosen, place.env),
+        "body": client.dialect(dict(body), chosen),
+    }
+
+
 def describe(run: Run, failure: Failure | None, status: int, name: str) -> dict[str, Any]:
     """Return the object of ``--json`` and ``--meta``; its keys are documented in gptpipe(1)."""
     answer, chosen, request = run.answer, run.settings, run.request
     now = time.monotonic()
     return {
-        "answer": answer.text,
+        "answer": answer.result,
         "model": chosen.model if chosen else None,
         "served_by": answer.served_by,
         "profile": chosen.profile if chosen else None,
@@ -263,9 +341,12 @@ def note(run: Run) -> None:
     if request is None:
         return
     chosen = request.settings
-    where = f"profile {chosen.profile}" if chosen.profile else masked(chosen.base_url or "built in")
-    output.say(f"model {chosen.model}, {where}, key: {run.key_source}")
+    source = "a stored answer" if run.answer.cached else f"key: {run.key_source}"
+    output.say(f"{settings.described(chosen)}, {source}")
     output.say(
         f"tokens: {usage.get('prompt_tokens', '?')} in, {usage.get('completion_tokens', '?')} out; "
         f"turns: {len(request.turns)} sent, {request.dropped} left out; retries: {run.retries}"
     )
+    if usage:
+        usd = prices.price(chosen.model, counts(usage), chosen.base_url, chosen.prices)
+        output.say("cost: not known" if usd is None else f"cost: {usd:.6f} USD")

@@ -336,7 +336,7 @@ def test_no_save_and_dry_run_append_nothing(run: Any, home: Path) -> None:
 
 def test_a_failed_first_request_leaves_no_session(run: Any, home: Path) -> None:
     assert run("gptpipe", "-m", "echo:status=500", "--retry", "0", "-s", "s", "x").status == 75
-    assert not list(home.rglob("*.jsonl"))
+    assert not list(home.rglob("sessions/*.jsonl"))
 
 
 def test_a_session_replaced_in_mid_answer_gets_the_turn(spawn: Any, home: Path, server: Server) -> None:

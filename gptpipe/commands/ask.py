@@ -10,32 +10,37 @@ from typing import Any
 
 import click
 
-from gptpipe import interrupt, keys, output, settings, tokens, turn
-from gptpipe.address import masked, masked_headers
-from gptpipe.ask import Receiver
-from gptpipe.client import dialect, preload
+from gptpipe import editor, interrupt, output, roles, settings, turn
+from gptpipe.ask import Receiver, check_budget, wanted
+from gptpipe.client import preload
 from gptpipe.command import Command, option
-from gptpipe.errors import ConfigError, Failure, Interrupted, NoInput, Refused, Status, Temporary, Truncated, UsageError
-from gptpipe.inputs import decode, is_in_middle, is_piped, join, prompt_of, read_file, read_stdin, titled
-from gptpipe.message import compact
+from gptpipe.errors import Failure, Interrupted, Refused, Status, Temporary, Truncated, UsageError
+from gptpipe.extract import Fence
+from gptpipe.inputs import compose, part_of, piped, prompt_of, read_file
+from gptpipe.message import Content, compact
 from gptpipe.options import (
     config_option,
     conversation_options,
+    cost_options,
     given,
     limit_options,
     model_options,
     network_options,
+    role_options,
+    schema_options,
     system_option,
     verbose_option,
 )
-from gptpipe.turn import Place, Question, Request, Run
+from gptpipe.roles import Role
+from gptpipe.turn import Place, Question, Run
 
 
 class _Stream(Receiver):
-    """Prints the answer as it arrives, or holds it back; shows reasoning on standard error if asked to."""
+    """Prints the answer, or its first code block, as it arrives, or holds it back; shows reasoning if asked to."""
 
-    def __init__(self, printer: output.Printer | None, reasoning: bool) -> None:
+    def __init__(self, printer: output.Printer | None, *, extract: bool, reasoning: bool) -> None:
         self._printer = printer
+        self._fence = Fence() if extract else None
         self._show_reasoning = reasoning
         self._reasoned = ""
 
@@ -45,7 +50,11 @@ class _Stream(Receiver):
 
     def text(self, text: str) -> None:
         if self._printer:
-            self._printer.write(text)
+            self._printer.write(self._fence.feed(text) if self._fence else text)
+
+    def again(self) -> None:
+        if self._fence:
+            self._fence = Fence()
 
     def reasoning(self, text: str) -> None:
         if self._show_reasoning:
@@ -60,8 +69,9 @@ class _Stream(Receiver):
             output.show_error("\n")
 
     def end(self) -> None:
-        """End the lines that are open."""
+        """Print what is left, and end the lines that are open."""
         if self._printer:
+            self._printer.write(self._fence.close() if self._fence else "")
             self._printer.end()
 
 
@@ -70,6 +80,8 @@ class _Stream(Receiver):
 @option("-f", "--file", group="message", metavar="PATH", multiple=True, help="add a file; - is standard input")
 @option("-n", "--no-stdin", group="message", is_flag=True, help="do not read standard input")
 @system_option
+@role_options
+@option("-e", "--edit", group="message", is_flag=True, help="write the prompt in the editor")
 @option("--encoding", group="message", metavar="NAME", default="utf-8", help="of text input (default UTF-8)")
 @conversation_options
 @option("--no-save", group="conversation", is_flag=True, help="read the conversation, append nothing")
@@ -82,12 +94,17 @@ class _Stream(Receiver):
     help="write the answer to PATH, which changes only when the answer is complete",
 )
 @option("--no-stream", group="answer", is_flag=True, help="print nothing until the answer is complete")
+@option("-x", "--extract", "extract", group="answer", flag_value="first", help="print only the first code block")
+@option("--extract-last", "extract", group="answer", flag_value="last", help="print only the last code block")
+@schema_options
 @option("--json", group="answer", is_flag=True, help="print one JSON object: the answer and its metadata")
 @option("--meta", group="answer", metavar="PATH", help="write that object to PATH, also after a failure")
 @option("--reasoning", group="answer", is_flag=True, help="show the model's reasoning on standard error")
 @limit_options
+@cost_options
 @network_options
 @config_option
+@option("--save-role", group="other", metavar="NAME", help="write the settings of this call as a role; ask nothing")
 @option("--dry-run", group="other", is_flag=True, help="print the request as JSON; send, save and lock nothing")
 @verbose_option
 def command(words: Sequence[str], **values: Any) -> int:
@@ -126,17 +143,38 @@ def _answer(run: Run, words: Sequence[str], values: dict[str, Any], meta: output
     if values["json"] or not values["output"]:
         output.check_stdout()
     target = output.Target(values["output"]) if values["output"] else None
-    place = turn.here(values["config"])
+    place = turn.here(values["config"], verbose=values["verbose"])
     options = given(values)
-    run.settings = chosen = settings.resolve(options, {}, {}, place.env, place.config, need_model=False)
+    role = turn.role_of(place, values["role"], dict(values["var"]))
+    run.settings = chosen = settings.resolve(options, role.settings, {}, place.env, place.config, need_model=False)
     if chosen.max_time:
         interrupt.Deadline(run.started, chosen.max_time, lambda: _expire(run, meta, chosen.max_time or 0))
-    question = Question(_content(words, values), options, {}, save=not values["no_save"])
-    if values["dry_run"]:
-        output.print_json(_dry(turn.preview(question, place), place))
+    prompt = prompt_of(words) or role.prompt or ""
+    if values["edit"]:
+        prompt = _edited(prompt, place)
+    if values["save_role"]:
+        roles.save(place.paths.roles, values["save_role"], _role(prompt, options, role))
         return None
-    held = bool(values["json"] or target or values["no_stream"])
-    stream = _Stream(None if held else output.Printer(), values["reasoning"])
+    want = wanted(options, role)
+    if not (want.stored or values["dry_run"]):
+        check_budget(chosen, place.paths, over=want.over_budget)  # before the SDK is imported beside the reading
+    question = Question(_content(prompt, values), options, role.settings, save=not values["no_save"], want=want)
+    if values["dry_run"]:
+        output.print_json(turn.previewed(turn.preview(question, place), place))
+        return None
+    try:
+        return _take(run, question, place, values, target)
+    finally:
+        run.enter()
+
+
+def _take(
+    run: Run, question: Question, place: Place, values: dict[str, Any], target: output.Target | None
+) -> Failure | None:
+    """Ask and write; return why an answer that has ended is not complete, or None."""
+    want = question.want
+    held = bool(values["json"] or target or values["no_stream"] or want.schema or want.extract == "last")
+    stream = _Stream(None if held else output.Printer(), extract=bool(want.extract), reasoning=values["reasoning"])
     try:
         turn.take(run, question, place, stream)
     except Failure:
@@ -154,13 +192,13 @@ def _answer(run: Run, words: Sequence[str], values: dict[str, Any], meta: output
 def _write(run: Run, failure: Failure | None, target: output.Target | None, *, as_json: bool) -> None:
     """Write an answer that was held back."""
     if target and failure is None:
-        text = run.answer.text
+        text = run.answer.printed
         target.write(output.encode(text if text.endswith("\n") else text + "\n"))
     if as_json and (failure is None or isinstance(failure, (Truncated, Refused))):
         status = failure.status if failure else Status.OK
         output.print_json(turn.describe(run, failure, status, status.name))
     elif failure is None and target is None:
-        output.print_text(run.answer.text)
+        output.print_text(run.answer.printed)
 
 
 def _expire(run: Run, meta: output.Target | None, seconds: float) -> None:
@@ -171,56 +209,56 @@ def _expire(run: Run, meta: output.Target | None, seconds: float) -> None:
         output.say(unsettled.message, unsettled.hint)
     output.say(failure.message)
     _report(run, meta, failure, failure.status, failure.status.name)
+    run.enter(failure.status)
 
 
-def _content(words: Sequence[str], values: dict[str, Any]) -> str:
+def _edited(prompt: str, place: Place) -> str:
+    """Return the prompt as the editor has left it.
+
+    :raises UsageError: if there is nothing new in it.
+    """
+    text = editor.edit(prompt, place.env).removesuffix("\n")
+    if not text.strip() or text == prompt:
+        raise UsageError("nothing is asked: the text is empty, or as it was")
+    return text
+
+
+def _role(prompt: str, options: dict[str, Any], role: Role) -> Role:
+    """Return the role that makes of a later call what this one is.
+
+    :raises UsageError: if a role cannot hold it.
+    """
+    for name in ("file", "base_url"):
+        if name in options:
+            raise UsageError(f"a role cannot hold --{name.replace('_', '-')}")
+    kept = {name: options[name] for name in roles.KEPT if name in options}
+    params = {**role.settings.get("params", {}), **options.get("param", {})}
+    path = options.get("schema")
+    return Role(
+        {**role.settings, **kept, "params": params},
+        prompt or None,
+        os.path.abspath(path) if path else role.schema,
+        options.get("extract") or role.extract,
+    )
+
+
+def _content(prompt: str, values: dict[str, Any]) -> Content:
     """Return the message: the prompt, the files in their order, standard input."""
-    files, encoding = values["file"], values["encoding"]
-    if values["no_stdin"] and "-" in files:
+    paths, encoding = list(dict.fromkeys(values["file"])), values["encoding"]
+    if values["no_stdin"] and "-" in paths:
         raise UsageError("--no-stdin and --file - exclude each other")
-    prompt = prompt_of(words)
-    named = {path: titled(path, decode(read_file(path), path, encoding)) for path in files if path != "-"}
-    piped = ""
-    if "-" in files or not values["no_stdin"]:
-        piped = _piped(bool(prompt or named), explicit="-" in files, encoding=encoding)
-    texts = [piped if path == "-" else named[path] for path in dict.fromkeys(files)]
-    content = join([prompt, *texts] if "-" in files else [prompt, *texts, piped])
+    parts = {path: part_of(read_file(path), path, encoding) for path in paths if path != "-"}
+    if not values["no_stdin"]:
+        instant = values["dry_run"] or values["cache"] or values["cache_only"]  # may not need the SDK
+        data = piped(
+            output.say,
+            (lambda: None) if instant else preload,
+            alone=not (prompt or parts),
+            explicit="-" in paths,
+        )
+        parts["-"] = part_of(data, "-", encoding)
+    order = paths if "-" in paths else [*paths, "-"]
+    content = compose([prompt, *(parts[path] for path in order if path in parts)])
     if not content:
         raise UsageError("nothing to ask", "give a prompt, a file, or standard input; 'gptpipe -h' shows how")
     return content
-
-
-def _piped(has_more: bool, *, explicit: bool, encoding: str) -> str:
-    """Return the text on standard input, if it is to be read."""
-    if not explicit and not is_piped():
-        if has_more or not os.isatty(0):
-            return ""
-        output.say("reading the prompt from the terminal; ^D ends it")
-    elif has_more and is_in_middle():
-        output.say("reading the rest of a file that something else has begun to read: -n leaves it alone")
-    data = read_stdin(output.say, preload)
-    if explicit and not data:
-        raise NoInput("standard input is empty, and --file - asks for it")
-    return decode(data, "standard input", encoding)
-
-
-def _dry(request: Request, place: Place) -> dict[str, Any]:
-    chosen = request.settings
-    counted = tokens.preview(request.system, request.messages, chosen.model, place.paths.cache)
-    return {
-        "url": masked(f"{chosen.base_url}/chat/completions") if chosen.base_url else None,
-        "headers": _headers(chosen, place),
-        "body": dialect(request.body, chosen),
-        **counted,
-        "price": None,
-    }
-
-
-def _headers(chosen: settings.Settings, place: Place) -> dict[str, str]:
-    """Return the headers that matter, their values masked. That there is no key yet is no reason to show nothing."""
-    try:
-        key = keys.find(chosen, place.env, run=False)
-    except ConfigError:
-        key = None
-    known = {"Authorization": "***"} if key and key.source != keys.NOT_NEEDED else {}
-    return known | {"Content-Type": "application/json"} | masked_headers(chosen.headers)

@@ -62,7 +62,7 @@ def command(verbose: bool, **values: Any) -> int:
     /help lists what else can be typed. The manual is gptpipe-chat(1).
     """
     output.check_stdout()
-    held = Talk(given(values), {}, turn.here(values["config"]))
+    held = Talk(given(values), {}, turn.here(values["config"], "gptpipe-chat", verbose=verbose))
     question, answer = talk.prompts(held.settings, held.place.env)
     person = terminal.is_there()
     prompt = answer if person and os.isatty(output.STDOUT) else ""
@@ -127,6 +127,7 @@ def _answer(held: Talk, question: Question, stream: _Stream, verbose: bool) -> N
         raise
     finally:
         stream.end()
+        run.enter()
     if verbose:
         turn.note(run)
     if failure := run.answer.failure():
