@@ -83,12 +83,12 @@ def test_the_source_distribution_can_be_tested(built: Path) -> None:
 
 def test_shell_files_are_clean(shell: Run) -> None:
     needs("shellcheck")
-    result = shell("shellcheck .ci/run completions/bash/*", cwd=ROOT)
+    result = shell("shellcheck .ci/run .ci/install completions/bash/*", cwd=ROOT)
     assert (result.status, result.text) == (0, "")
 
 
 def test_ci_installs_what_tests_need() -> None:
-    listed = re.search(r"packages=\((.*?)\)", (ROOT / ".ci/run").read_text(), re.DOTALL)
+    listed = re.search(r"packages=\((.*?)\)", (ROOT / ".ci/install").read_text(), re.DOTALL)
     assert listed
     calls = re.findall(r"\bneeds\(([^)]*)\)", "".join(path.read_text() for path in (ROOT / "tests").glob("*.py")))
     needed = {name for call in calls for name in re.findall(r'"([\w-]+)"', call)} - {"no-such-tool"}

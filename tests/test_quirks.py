@@ -135,6 +135,25 @@ def test_13_a_connection_error_after_the_end(ask: Any, server: Server, end: dict
     assert ask() == (0, b"Hello\n", "")
 
 
+@pytest.mark.parametrize("end", [{"reset": True}, {"broken": True}, {"hang": True}], ids=str)
+def test_13_a_connection_error_within_the_blank_line_of_the_end(
+    ask: Any, server: Server, home: Any, end: dict[str, Any]
+) -> None:
+    server.reply(say("Hello"), finish().strip(), 0.1, **end)
+    assert ask("-s", "s", "--idle-timeout", "0.5") == (0, b"Hello\n", "")
+    (path,) = home.rglob("s.jsonl")
+    assert '"finish_reason":"stop"' in path.read_text()
+
+
+def test_10_chunked_coding_that_is_garbled_is_a_cut_answer(ask: Any, server: Server) -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    first = say("Hel")
+    server.reply(head, b"%x\r\n%b\r\n" % (len(first), first), 0.1, b"not a size\r\n", raw=True)
+    result = ask()
+    assert (result.status, result.out) == (75, b"Hel\n")
+    assert "the answer was cut" in result.err
+
+
 def test_15_length_without_text(ask: Any, server: Server) -> None:
     server.reply(chunk({"reasoning_content": "hm"}), finish("length"), DONE)
     result = ask()
