@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from gptpipe import records, tokens
+from gptpipe import files, records, schema, tokens
 from gptpipe.ask import Answer, Receiver, Terms, ask, check_budget, enter, recall
 from gptpipe.client import Client
 from gptpipe.errors import BadInput, ConfigError, Failure, KeyRefused, OverLimit, Temporary, Unavailable
-from gptpipe.message import counts
+from gptpipe.message import Message, counts
 from gptpipe.pace import Pace
 from gptpipe.records import Input, Record
 from gptpipe.results import Outcome, State
+from gptpipe.schema import Schema
 from gptpipe.settings import Settings
 from gptpipe.template import Template
 
@@ -22,11 +23,12 @@ _STOPPING = (KeyRefused, ConfigError, OverLimit)
 
 
 class Maker(NamedTuple):
-    """What makes a request of a record."""
+    """What makes a request of a record; ``schema`` is that of the answer."""
 
     template: Template
     how: Input
     settings: Settings
+    schema: Schema | None = None
 
     def request(self, record: Record) -> dict[str, Any]:
         """Return the request's JSON, but for the fields with which the client asks for a stream.
@@ -36,9 +38,11 @@ class Maker(NamedTuple):
         if record.failure is not None:
             raise record.failure
         chosen = self.settings
-        return records.body(
-            chosen.model, chosen.system, chosen.params, records.content(record, self.template, self.how)
-        )
+        messages: list[Message] = [{"role": "system", "content": chosen.system}] if chosen.system else []
+        messages.append({"role": "user", "content": records.content(record, self.template, self.how)})
+        files.check_total(messages)
+        form = {"response_format": schema.response_format(self.schema)} if self.schema is not None else {}
+        return {"model": chosen.model, "messages": messages, **chosen.params, **form}
 
 
 def stops(failure: Failure) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from gptpipe import files, schema
 from gptpipe.errors import BadInput, Failure, NoInput, UsageError
 from gptpipe.inputs import decode, join, read_file
-from gptpipe.message import Content, Message, Part, compact
+from gptpipe.message import Content, Part, compact
 from gptpipe.output import patience
 from gptpipe.template import Field, Template, fields
 
@@ -278,12 +278,6 @@ def _field(value: Any, name: str) -> Any:
         else:
             raise BadInput(f"the record has no field {name!r}")
     return value
-
-
-def body(model: str, system: str | None, params: Mapping[str, Any], asked: Content) -> dict[str, Any]:
-    """Return the request for a message, but for the fields with which the client asks for a stream."""
-    messages: list[Message] = [{"role": "system", "content": system}] if system else []
-    return {"model": model, "messages": [*messages, {"role": "user", "content": asked}], **params}
 
 
 def key(request: Mapping[str, Any]) -> str:

@@ -11,20 +11,24 @@ from typing import Any
 
 import click
 
-from gptpipe import client, interrupt, keys, output, prices, records, settings, tokens, turn
-from gptpipe.ask import Terms, check_budget, check_price
+from gptpipe import client, interrupt, output, prices, records, settings, tokens, turn
+from gptpipe.ask import Terms, Want, check_budget, check_price, wanted
 from gptpipe.command import Command, option
 from gptpipe.each import Asker, Maker, Tally, unknown
 from gptpipe.errors import Failure, Interrupted, Status, Temporary, UsageError
 from gptpipe.inputs import text_or_file
+from gptpipe.keys import NOT_NEEDED, Key, find
 from gptpipe.message import Counts, counts
 from gptpipe.options import (
     config_option,
+    cost_options,
     given,
     limit_options,
     model_options,
     network_options,
     record_options,
+    role_options,
+    schema_options,
     system_option,
     verbose_option,
 )
@@ -34,16 +38,17 @@ from gptpipe.progress import Progress
 from gptpipe.records import Record
 from gptpipe.results import Outcome, ResultFile, State, bare, line, new_file
 from gptpipe.settings import Settings, described
-from gptpipe.template import parse
+from gptpipe.template import Template, parse
 from gptpipe.turn import Place
 
 _GRACE = 1.0  # seconds after --max-time in which what is there can still be written
 
 
 @click.command("gptpipe-map", cls=Command, options_metavar="[OPTION]...")
-@click.argument("template")
+@click.argument("template", required=False)
 @record_options
 @system_option
+@role_options
 @option("-j", "--jobs", group="run", metavar="N", type=click.IntRange(1, 256), default=8, help="so many at once (8)")
 @option("--rpm", group="run", metavar="N", type=click.FloatRange(0, min_open=True), help="requests a minute, at most")
 @option("--tpm", group="run", metavar="N", type=click.FloatRange(0, min_open=True), help="tokens a minute, at most")
@@ -54,13 +59,15 @@ _GRACE = 1.0  # seconds after --max-time in which what is there can still be wri
 @option("--unordered", group="output", is_flag=True, help="results as they come, not in the input's order")
 @option("--text", group="output", is_flag=True, help="bare answers, one a line, newlines in them escaped")
 @option("--no-record", group="output", is_flag=True, help="leave the record out of its result")
+@schema_options
 @model_options
 @limit_options
+@cost_options
 @network_options
 @config_option
 @option("--dry-run", group="other", is_flag=True, help="count records and tokens, show a request; send nothing")
 @verbose_option
-def command(template: str, **values: Any) -> int:
+def command(template: str | None, **values: Any) -> int:
     """Ask a language model once for each record, many at once; one JSON object for each comes out.
 
     In TEMPLATE {} is the record, {NAME} a field of it, {{ a brace; @PATH reads it from a file. Without any the record
@@ -70,15 +77,15 @@ def command(template: str, **values: Any) -> int:
     _check(values)
     if not (values["output"] or values["dry_run"]):
         output.check_stdout()
-    place = turn.here(values["config"])
-    maker = _maker(template, values, place)
+    place = turn.here(values["config"], "gptpipe-map", verbose=values["verbose"])
+    maker, want = _maker(template, values, place)
     descriptor = records.open_input(values["file"])
     if os.isatty(descriptor):
         output.say("reading the records from the terminal; ^D ends them")
     if values["dry_run"]:
         output.print_json(_dry(records.read(descriptor, maker.how, output.say), maker, place))
         return Status.OK
-    return _run(values, maker, place, descriptor, started)
+    return _run(values, maker, want, place, descriptor, started)
 
 
 def _check(values: dict[str, Any]) -> None:
@@ -91,12 +98,20 @@ def _check(values: dict[str, Any]) -> None:
         raise UsageError("--retry-failed needs --resume")
 
 
-def _maker(template: str, values: dict[str, Any], place: Place) -> Maker:
+def _maker(template: str | None, values: dict[str, Any], place: Place) -> tuple[Maker, Want]:
+    """Return what makes the requests, and what is wanted of their answers."""
     how = records.how(values)
-    chosen = settings.resolve(given(values), {}, {}, place.env, place.config)
-    pieces = parse(text_or_file(template, how.encoding), "the template")
+    options = given(values)
+    role = turn.role_of(place, values["role"], dict(values["var"]))
+    if template is None and role.prompt is None:
+        raise UsageError("no template was given", "{} in it is the record, as in 'gptpipe-map \"translate: {}\"'")
+    pieces: Template = [role.prompt or ""]
+    if template is not None:
+        pieces = parse(text_or_file(template, how.encoding), "the template")
     records.check_fields(pieces, how.form)
-    return Maker(pieces, how, chosen)
+    want = wanted(options, role)
+    chosen = settings.resolve(options, role.settings, {}, place.env, place.config)
+    return Maker(pieces, how, chosen, want.schema), want
 
 
 class _Writer:
@@ -127,18 +142,20 @@ class _Writer:
             self._file.finish(total)
 
 
-def _run(values: dict[str, Any], maker: Maker, place: Place, descriptor: int, started: float) -> int:
+def _run(values: dict[str, Any], maker: Maker, want: Want, place: Place, descriptor: int, started: float) -> int:
     """Ask for each record, write what comes, and return the status if nothing failed."""
     chosen = maker.settings
-    check_budget(chosen, place.paths, over=False)
-    key = keys.find(chosen, place.env)
+    if not want.stored:
+        check_budget(chosen, place.paths, over=want.over_budget)
+    key = Key(None, NOT_NEEDED) if want.cache_only else find(chosen, place.env)
     writer = _Writer(values)
     report = _Report(Progress(records.count(descriptor, maker.how), "records"), chosen, values["verbose"])
     pace = Pace(values["rpm"], values["tpm"], report.held)
     deadline = started + chosen.max_time if chosen.max_time else None
     connection = client.Client(chosen, key.value, deadline=deadline, waiting=report.waiting, gate=pace)
-    terms = Terms(chosen, place.paths, program="gptpipe-map", note=report.note)
-    check_price(terms)
+    terms = Terms(chosen, place.paths, want, place.program, note=place.note)
+    if not want.cache_only:
+        check_price(terms)
     asker = Asker(maker, connection, pace, terms, writer.known, values["retry_failed"])
     source = records.read(descriptor, maker.how, report.say)
     pool: Pool[Record, Outcome] = Pool(source, asker.answer, values["jobs"], ordered=writer.ordered, stopping=pace.stop)
@@ -180,11 +197,6 @@ class _Report:
         self._cost: float | None = 0.0
         self._quiet = Lock()
         self.say = progress.say
-
-    def note(self, message: str) -> None:
-        """Say what only ``--verbose`` shows."""
-        if self._verbose:
-            self.say(message)
 
     def held(self, seconds: float) -> None:
         """Be told that all requests are held."""
