@@ -49,14 +49,17 @@ class Talk:
         """
         text = decode(line, "the message", "utf-8")
         if text.startswith("/") and not text.startswith("//"):
-            return self._command(*text.split(" ", 1))
+            return self._command(*text.split(maxsplit=1))
         text = text.removeprefix("/")
         return self.ask(text) if text.strip() else ""
 
     def _command(self, word: str, argument: str = "") -> Question | str:
         command = COMMANDS.get(word)
         if command is None:
-            raise UsageError(f"there is no command {word}", "/help lists them; // at the beginning is a slash of yours")
+            raise UsageError(
+                f"there is no command {word}",
+                "/help lists those that there are; a message that begins with a slash is written with two",
+            )
         if argument.strip() and not command.argument:
             raise UsageError(f"nothing can follow {word}")
         if not argument.strip() and command.argument and not command.argument.startswith("["):

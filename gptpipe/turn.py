@@ -257,7 +257,7 @@ def _looked_at(question: Question, place: Place) -> Iterator[Turn]:
     if name is None:
         yield from question.memory.history() if question.memory else ()
         return
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, NotADirectoryError):
         if place.sessions.path(name).stat().st_size:  # an empty file is no session
             yield from place.sessions.history(name, lambda _: None)
 
