@@ -21,7 +21,10 @@ class Progress:
             import tqdm as library
 
             library.tqdm.monitor_interval = 0  # no thread of its own
-            self._bar = library.tqdm(total=total, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True)
+            size: dict[str, Any] = {"dynamic_ncols": True}
+            if not os.get_terminal_size(STDERR).columns:  # a serial line does not know; tqdm would show nothing
+                size = {"ncols": 80, "nrows": 24}
+            self._bar = library.tqdm(total=total, unit=f" {unit}", file=sys.stderr, **size)
 
     @property
     def shown(self) -> bool:
