@@ -186,6 +186,12 @@ def attach(messages: Iterable[Message], directory: Path, warn: Warn) -> list[Mes
     return _changed(messages, change)
 
 
+def reference(part: Part) -> str | None:
+    """Return the text by which a part of a session's line refers to a stored file, or None."""
+    text = _bytes_of(part)
+    return text if text is not None and _REFERENCE.fullmatch(text) else None
+
+
 def has_files(messages: Iterable[Message]) -> bool:
     """Return whether any part of the messages is more than text."""
     return any(_bytes_of(part) is not None for message in messages for part in _parts(message))

@@ -171,6 +171,8 @@ def from_line(line: bytes) -> Turn:
 
     def get(key: str, kind: type[Any], default: Any = None) -> Any:
         found = value.get(key)
+        if isinstance(found, str):  # half a surrogate pair, which other programs write, could not be written again
+            found = found.encode("utf-8", "replace").decode()
         return found if isinstance(found, kind) and not isinstance(found, bool) else default
 
     return Turn(

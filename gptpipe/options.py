@@ -63,6 +63,14 @@ system_option = option(
     "-S", "--system", group="message", metavar="TEXT", help="the system message; @PATH reads it from a file"
 )
 
+lock_option = option(
+    "--lock-timeout",
+    group="conversation",
+    metavar="SECONDS",
+    type=float,
+    help="wait this long for another process in the session (default 600; 0: do not wait)",
+)
+
 conversation_options = _together(
     option("-s", "--session", group="conversation", metavar="NAME", help="continue this conversation, append the turn"),
     option(
@@ -75,13 +83,7 @@ conversation_options = _together(
         type=int,
         help="send the latest turns that fit N tokens (default 32000)",
     ),
-    option(
-        "--lock-timeout",
-        group="conversation",
-        metavar="SECONDS",
-        type=float,
-        help="wait this long for another process in the session (default 600; 0: do not wait)",
-    ),
+    lock_option,
 )
 
 record_options = _together(

@@ -124,7 +124,7 @@ class Printer:
         if text:
             self.printed = True
             self._newline = text.endswith("\n")
-            write_all(self._descriptor, (visible(text) if self._terminal else text).encode())
+            write_all(self._descriptor, encode(visible(text) if self._terminal else text))
 
     def end(self) -> bool:
         """End the last line, if anything was printed and it is open; return whether it was."""

@@ -40,11 +40,19 @@ def summaries(store: SessionStore, warn: Warn) -> Iterator[Summary]:
     """
     for name in store.names():
         try:
-            with store.reading(name) as fd:
-                yield _summary(name, fd, store.path(name))
+            yield summary(store, name)
         except Failure as failure:
             if os.path.lexists(store.path(name)):  # else it was removed or renamed meanwhile
                 warn(failure.message)
+
+
+def summary(store: SessionStore, name: str) -> Summary:
+    """Return the summary of one session, of whose file no more is read than the last line.
+
+    :raises NoInput: WriteError: as :meth:`SessionStore.reading` does.
+    """
+    with store.reading(name) as fd:
+        return _summary(name, fd, store.path(name))
 
 
 def _summary(name: str, fd: int, path: Path) -> Summary:

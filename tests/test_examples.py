@@ -328,3 +328,74 @@ def test_the_whole_file_of_the_readme(example: Example, tmp_path: Path) -> None:
 
 def test_the_readme_has_five_pipelines() -> None:
     assert len(manual.pipelines()) == 5
+
+
+@pytest.fixture
+def coded(run: Run, home: Path) -> Path:
+    """A session whose last answer has code."""
+    run("gptpipe", "-m", "echo", "-s", "trip", "text\n```py\nprint(1)\n```")
+    return sessions(home)
+
+
+def test_answer_again(example: Example, coded: Path, tmp_path: Path) -> None:
+    assert example(manual.display("gptpipe-sessions.1", "answer-again")) == (0, b"", "")
+    assert (tmp_path / "answer.md").read_text() == "text\n```py\nprint(1)\n```\n"
+    assert (tmp_path / "trip.py").read_text() == "print(1)\n"
+
+
+def test_fork(example: Example, coded: Path, home: Path) -> None:
+    assert example(manual.display("gptpipe-sessions.1", "fork")) == (0, b"And by train?\n", "")
+    assert [len(turns(home, name)) for name in ("trip", "trip-by-train")] == [1, 2]
+
+
+def test_largest(example: Example, coded: Path) -> None:
+    line = (coded / "trip.jsonl").read_bytes()
+    for count in range(1, 5):
+        (coded / f"s{count}.jsonl").write_bytes(count * line)
+    found = example(manual.display("gptpipe-sessions.1", "largest")).text
+    assert [line.split()[0] for line in found.splitlines()] == ["s4", "s3", "s2"]
+
+
+def test_prune(example: Example, coded: Path) -> None:
+    line = (coded / "trip.jsonl").read_bytes()
+    (coded / "old.jsonl").write_bytes(re.sub(rb'"at":"[^"]*"', b'"at":"2020-01-01T00:00:00Z"', line))
+    (coded / "hurt.jsonl").write_bytes(b"damage\n" + line)
+    assert example(manual.display("gptpipe-sessions.1", "prune")) == (0, b"", "")
+    assert sorted(os.listdir(coded)) == ["hurt.jsonl", "hurt.jsonl.damaged", "trip.jsonl"]
+
+
+MAP = "gptpipe-map.1"
+
+
+def test_map_lines(example: Example, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("house\ntree\n")
+    out = b"Translate to German: house\nTranslate to German: tree\n"
+    assert example(manual.display(MAP, "lines")) == (0, out, "")
+
+
+def test_map_pictures(example: Example, tmp_path: Path) -> None:
+    (tmp_path / "a picture.png").write_bytes(PNG)
+    assert example(manual.display(MAP, "pictures")).status == 0
+    row = json.loads((tmp_path / "captions.jsonl").read_text())
+    assert (row["record"], row["answer"]) == ("./a picture.png", "Describe the picture in a sentence.")
+
+
+def test_map_table(example: Example, tmp_path: Path) -> None:
+    (tmp_path / "reviews.csv").write_text('stars,text\n5,"good, very"\n1,bad\n')
+    for _ in range(2):
+        assert example(manual.display(MAP, "table")) == (0, b"", "")
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert [row["answer"] for row in rows] == [f"One word, good or bad: {text}" for text in ("good, very", "bad")]
+
+
+def test_map_cost(example: Example, tmp_path: Path) -> None:
+    needs("jq")
+    (tmp_path / "words.txt").write_text("house\ntree\n")
+    args = {"GPTPIPE_PROFILE": "openai", "OPENAI_API_KEY": "sk-x"}
+    result = example(manual.display(MAP, "cost"), model="gpt-4o", env=args)
+    assert 0 < float(result.out) < 0.01
+
+
+def test_the_example_of_a_result_has_its_keys(run: Run) -> None:
+    shown = json.loads(manual.display(MAP, "result"))
+    assert list(run("gptpipe-map", "-m", "echo", "{}", stdin=b"a\n").json()) == list(shown)

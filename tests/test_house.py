@@ -19,7 +19,7 @@ LAYERS = (
     "files schema sessions settings tokens",
     "inputs",
     "cache complete echo editor keys prices records roles upkeep usage",
-    "client",
+    "client views",
     "ask pace",
     "pool turn",
     "talk terminal",
