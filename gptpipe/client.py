@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -456,6 +457,10 @@ class Client:
             return failure
         if isinstance(error, openai.APIConnectionError) and error.__cause__ is not None:
             error = error.__cause__
+        if isinstance(error, httpx2.TransportError) and isinstance(refusal := _root(error), httpx2.HTTPStatusError):
+            # A server that refuses before it has read the request may reset the connection: its status is known.
+            code, headers = refusal.response.status_code, refusal.response.headers
+            return self._safe(faults.from_response(code, headers, "", masked(str(refusal.response.url))))
         limit = self._settings
         if isinstance(error, httpx2.ConnectTimeout):
             return Temporary(
@@ -489,6 +494,8 @@ class Client:
         import socket
         import ssl
 
+        import httpx2
+
         root = _root(error)
         if isinstance(root, ssl.SSLCertVerificationError):
             return ConfigError(
@@ -496,8 +503,10 @@ class Client:
                 "--cacert PATH names the authority that signed it",
             )
         message = f"cannot connect to {self._peer()}: {_reason(error)}"
-        if "407" in str(error):
-            return ConfigError(f"{self._peer()} refuses the name and password in its URL (407)")
+        if isinstance(error, httpx2.ProxyError) and _PROXY_REFUSES.search(str(error)):
+            return ConfigError(message, "name and password stand in the proxy's URL: http://NAME:PASSWORD@HOST:PORT")
+        if isinstance(root, ssl.SSLError) and root.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
+            return ProtocolError(f"{self._peer()} does not speak TLS", "is it http:// that it speaks?")
         unknown = isinstance(root, socket.gaierror) and root.errno in (socket.EAI_NONAME, _EAI_NODATA)
         return Temporary(message, repeat=not unknown)
 
@@ -517,6 +526,8 @@ def _merged(events: list[sse.Event]) -> Iterator[sse.Event]:
         yield sse.Text("".join(text))
 
 
+# What an HTTP proxy, and httpcore2 of a SOCKS proxy, say when name and password are wrong or missing.
+_PROXY_REFUSES = re.compile(r"^40[17]\b|NO ACCEPTABLE METHODS|username/password", re.I)
 _EAI_NODATA = -5  # Linux and macOS differ in it, and Python has it only where the C library declares it
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from gptpipe.errors import (
     BadInput,
+    ConfigError,
     Failure,
     KeyRefused,
     ProtocolError,
@@ -113,6 +114,8 @@ def _judge(status: int | None, body: object, sentence: str) -> Failure:
     number = f" ({status})" if status else ""
     if status == 413 or (status in (400, 422, None) and _TOO_LONG.search(f"{words} {sentence}")):
         return BadInput(f"the input is too large{number}: {sentence}", "send less, or fewer turns with --history")
+    if status == 407:
+        return ConfigError(f"the proxy refuses name and password{number}: {sentence}")
     if status in (401, 403):
         return KeyRefused(f"the key was refused{number}: {sentence}")
     if status == 404:
