@@ -250,7 +250,7 @@ class Session:
 
 
 class Memory:
-    """A conversation that no file keeps, for one thread; in use it is like a locked session."""
+    """A conversation that no file keeps; in use it is like a locked session."""
 
     def __init__(self) -> None:
         self.turns: list[Turn] = []
@@ -259,7 +259,7 @@ class Memory:
         """Yield the turns from the newest."""
         return reversed(self.turns.copy())
 
-    def append(self, turn: Turn, *, wait: bool = True) -> Turn:  # noqa: ARG002  # there is nothing to wait for
+    def append(self, turn: Turn) -> Turn:
         """Add a turn, and return it numbered, summed, dated."""
         self.turns += _numbered([turn], self.turns[-1] if self.turns else None)
         return self.turns[-1]

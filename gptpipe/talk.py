@@ -9,10 +9,12 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from gptpipe import editor, output, turn
+from gptpipe import editor, turn
+from gptpipe.ask import Want
 from gptpipe.errors import UsageError
-from gptpipe.inputs import decode, join, read_file, text_or_file, titled
-from gptpipe.sessions import Memory, silent
+from gptpipe.inputs import compose, decode, part_of, read_file, text_or_file
+from gptpipe.message import Content, Part
+from gptpipe.sessions import Memory
 from gptpipe.settings import Settings, resolve
 from gptpipe.turn import Place, Question
 
@@ -23,16 +25,17 @@ class Talk:
     """A conversation: under which options it goes on, where it is kept, what was asked last.
 
     ``options`` and ``role`` are as ``settings.resolve`` takes them. If they name no session, the conversation is kept
-    in memory. ``files`` go along with the next question.
+    in memory. ``want`` holds for each answer, ``files`` go along with the next question.
     """
 
-    def __init__(self, options: Mapping[str, Any], role: Mapping[str, Any], place: Place) -> None:
+    def __init__(self, options: Mapping[str, Any], role: Mapping[str, Any], want: Want, place: Place) -> None:
         self.options = dict(options)
         self.role = role
+        self.want = want
         self.place = place
         self.memory = Memory()
-        self.files: list[str] = []
-        self.last: str | None = None
+        self.files: list[str | Part] = []
+        self.last: Content | None = None
 
     @property
     def settings(self) -> Settings:
@@ -68,13 +71,14 @@ class Talk:
 
     def ask(self, text: str) -> Question:
         """Return the question that a text makes, with the files that were named for it."""
-        self.last = join([text, *self.files])
+        self.last = compose([text, *self.files])
         self.files = []
         return self.question(self.last)
 
-    def question(self, content: str, *, again: bool = False) -> Question:
-        """Return the question for this content. ``again`` is as in ``turn.Question``."""
-        return Question(content, dict(self.options), self.role, memory=self.memory, again=again)
+    def question(self, content: Content, *, again: bool = False) -> Question:
+        """Return the question for this content. ``again`` is as in ``turn.Question``; then no stored answer will do."""
+        want = self.want._replace(max_age=None) if again else self.want
+        return Question(content, dict(self.options), self.role, memory=self.memory, again=again, want=want)
 
 
 class Command(NamedTuple):
@@ -111,7 +115,7 @@ def _history(talk: Talk, number: str) -> str:
 
 def _file(talk: Talk, name: str) -> str:
     path = os.path.expanduser(name)
-    talk.files.append(titled(path, decode(read_file(path), path, "utf-8")))
+    talk.files.append(part_of(read_file(path), path, "utf-8"))
     return f"{path} goes along with the next question\n"
 
 
@@ -131,10 +135,7 @@ def _save(talk: Talk, name: str) -> str:
         raise UsageError(f"the conversation is kept already, as {kept}", "gptpipe-sessions copy makes another of it")
     if not talk.memory.turns:
         raise UsageError("there is nothing to save yet")
-    with talk.place.sessions.lock(name, 0, output.waiting, silent) as session:
-        if session.last():
-            raise UsageError(f"there is a session {name} already", "take another name")
-        session.extend(talk.memory.turns)
+    turn.save(talk.memory.turns, name, talk.place)
     talk.options["session"] = name
     talk.memory = Memory()
     return f"kept as session {name}, with what follows\n"

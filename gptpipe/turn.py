@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import dropwhile, tee
+from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -124,12 +125,10 @@ class Run:
             if session is None or self.request is None or not (self.answer.text or self.answer.refusal):
                 return
             turn = _turn(self.request, self.answer)
-            if isinstance(session, Memory) or not files.has_files(turn.messages):
-                session.append(turn, wait=wait)
-                return
-            attachments = self.request.paths.attachments
-            with files.holding(attachments):
-                session.append(replace(turn, messages=files.detach(turn.messages, attachments)), wait=wait)
+            if isinstance(session, Memory):
+                session.append(turn)
+            else:
+                _keep(session, [turn], self.request.paths.attachments, wait=wait)
 
     def enter(self, status: int = Status.BUG) -> None:
         """Enter what the turn's requests used, once the answer is out; ``status`` is for one still on its way."""
@@ -137,6 +136,28 @@ class Run:
             self.answer.settle(status)
             if self.terms:
                 enter(self.answer, self.terms)
+
+
+def _keep(session: Session, turns: list[Turn], attachments: Path, *, wait: bool = True) -> None:
+    """Append turns to a session; the files in them are kept beside it."""
+    if not any(files.has_files(turn.messages) for turn in turns):
+        session.extend(turns, wait=wait)
+        return
+    with files.holding(attachments):
+        detached = [replace(turn, messages=files.detach(turn.messages, attachments)) for turn in turns]
+        session.extend(detached, wait=wait)
+
+
+def save(turns: list[Turn], name: str, place: Place) -> None:
+    """Make a session of turns.
+
+    :raises UsageError: if there is one of this name, or it cannot be a name.
+    :raises WriteError: Temporary: if it cannot be made.
+    """
+    with place.sessions.lock(name, 0, output.waiting, silent) as session:
+        if session.last():
+            raise UsageError(f"there is a session {name} already", "take another name")
+        _keep(session, turns, place.paths.attachments)
 
 
 def _turn(request: Request, answer: Answer) -> Turn:

@@ -152,6 +152,48 @@ def test_file(run: Run, server: Server, home: Path) -> None:
     assert asked(server)[1][-1] == "thanks"
 
 
+def test_a_file_that_is_no_text(run: Run, server: Server, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "dot.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20))
+    run(*model(server), stdin=b"/file dot.png\nwhat is it?\n/retry\n/save trip\n")
+    for request in server.requests:
+        (message,) = request.body["messages"]
+        assert [part["type"] for part in message["content"]] == ["text", "image_url"]
+    assert all(
+        turn["messages"][0]["content"][1]["image_url"]["url"].startswith("attachment:") for turn in lines(home, "trip")
+    )
+    assert len(list((home / ".local/share/gptpipe/attachments").glob("[0-9a-f]*"))) == 1
+
+
+def test_role(run: Run, server: Server, home: Path) -> None:
+    path = home / ".config/gptpipe/roles/cook.md"
+    path.parent.mkdir(parents=True)
+    path.write_text("+++\ntemperature = 0.1\n+++\nCook {dish}.\n")
+    run(*model(server), "-r", "cook", "-V", "dish=soup", stdin=b"one\n")
+    assert asked(server) == [["Cook soup.", "one"]]
+    assert server.requests[0].body["temperature"] == 0.1
+
+
+def test_each_answer_is_counted_and_bound_by_the_budget(run: Run, home: Path) -> None:
+    path = home / ".config/gptpipe/config.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text("[budget]\nday_tokens = 2\n")
+    result = run(*ECHO, stdin=b"one\ntwo\n")
+    assert (result.status, result.out) == (6, b"one\n")
+    assert run(*ECHO, "--over-budget", stdin=b"one\ntwo\n").out == b"one\ntwo\n"
+    (entries,) = (home / ".local/state/gptpipe/usage").glob("*.jsonl")
+    assert [json.loads(line)["program"] for line in entries.read_text().splitlines()] == ["gptpipe-chat"] * 3
+
+
+def test_retry_asks_anew_where_an_answer_is_stored(run: Run, server: Server) -> None:
+    run(*model(server), "--cache", "1h", stdin=b"one\n")
+    run(*model(server), "--cache", "1h", stdin=b"one\n/retry\n")
+    assert len(server.requests) == 2
+
+
+def test_verbose(run: Run) -> None:
+    assert "turns: 1 sent, 0 left out" in run(*ECHO, "-v", stdin=b"one\ntwo\n").err
+
+
 def test_retry_sends_what_was_before_the_question(run: Run, server: Server) -> None:
     run(*model(server), stdin=b"one\ntwo\n/retry\n/retry\nthree\n")
     assert asked(server)[1:4] == [["one", "one", "two"]] * 3

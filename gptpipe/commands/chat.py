@@ -11,19 +11,22 @@ from typing import Any
 import click
 
 from gptpipe import client, complete, inputs, interrupt, output, talk, terminal, turn
-from gptpipe.ask import Receiver
+from gptpipe.ask import Receiver, wanted
 from gptpipe.command import Command
 from gptpipe.errors import Failure, Interrupted, Status, Temporary
+from gptpipe.inputs import given
 from gptpipe.options import (
     config_option,
     conversation_options,
-    given,
+    cost_options,
     limit_options,
     model_options,
     network_options,
+    role_options,
     system_option,
     verbose_option,
 )
+from gptpipe.roles import Role
 from gptpipe.talk import Talk
 from gptpipe.turn import Question, Run
 
@@ -50,24 +53,29 @@ class _Stream(Receiver):
 
 @click.command("gptpipe-chat", cls=Command, options_metavar="[OPTION]...")
 @system_option
+@role_options
 @conversation_options
 @model_options
 @limit_options
+@cost_options
 @network_options
 @config_option
 @verbose_option
-def command(verbose: bool, **values: Any) -> int:
+def command(**values: Any) -> int:
     """Talk with a language model: each line a question, until QUIT or the end of input.
 
     /help lists what else can be typed. The manual is gptpipe-chat(1).
     """
     output.check_stdout()
-    held = Talk(given(values), {}, turn.here(values["config"], "gptpipe-chat", verbose=verbose))
-    question, answer = talk.prompts(held.settings, held.place.env)
+    place = turn.here(values["config"], "gptpipe-chat", verbose=values["verbose"])
+    role = turn.role_of(place, values["role"], dict(values["var"]))
+    options = given(values)
+    held = Talk(options, role.settings, wanted(options, Role({})), place)
+    question, answer = talk.prompts(held.settings, place.env)
     person = terminal.is_there()
     prompt = answer if person and os.isatty(output.STDOUT) else ""
     interrupt.catch()
-    status = _converse(held, _typed(held, question) if person else _piped(), prompt, person, verbose)
+    status = _converse(held, _typed(held, question) if person else _piped(), prompt, person, values["verbose"])
     output.show_error("Bye!\n")
     return Status.OK if person else status
 
@@ -122,8 +130,8 @@ def _answer(held: Talk, question: Question, stream: _Stream, verbose: bool) -> N
         if ending.signum == signal.SIGALRM:
             interrupt.catch()
             raise Temporary(f"the answer took longer than {limit:g} s (--max-time)") from None
-        if not (stream.end() and os.isatty(output.STDOUT)):
-            output.show_error("\n")  # after the ^C that the terminal shows
+        if terminal.is_there() and not (stream.end() and os.isatty(output.STDOUT)):
+            output.show_error("\n")  # after the ^C that it shows
         raise
     finally:
         stream.end()
