@@ -11,6 +11,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,18 @@ def clear(directory: Path, older_than: float | None = None) -> int:
         except OSError as error:
             raise WriteError(f"cannot remove {path}: {error.strerror}") from error
     return removed
+
+
+def size(directory: Path) -> tuple[int, int]:
+    """Return how many entries there are, and their bytes.
+
+    :raises NoInput: if the folder cannot be read.
+    """
+    sizes = []
+    for path in _entries(directory):
+        with suppress(FileNotFoundError):  # another process has removed it
+            sizes.append(path.stat(follow_symlinks=False).st_size)
+    return len(sizes), sum(sizes)
 
 
 def _entries(directory: Path) -> Iterator[Path]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gptpipe import faults, lazy, schema, sse
 from gptpipe.address import masked
-from gptpipe.errors import ConfigError, Failure, ProtocolError, Temporary
+from gptpipe.errors import ConfigError, Failure, ProtocolError, Temporary, Unavailable
 from gptpipe.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ Waiting = Callable[[str], AbstractContextManager[object]]
 
 TAIL = 1.0  # seconds for which an answer that has ended is still read: for its usage
 LEAD = 256  # blocks of bytes that may wait for the reader
+PATIENCE = 30.0  # seconds for a download
 _PAGE = 65536  # bytes read of a reply that is no answer
 _CUT = "the answer was cut"
 
@@ -108,6 +109,42 @@ def dialect(body: dict[str, Any], settings: Settings, refused: Collection[str] =
         if "stream_options" not in refused:
             body["stream_options"] = {"include_usage": True}
     return body
+
+
+def download(url: str, proxy: str | None, cacert: str | None) -> bytes:
+    """Return what is at an address, by an ``http`` or ``socks5`` proxy if one is named.
+
+    :raises Temporary: if it cannot be reached, or has not come after PATIENCE seconds.
+    :raises Unavailable: if the server refuses it; ConfigError: if its certificate does not verify.
+    """
+    found: SimpleQueue[bytes | BaseException] = SimpleQueue()
+    Thread(target=_fetch, args=(url, proxy, cacert, found), daemon=True).start()
+    try:
+        data = found.get(timeout=PATIENCE)
+    except Empty:
+        raise Temporary(f"{masked(url)} has not come within {PATIENCE:.0f} s") from None
+    if isinstance(data, BaseException):
+        raise data
+    return data
+
+
+def _fetch(url: str, proxy: str | None, cacert: str | None, found: SimpleQueue[bytes | BaseException]) -> None:
+    """Put what is at the address, or the failure: in a thread of its own, because a name lookup has no limit."""
+    import ssl
+
+    import httpx2
+
+    try:
+        trust = ssl.create_default_context(cafile=cacert) if cacert else httpx2.create_ssl_context(trust_env=True)
+        with httpx2.Client(verify=trust, proxy=proxy, trust_env=False, timeout=PATIENCE) as http:
+            response = http.get(url)
+            if response.status_code == 200:
+                found.put(response.content)
+            else:
+                found.put(Unavailable(f"{masked(url)} answered with status {response.status_code}"))
+    except Exception as error:
+        failed = ConfigError if isinstance(_root(error), ssl.SSLCertVerificationError) else Temporary
+        found.put(failed(f"cannot fetch {masked(url)}: {_reason(error)}"))
 
 
 class Gate:
@@ -188,6 +225,11 @@ class Client:
                 link.blocks.put(_Connected())
 
         request.extensions["trace"] = trace
+
+    @property
+    def refused(self) -> frozenset[str]:
+        """The fields of requests that the endpoint has refused so far."""
+        return frozenset(self._refused)
 
     # One request and its repetitions
 

@@ -5,13 +5,13 @@ The format is specified in gptpipe-config(5). ``{KEY}`` in the message and in ``
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gptpipe import toml
 from gptpipe.config import SAMPLING, Named, check, params, profile_name, text, text_or_empty
 from gptpipe.errors import ConfigError, NoInput, UsageError, WriteError
 from gptpipe.names import check_name
@@ -88,9 +88,7 @@ def load(directory: Path, name: str, variables: Mapping[str, str]) -> Role:
     :raises UsageError: if it cannot be a name, or a field has no value.
     """
     name = check_name(name, "role")
-    path = directory / f"{name}{_SUFFIX}"
-    front, body = _split(_read(path, name), path)
-    found = check(_toml(front, path), _SHAPE, source=str(path))
+    found, body = _held(directory, name)
     known = {**found.get("vars", {}), **variables}
 
     def filled(template: str | None) -> str | None:
@@ -106,6 +104,23 @@ def load(directory: Path, name: str, variables: Mapping[str, str]) -> Role:
         schema=schema and os.path.join(directory, os.path.expanduser(schema)),
         extract=found.get("extract"),
     )
+
+
+def verify(directory: Path, name: str) -> None:
+    """See that a role can be read, and that its fields are well formed.
+
+    :raises Failure: as :func:`load` does, but for values that are missing.
+    """
+    found, body = _held(directory, name)
+    for template in (found.get("prompt", ""), body):
+        parse(template, f"role {name}")
+
+
+def _held(directory: Path, name: str) -> tuple[dict[str, Any], str]:
+    """Return the front matter, checked, and the message."""
+    path = directory / f"{name}{_SUFFIX}"
+    front, body = _split(_read(path, name), path)
+    return check(_toml(front, path), _SHAPE, source=str(path)), body
 
 
 def _read(path: Path, name: str) -> str:
@@ -174,19 +189,4 @@ def save(directory: Path, name: str, role: Role) -> Path:
 def _format(role: Role) -> str:
     values: dict[str, Any] = {key: value for key, value in role.settings.items() if key != "system"}
     values |= {"prompt": role.prompt and escape(role.prompt), "schema": role.schema, "extract": role.extract}
-    front = "".join(f"{key} = {_toml_value(value)}\n" for key, value in values.items() if value not in (None, {}))
-    return f"+++\n{front}+++\n{escape(role.settings.get('system') or '')}\n"
-
-
-def _toml_value(value: Any) -> str:
-    """Return a value as TOML writes it on one line. Its strings are JSON's, but for DEL."""
-    match value:
-        case None:
-            raise UsageError("a role cannot hold null: TOML has none")
-        case Mapping():
-            items = (f"{_toml_value(key)} = {_toml_value(item)}" for key, item in value.items())
-            return f"{{{', '.join(items)}}}"
-        case list():
-            return f"[{', '.join(map(_toml_value, value))}]"
-        case _:
-            return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")
+    return f"+++\n{toml.lines(values)}+++\n{escape(role.settings.get('system') or '')}\n"

@@ -45,6 +45,7 @@ from typing import Any, NamedTuple
 
 import xdg_base_dirs
 
+from gptpipe import toml
 from gptpipe.address import check_base_url, check_proxy, is_local, masked, masked_headers, proxy_for, same
 from gptpipe.config import (
     EMPTY,
@@ -193,6 +194,33 @@ def described(settings: Settings) -> str:
     return f"model {settings.model}, {where}"
 
 
+def as_toml(settings: Settings) -> str:
+    """Return the settings as lines of TOML, secrets masked. A time without a limit is 0."""
+    shown = settings._asdict() | {
+        "base_url": settings.base_url and masked(settings.base_url),
+        "proxy": settings.proxy and masked(settings.proxy),
+        "headers": masked_headers(settings.headers),
+        "max_time": settings.max_time or 0,
+        "connect_timeout": settings.connect_timeout or 0,
+        "idle_timeout": settings.idle_timeout or 0,
+    }
+    tables = {
+        "chat": {"question": shown.pop("question"), "answer": shown.pop("answer")},
+        "budget": shown.pop("budget")._asdict(),
+        "prices": {
+            model: {key: item for key, item in price._asdict().items() if item is not None}
+            for model, price in shown.pop("prices").items()
+        },
+    }
+    del shown["key"]
+    inner = ((name, toml.lines(table)) for name, table in tables.items())
+    return toml.lines(shown) + "".join(f"\n[{name}]\n{text}" for name, text in inner if text)
+
+
+def _known(price: Price) -> dict[str, float]:
+    return {name: item for name, item in price._asdict().items() if item is not None}
+
+
 class Paths(NamedTuple):
     """Gptpipe's own folders; none of them needs to exist."""
 
@@ -234,6 +262,8 @@ def paths() -> Paths:
 
     :raises ConfigError: if there is no home directory, or ``HOME`` is no absolute path.
     """
+    if not os.environ.get("HOME", "unset"):
+        del os.environ["HOME"]  # Python would take it for the root folder
     try:
         found = Paths(
             xdg_base_dirs.xdg_config_home() / "gptpipe",
@@ -255,6 +285,17 @@ def read_file(option: str | None, env: Mapping[str, str]) -> Config:
     """
     named = option or env.get(ENVIRONMENT["config"])
     return load(named or paths().config / "config.toml", required=bool(named))
+
+
+def address_of(profile: str | None, config: Config) -> str | None:
+    """Return the address that the settings file has for a profile, or the built-in one, or None."""
+    address: str | None = _profile(profile, config).get("base_url")
+    return address
+
+
+def own_prices(config: Config) -> dict[str, Price]:
+    """Return the prices that the settings file gives, by model."""
+    return {name: Price(**price) for name, price in config.prices.items()}
 
 
 def is_echo(model: str) -> bool:
@@ -346,7 +387,7 @@ def resolve(
         lock_timeout=_first(layers, "lock_timeout"),
         usage=_first(layers, "usage"),
         budget=Budget(**config.budget),
-        prices={name: Price(**price) for name, price in config.prices.items()},
+        prices=own_prices(config),
         question=config.chat.get("question"),
         answer=config.chat.get("answer"),
     )

@@ -206,6 +206,19 @@ def table(
     return [rows[group] for group in sorted(rows)]
 
 
+def total(rows: Iterable[Row]) -> Row:
+    """Return the sum of rows, as the group ``total``."""
+    result = Row("total")
+    for row in rows:
+        usd = result.usd if row.usd is None else (result.usd or 0.0) + row.usd
+        sums = {name: getattr(result, name) + getattr(row, name) for name in _SUMMED}
+        result = result._replace(usd=usd, **sums)
+    return result
+
+
+_SUMMED = ("requests", "input", "output", "cached", "reasoning", "seconds", "unpriced")
+
+
 def _added(row: Row, entry: Entry, price: Callable[[Entry], float | None]) -> Row:
     free = not entry.input and not entry.output
     usd = entry.usd if entry.usd is not None or free else price(entry)

@@ -13,16 +13,16 @@ SOURCE = Path(__file__).parent.parent / "gptpipe"
 
 # A module imports from the layers above its own, so there is no cycle. A new module is given a place here first.
 LAYERS = (
-    "__init__ errors extract lazy sse",
-    "address faults interrupt message names template",
+    "__init__ errors extract lazy report sse",
+    "address faults interrupt message names template toml",
     "config output storage",
-    "files schema sessions settings tokens",
+    "docs files schema sessions settings tokens",
     "inputs",
     "cache complete echo editor keys prices records roles upkeep usage",
     "client views",
     "ask pace",
     "pool turn",
-    "talk terminal",
+    "check oneshot talk terminal",
     "progress",
     "command",
     "options",
@@ -58,7 +58,7 @@ SLOW = {
     "tomllib",
     "traceback",
 }
-OPTIONAL = {"complete", "echo"}
+OPTIONAL = {"complete", "echo", "oneshot"}
 
 STORAGE = {"cache", "sessions", "storage", "upkeep", "usage"}
 

@@ -1,0 +1,6 @@
+# Completion of gptpipe-models in fish, with the functions of gptpipe's.
+
+functions -q __gptpipe_shared; or source (status dirname)/gptpipe.fish
+
+complete -c gptpipe-models -f
+__gptpipe_shared gptpipe-models

@@ -1,0 +1,43 @@
+"""``gptpipe-models``: the models that the endpoint offers."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from gptpipe import interrupt, keys, output, settings, turn
+from gptpipe.client import Client
+from gptpipe.command import Command
+from gptpipe.errors import Absent, Status
+from gptpipe.inputs import given
+from gptpipe.options import config_option, limit_options, model_options, network_options, verbose_option
+
+
+@click.command("gptpipe-models", cls=Command, options_metavar="[OPTION]...")
+@model_options
+@limit_options
+@network_options
+@config_option
+@verbose_option
+def command(**values: Any) -> int:
+    """Print the names of the models that the endpoint offers, one a line.
+
+    'gptpipe-models -p ollama' asks another one than usual. The manual is gptpipe-models(1).
+    """
+    started = time.monotonic()
+    output.check_stdout()
+    place = turn.here(values["config"], "gptpipe-models", verbose=values["verbose"])
+    chosen = settings.resolve(given(values), {}, {}, place.env, place.config, need_model=False)
+    deadline = started + chosen.max_time if chosen.max_time else None
+    if chosen.max_time:
+        message = f"the run took longer than {chosen.max_time:g} s (--max-time)"
+        interrupt.Deadline(started, chosen.max_time, lambda: output.say(message))
+    key = keys.find(chosen, place.env)
+    place.note(f"{settings.described(chosen)}, key: {key.source}")
+    names = Client(chosen, key.value, deadline=deadline, waiting=output.waiting).models()
+    if not names:
+        raise Absent("the endpoint offers no models")
+    output.print_text("".join(f"{name}\n" for name in names))
+    return Status.OK

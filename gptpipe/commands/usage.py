@@ -1,0 +1,126 @@
+"""``gptpipe-usage``: what requests used, and what that cost."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from gptpipe import ask, output, report, settings, turn, usage
+from gptpipe.cache import parse_age
+from gptpipe.command import Command, option
+from gptpipe.errors import Status, UsageError
+from gptpipe.message import compact
+from gptpipe.options import config_option
+from gptpipe.turn import Place
+from gptpipe.usage import Entry, Row
+
+_DAY = 86400
+_HEAD = ("requests", "input", "cached", "output", "reasoning", "seconds", "USD")
+
+
+@click.command("gptpipe-usage", cls=Command, options_metavar="[OPTION]...")
+@option("--by", group="output", type=click.Choice(usage.GROUPS), default="day", help="a row for each (default day)")
+@option("--since", group="output", metavar="DATE", help="from this day on, YYYY-MM-DD, or an age: 7d, 4w")
+@option("--json", group="output", is_flag=True, help="print each row as JSON")
+@option("--plot", group="output", is_flag=True, help="draw a bar of tokens for each row")
+@config_option
+def command(by: str, since: str | None, plot: bool, **values: Any) -> int:
+    """Print what requests used: tokens, time, and US dollars.
+
+    Prices are those of today's tables, or of [prices] in the settings file. The manual is gptpipe-usage(1).
+    """
+    if plot and values["json"]:
+        raise UsageError("--plot and --json exclude each other")
+    output.check_stdout()
+    place = turn.here(values["config"], "gptpipe-usage")
+    entries = usage.read(place.paths.usage, _first_day(since), output.say)
+    rows = usage.table(entries, by, _price(place))
+    if values["json"]:
+        output.print_text("".join(f"{compact(_object(by, row))}\n" for row in rows))
+    elif plot:
+        output.print_text(_plot(_every_day(rows) if by == "day" else rows))
+    else:
+        output.print_text(_table(by, rows))
+    return Status.OK
+
+
+def _first_day(since: str | None) -> str:
+    """Return the day to begin with, by local time."""
+    if since is None:
+        return ""
+    if re.fullmatch(r"\d{4}-\d{2}-\d{2}", since, re.ASCII):
+        return since
+    return _date(time.time() - parse_age(since))
+
+
+def _date(at: float) -> str:
+    return time.strftime("%Y-%m-%d", time.localtime(at))
+
+
+def _price(place: Place) -> Callable[[Entry], float | None]:
+    """Return what finds the price of a request that has none in its line."""
+    known: dict[str | None, settings.Settings] = {}
+
+    def price(entry: Entry) -> float | None:
+        chosen = known.get(entry.profile)
+        if chosen is None:
+            base_url = settings.address_of(entry.profile, place.config)
+            chosen = settings.Settings(entry.model, entry.profile, base_url, prices=settings.own_prices(place.config))
+            known[entry.profile] = chosen
+        return ask.cost(entry, chosen)
+
+    return price
+
+
+def _object(by: str, row: Row) -> dict[str, Any]:
+    return {by: row.group, **{key: value for key, value in row._asdict().items() if key != "group"}}
+
+
+def _usd(row: Row) -> str:
+    """Return the cost, with a + if it is not all."""
+    if row.usd is None:
+        return "?" if row.unpriced else "-"
+    return f"{row.usd:.4f}{'+' if row.unpriced else ''}"
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    numbers = (row.requests, row.input, row.cached, row.output, row.reasoning)
+    return (row.group or "-", *map(str, numbers), f"{row.seconds:.1f}", _usd(row))
+
+
+def _table(by: str, rows: Sequence[Row]) -> str:
+    total = usage.total(rows)
+    return output.visible(report.table((by, *_HEAD), [_cells(row) for row in (*rows, total)]))
+
+
+def _plot(rows: Sequence[Row]) -> str:
+    def note(row: Row) -> str:
+        return f"{report.short(row.input + row.output)}  {_usd(row)} USD" if row.requests else ""
+
+    shown = [(row.group or "-", float(row.input + row.output), note(row)) for row in rows]
+    return output.visible(report.bars(shown, _width()))
+
+
+def _width() -> int:
+    try:
+        return os.get_terminal_size(output.STDOUT).columns
+    except OSError:
+        return int(os.environ.get("COLUMNS") or 80)
+
+
+def _every_day(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with one for each day between them without a request."""
+    found = {row.group: row for row in rows}
+    if not found:
+        return []
+    at = time.mktime(time.strptime(min(found), "%Y-%m-%d")) + _DAY / 2  # noon: a day may have 23 hours, or 25
+    days = []
+    while (day := _date(at)) <= max(found):
+        days.append(found.get(day, Row(day)))
+        at += _DAY
+    return days

@@ -1,0 +1,61 @@
+"""The manual pages and completions, linked to where ``man`` and the shells look.
+
+``pipx`` installs them; ``uv tool install`` leaves them in the tool's own folder, where nobody looks.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from gptpipe.errors import NoInput, WriteError
+from gptpipe.storage import failing
+
+# Where each kind is below the prefix of an installation, in a checkout, and by which names.
+_KINDS = (
+    ("share/man/man1", "man", "gptpipe*.1", "man/man1"),
+    ("share/man/man5", "man", "gptpipe*.5", "man/man5"),
+    ("share/bash-completion/completions", "completions/bash", "gptpipe*", "bash-completion/completions"),
+    ("share/fish/vendor_completions.d", "completions/fish", "gptpipe*.fish", "fish/vendor_completions.d"),
+    ("share/zsh/site-functions", "completions/zsh", "_gptpipe", "zsh/site-functions"),
+)
+
+
+class Link(NamedTuple):
+    """A link to be made, and the file that it leads to."""
+
+    path: Path
+    file: Path
+
+
+def links(data: Path) -> list[Link]:
+    """Return the links that are to be made below the user's data folder, ``$XDG_DATA_HOME``.
+
+    :raises NoInput: if this installation has no documents.
+    """
+    found = list(_links(data))
+    if not found:
+        raise NoInput(f"no manual pages are below {sys.prefix}")
+    return found
+
+
+def _links(data: Path) -> Iterator[Link]:
+    checkout = Path(__file__).parents[1]
+    for installed, source, pattern, target in _KINDS:
+        files = sorted((Path(sys.prefix) / installed).glob(pattern)) or sorted((checkout / source).glob(pattern))
+        yield from (Link(data / target / file.name, file) for file in files)
+
+
+def install(link: Link) -> None:
+    """Make a link, in place of an older one; a file that is none stays.
+
+    :raises WriteError: if that fails.
+    """
+    with failing(WriteError, f"cannot write {link.path}"):
+        link.path.parent.mkdir(parents=True, exist_ok=True)
+        if link.path.is_symlink():
+            link.path.unlink()
+        os.symlink(link.file, link.path)

@@ -1,0 +1,31 @@
+"""Values as TOML writes them (https://toml.io/en/v1.0.0)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from gptpipe.errors import UsageError
+
+
+def value(value_: Any) -> str:
+    """Return a value on one line. The strings of TOML are those of JSON, but for DEL.
+
+    :raises UsageError: for null, which TOML has not.
+    """
+    match value_:
+        case None:
+            raise UsageError("null cannot be written: TOML has none")
+        case Mapping():
+            items = (f"{value(key)} = {value(item)}" for key, item in value_.items())
+            return f"{{{', '.join(items)}}}"
+        case list() | tuple():
+            return f"[{', '.join(map(value, value_))}]"
+        case _:
+            return json.dumps(value_, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")
+
+
+def lines(values: Mapping[str, Any]) -> str:
+    """Return a line ``key = value`` for each, but for those that are None or an empty table."""
+    return "".join(f"{key} = {value(item)}\n" for key, item in values.items() if item not in (None, {}))
