@@ -62,7 +62,7 @@ def load(path: str | os.PathLike[str], *, required: bool) -> Config:
             import tomllib  # 5 ms, not paid without a settings file
 
             value = tomllib.load(file)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # HOME=/dev/null
         if required:
             raise ConfigError(f"{path}: no such settings file") from None
         return Config()

@@ -123,8 +123,9 @@ class Printer:
         """Write text; on a terminal control characters are shown."""
         if text:
             self.printed = True
-            self._newline = text.endswith("\n")
+            self._newline = True  # for end, should this fail: nothing more is written then
             write_all(self._descriptor, encode(visible(text) if self._terminal else text))
+            self._newline = text.endswith("\n")
 
     def end(self) -> bool:
         """End the last line, if anything was printed and it is open; return whether it was."""

@@ -61,9 +61,8 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | Non
 def become(request: dict[str, Any], fds: list[int]) -> NoReturn:
     """Be the program that the request names, to the end of this process."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.setsid()
     for target, fd in enumerate(fds[:3]):
         os.dup2(fd, target)

@@ -1,0 +1,31 @@
+"""What ``make torture`` found, each fault once mended and kept as a test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.conftest import needs
+
+
+def test_nothing_is_written_after_a_write_that_failed(shell: Any) -> None:
+    needs("strace")
+    script = "strace -f -qq -o /dev/null -e inject=write:error=ENOSPC:when=1 gptpipe -n -m echo hi; echo $?"
+    result = shell(script)
+    assert result.out == b"74\n"
+    assert result.err == "gptpipe: cannot write standard output: No space left on device\n"
+
+
+def test_a_home_that_is_no_folder_has_no_settings(run: Any) -> None:
+    env = {"HOME": "/dev/null", "XDG_CONFIG_HOME": None, "XDG_STATE_HOME": None}
+    assert run("gptpipe", "-m", "echo", "hi", env=env)[:2] == (0, b"hi\n")
+
+
+@pytest.mark.parametrize("value", ["", None], ids=["empty", "unset"])
+def test_an_empty_home_is_no_home(shell: Any, value: str | None) -> None:
+    needs("unshare")
+    folders = dict.fromkeys(("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"))
+    script = "unshare --map-user=54321 gptpipe -n -m echo hi; echo $?"  # as a user who is in no list
+    result = shell(script, env={**folders, "HOME": value})
+    assert (result.out, result.err) == (b"78\n", "gptpipe: this user has no home directory\nset HOME\n")
