@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import select
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 from gptpipe import files
 from gptpipe.errors import BadInput, NoInput, UsageError
@@ -69,6 +70,19 @@ def text_or_file(text: str, encoding: str = "utf-8") -> str:
         return text
     path = text[1:]
     return path if path.startswith("@") else decode(read_file(path), path, encoding)
+
+
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those options that the command line has, as ``gptpipe.settings.resolve`` takes them.
+
+    :raises NoInput: BadInput: if the system message stands in a file that cannot be read, or is no text.
+    """
+    found = {name: value for name, value in values.items() if value is not None and value != ()}
+    if "param" in found:
+        found["param"] = dict(found["param"])
+    if "system" in found:
+        found["system"] = text_or_file(found["system"], found.get("encoding", "utf-8"))
+    return found
 
 
 def part_of(data: bytes, path: str, encoding: str) -> str | Part:

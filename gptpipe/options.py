@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from gptpipe.command import option
-from gptpipe.inputs import text_or_file
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -178,16 +177,3 @@ cost_options = _together(
 verbose_option = option(
     "-v", "--verbose", group="other", is_flag=True, help="notes on standard error: model, tokens, cost, retries"
 )
-
-
-def given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those options that the command line has, as ``gptpipe.settings.resolve`` takes them.
-
-    :raises NoInput: BadInput: if the system message stands in a file that cannot be read, or is no text.
-    """
-    found = {name: value for name, value in values.items() if value is not None and value != ()}
-    if "param" in found:
-        found["param"] = dict(found["param"])
-    if "system" in found:
-        found["system"] = text_or_file(found["system"], found.get("encoding", "utf-8"))
-    return found

@@ -16,13 +16,12 @@ from gptpipe.ask import Terms, Want, check_budget, check_price, wanted
 from gptpipe.command import Command, option
 from gptpipe.each import Asker, Maker, Tally, unknown
 from gptpipe.errors import Failure, Interrupted, Status, Temporary, UsageError
-from gptpipe.inputs import text_or_file
+from gptpipe.inputs import given, text_or_file
 from gptpipe.keys import NOT_NEEDED, Key, find
 from gptpipe.message import Counts, counts
 from gptpipe.options import (
     config_option,
     cost_options,
-    given,
     limit_options,
     model_options,
     network_options,
