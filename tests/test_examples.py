@@ -399,3 +399,14 @@ def test_map_cost(example: Example, tmp_path: Path) -> None:
 def test_the_example_of_a_result_has_its_keys(run: Run) -> None:
     shown = json.loads(manual.display(MAP, "result"))
     assert list(run("gptpipe-map", "-m", "echo", "{}", stdin=b"a\n").json()) == list(shown)
+
+
+CHAT = "gptpipe-chat.1"
+
+
+def test_chat(example: Example) -> None:
+    assert example(manual.display(CHAT, "chat"), stdin=b"hello\n") == (0, b"hello\n", "Bye!\n")
+
+
+def test_chat_script(example: Example) -> None:
+    assert example(manual.display(CHAT, "chat-script")) == (0, b"Name a fruit.\nAnd one of another colour.\n", "Bye!\n")
