@@ -185,7 +185,8 @@ def remove(names: Sequence[str], older_than: str | None, yes: bool, lock_timeout
     chosen: list[str] = []
     for name in each:
         with each.attempt(name):
-            if since is None or upkeep.summary(store, name).last_use <= since:
+            last_use = upkeep.summary(store, name).last_use
+            if since is None or last_use <= since:
                 chosen.append(name)
     if not chosen or not (yes or _agreed(chosen)):
         return each.status
