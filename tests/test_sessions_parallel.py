@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -96,26 +96,34 @@ class Disturbance:
             self.done[way] += 1
 
     def rename(self, name: str) -> None:
-        rename(self.store, name, f"renamed-{self.count}", force=False, timeout=20, waiting=waiting)
+        rename(self.store, name, f"renamed-{self.count}", force=False, timeout=60, waiting=waiting)
 
     def remove(self, name: str) -> None:
-        grave = self.graves / str(self.count)
-        os.link(self.store.path(name), grave)
-        remove(self.store, name, timeout=20, waiting=waiting)
-        self.buried[grave] = grave.stat().st_size
+        with self.buried_after(name):
+            remove(self.store, name, timeout=60, waiting=waiting)
 
     def repair(self, name: str) -> None:
         fd = os.open(self.store.path(name), os.O_WRONLY | os.O_APPEND)
         os.write(fd, b"damaged\n")
         os.close(fd)
-        repair(self.store, name, timeout=20, waiting=waiting)
+        repair(self.store, name, timeout=60, waiting=waiting)
 
     def copy(self, name: str) -> None:
-        copy(self.store, name, f"copy-{self.count}", force=False, timeout=20, waiting=waiting)
+        copy(self.store, name, f"copy-{self.count}", force=False, timeout=60, waiting=waiting)
 
     def replace(self, name: str) -> None:
-        rename(self.store, name, f"renamed-{self.count}", force=False, timeout=20, waiting=waiting)
-        copy(self.store, f"renamed-{self.count}", name, force=True, timeout=20, waiting=waiting)
+        other = f"other-{self.count}"
+        copy(self.store, name, other, force=False, timeout=60, waiting=waiting)
+        with self.buried_after(name):
+            copy(self.store, other, name, force=True, timeout=60, waiting=waiting)
+
+    @contextlib.contextmanager
+    def buried_after(self, name: str) -> Iterator[None]:
+        """Keep what the block does away with where it can be looked at: nothing may be added to it any more."""
+        grave = self.graves / str(self.count)
+        os.link(self.store.path(name), grave)
+        yield
+        self.buried[grave] = grave.stat().st_size
 
     def edit(self, name: str) -> None:
         """Save a file as an editor does: the old one becomes the backup, a new one takes its place."""
@@ -140,8 +148,9 @@ def test_fifty_at_once_lose_and_double_nothing_while_files_are_renamed_removed_a
 def test_no_turn_is_lost_while_files_are_copied_replaced_and_edited(store: SessionStore) -> None:
     disturbance = Disturbance(store, "copy", "replace", "edit")
     told = [line[0] for line in append_at_once(store, 20, ",".join(SESSIONS), "4", disturbance)]
-    files = all_turns(store.directory)
+    files = all_turns(store.directory, disturbance.graves)
     assert {turn for turns in files.values() for turn in turns} == set(told)
+    assert {grave: grave.stat().st_size for grave in disturbance.buried} == disturbance.buried
     assert [path for path, turns in files.items() if len(set(turns)) < len(turns)] == []
     assert set(disturbance.done) == set(disturbance.ways)
 
