@@ -241,7 +241,7 @@ class Answer:
             return Truncated("the answer is truncated before its first word: reasoning used up the length limit")
         if not self.text.strip():
             return Absent("the answer is empty")
-        if self.want.extract and not self.printed.strip():
+        if self.want.extract and not self.printed:
             return Absent("the answer has no code block, or an empty one")
         return self._invalid
 

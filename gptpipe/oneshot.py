@@ -109,10 +109,10 @@ def _answer(run: Run, words: Sequence[str], values: dict[str, Any], meta: output
     prompt = prompt_of(words) or role.prompt or ""
     if values["edit"]:
         prompt = _edited(prompt, place)
+    want = wanted(options, role)
     if values["save_role"]:
         roles.save(place.paths.roles, values["save_role"], _role(prompt, options, role))
         return None
-    want = wanted(options, role)
     if not (want.stored or values["dry_run"]):
         check_budget(chosen, place.paths, over=want.over_budget)  # before the SDK is imported beside the reading
     question = Question(_content(prompt, values), options, role.settings, save=not values["no_save"], want=want)
