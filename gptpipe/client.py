@@ -540,8 +540,9 @@ class Client:
 
         root = _root(error)
         if isinstance(root, ssl.SSLCertVerificationError):
+            tls = [url for url in (self._settings.base_url, self._settings.proxy) if url and url.startswith("https:")]
             return ConfigError(
-                f"the certificate of {masked(self._settings.base_url or '')} does not verify: {root.verify_message}",
+                f"the certificate of {masked(' or '.join(tls))} does not verify: {root.verify_message}",
                 "--cacert PATH names the authority that signed it",
             )
         message = f"cannot connect to {self._peer()}: {_reason(error)}"
@@ -596,7 +597,9 @@ def _transport(settings: Settings, trust: Callable[[], ssl.SSLContext]) -> httpx
         echo.parse(settings.model)  # a knob that does not exist is a usage error here, not the server's 400
         return echo.transport()
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
-    return httpx2.HTTPTransport(verify=trust(), proxy=settings.proxy, limits=limits, trust_env=False)
+    context, proxy = trust(), settings.proxy
+    way = httpx2.Proxy(proxy, ssl_context=context if proxy.startswith("https:") else None) if proxy else None
+    return httpx2.HTTPTransport(verify=context, proxy=way, limits=limits, trust_env=False)
 
 
 def _begin_trust(settings: Settings) -> Callable[[], ssl.SSLContext]:

@@ -6,11 +6,12 @@ import contextlib
 import socket
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import Run, needs
-from tests.server import Server
+from tests.server import Server, certificate
 
 
 @pytest.fixture
@@ -59,3 +60,14 @@ def test_a_server_without_tls(run: Run, server: Server) -> None:
     result = run("gptpipe", "--base-url", server.url.replace("http:", "https:"), "-m", "m", "hi")
     assert result.status == 76
     assert "does not speak TLS" in result.err
+
+
+@pytest.mark.parametrize("variable", ["GPTPIPE_CACERT", "SSL_CERT_FILE"])
+def test_a_proxy_over_tls_is_verified_as_the_server_is(variable: str, run: Run, tmp_path: Path) -> None:
+    context, authority = certificate(tmp_path)
+    with Server(tls=context) as proxy:
+        call = ("--proxy", proxy.url.removesuffix("/v1"), "--base-url", "http://127.0.0.1:9/v1", "-m", "m", "hi")
+        assert run("gptpipe", *call, env={variable: str(authority)}).out == b"hi\n"
+        found = run("gptpipe", *call)
+    assert found.status == 78
+    assert proxy.url.removesuffix("/v1") in found.err
