@@ -147,8 +147,8 @@ def _help(_: Talk, __: str) -> str:
 
 
 COMMANDS: Mapping[str, Command] = {
-    "/model": Command("[NAME]", "go on with another model; without NAME, say which it is", _model),
-    "/system": Command("[TEXT]", "set the system message, @PATH from a file; without TEXT, show it", _system),
+    "/model": Command("[NAME]", "go on with another model, or say which it is", _model),
+    "/system": Command("[TEXT]", "set the system message, @PATH from a file, or show it", _system),
     "/history": Command("N", "send at most the last N turns from now on; 0 sends none", _history),
     "/file": Command("PATH", "add a file to the next question", _file),
     "/edit": Command("[TEXT]", "write the question in the editor", _edit),
