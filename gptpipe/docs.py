@@ -45,7 +45,7 @@ def links(data: Path) -> list[Link]:
 def _links(data: Path) -> Iterator[Link]:
     checkout = Path(__file__).parents[1]
     for installed, source, pattern, target in _KINDS:
-        files = sorted((Path(sys.prefix) / installed).glob(pattern)) or sorted((checkout / source).glob(pattern))
+        files = sorted((checkout / source).glob(pattern)) or sorted((Path(sys.prefix) / installed).glob(pattern))
         yield from (Link(data / target / file.name, file) for file in files)
 
 

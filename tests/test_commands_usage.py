@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DAY = 86400
+
+
+def day(ago: int = 0) -> str:
+    return time.strftime("%Y-%m-%d", time.localtime(time.time() - ago * DAY))
+
+
+def enter(home: Path, ago: int = 0, **values: Any) -> None:
+    folder = home / ".local/state/gptpipe/usage"
+    folder.mkdir(parents=True, exist_ok=True)
+    usual = {
+        "at": "2026-11-22T05:11:07Z",
+        "program": "gptpipe",
+        "profile": "openai",
+        "model": "gpt-4o",
+        "session": None,
+    }
+    numbers = {"input": 1000, "output": 100, "cached": 0, "reasoning": 0, "seconds": 1.5, "status": 0}
+    with (folder / f"{day(ago)}.jsonl").open("a") as file:
+        file.write(json.dumps(usual | numbers | values) + "\n")
+
+
+@pytest.fixture
+def month(home: Path) -> None:
+    enter(home, 20, model="unknown", session="s")
+    enter(home, 2)
+    enter(home, 2, program="gptpipe-map")
+    enter(home, 0, session="s", input=0, output=5000)
+
+
+@pytest.mark.parametrize(
+    ("by", "groups"),
+    [
+        ("day", [day(20), day(2), day(0)]),
+        ("model", ["gpt-4o", "unknown"]),
+        ("session", ["-", "s"]),
+        ("program", ["gptpipe", "gptpipe-map"]),
+    ],
+    ids=["day", "model", "session", "program"],
+)
+@pytest.mark.usefixtures("month")
+def test_by(run: Any, by: str, groups: list[str]) -> None:
+    head, *rows, total = run("gptpipe-usage", "--by", by).text.splitlines()
+    assert head.split() == [by, "requests", "input", "cached", "output", "reasoning", "seconds", "USD"]
+    assert [row.split()[0] for row in rows] == groups
+    assert total.split()[:4] == ["total", "4", "3000", "0"]
+
+
+@pytest.mark.usefixtures("month")
+def test_a_model_without_a_price_has_no_cost(run: Any, home: Path) -> None:
+    rows = {row.split()[0]: row.split()[-1] for row in run("gptpipe-usage", "--by", "model").text.splitlines()}
+    assert rows["unknown"] == "?"
+    assert float(rows["gpt-4o"]) > 0
+    assert rows["total"] == f"{rows['gpt-4o']}+"
+    path = home / ".config/gptpipe/config.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text("[prices]\nunknown = { input = 1000, output = 0 }\n")
+    rows = {row.split()[0]: row.split()[-1] for row in run("gptpipe-usage", "--by", "model").text.splitlines()}
+    assert rows["unknown"] == "1.0000"
+
+
+@pytest.mark.parametrize("since", [day(2), "3d"], ids=["date", "age"])
+@pytest.mark.usefixtures("month")
+def test_since(run: Any, since: str) -> None:
+    rows = run("gptpipe-usage", "--json", "--since", since).text.splitlines()
+    assert [json.loads(row)["day"] for row in rows] == [day(2), day(0)]
+
+
+@pytest.mark.usefixtures("month")
+def test_json(run: Any) -> None:
+    rows = [json.loads(row) for row in run("gptpipe-usage", "--by", "model", "--json").text.splitlines()]
+    assert rows[1] == {
+        "model": "unknown",
+        "requests": 1,
+        "input": 1000,
+        "output": 100,
+        "cached": 0,
+        "reasoning": 0,
+        "seconds": 1.5,
+        "usd": None,
+        "unpriced": 1,
+    }
+
+
+@pytest.mark.usefixtures("month")
+def test_plot(run: Any) -> None:
+    rows = run("gptpipe-usage", "--plot", env={"COLUMNS": "60"}).text.splitlines()
+    assert [row.split()[0] for row in rows] == [day(ago) for ago in range(20, -1, -1)]
+    assert max(map(len, rows)) <= 60
+    assert rows[1] == day(19)
+    bars = [row.count("█") for row in rows]
+    assert bars[-1] == max(bars) > bars[-3] > bars[0] > 0
+    assert "USD" in rows[-1]
+
+
+def test_nothing_was_used(run: Any) -> None:
+    assert run("gptpipe-usage").text.splitlines()[1].split()[:2] == ["total", "0"]
+    assert run("gptpipe-usage", "--json") == (0, b"", "")
+    assert run("gptpipe-usage", "--plot") == (0, b"", "")
+
+
+def test_a_damaged_line_is_named_and_not_counted(run: Any, home: Path) -> None:
+    enter(home)
+    (path,) = home.rglob("usage/*.jsonl")
+    path.write_bytes(b"{torn\n" + path.read_bytes())
+    result = run("gptpipe-usage", "--json")
+    assert result.json()["requests"] == 1
+    assert "byte 0" in result.err
+
+
+@pytest.mark.parametrize("options", [["--by", "hour"], ["--since", "soon"], ["--json", "--plot"]], ids=str)
+def test_what_makes_no_sense(run: Any, options: list[str]) -> None:
+    assert run("gptpipe-usage", *options).status == 2

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+
+from gptpipe import report
+
+
+def test_table() -> None:
+    assert report.table(("day", "n"), [("a", "1"), ("long", "100")]) == "day     n\na       1\nlong  100\n"
+
+
+def test_bars() -> None:
+    chart = report.bars([("a", 8, "8"), ("b", 4, "4"), ("c", 0, "")], 16)
+    assert chart == "a  ██████████  8\nb  █████       4\nc\n"
+
+
+def test_bars_of_nothing() -> None:
+    assert report.bars([], 80) == ""
+    assert report.bars([("a", 0, "0")], 16) == "a              0\n"
+
+
+@pytest.mark.parametrize(("length", "bar"), [(0, ""), (0.001, "▏"), (1, "█"), (1.5, "█▌"), (2.99, "███")], ids=str)
+def test_bar(length: float, bar: str) -> None:
+    assert report.bar(length) == bar
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (999, "999"), (1000, "1.0k"), (99_949, "99.9k"), (99_951, "100k"), (999_600, "1.0M"), (2.5e9, "2.5G")],
+    ids=str,
+)
+def test_short(number: float, text: str) -> None:
+    assert report.short(number) == text
