@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from gptpipe import config
+from gptpipe import config, usage
 from tests import manual
 from tests.conftest import Run, needs
 from tests.processes import Result
@@ -410,3 +410,39 @@ def test_chat(example: Example) -> None:
 
 def test_chat_script(example: Example) -> None:
     assert example(manual.display(CHAT, "chat-script")) == (0, b"Name a fruit.\nAnd one of another colour.\n", "Bye!\n")
+
+
+def test_models(example: Example, server: Server, home: Path) -> None:
+    server.json(200, {"data": [{"id": "qwen3"}]})
+    path = home / ".config/gptpipe/config.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text(f'[profiles.ollama]\nbase_url = "{server.url}"\n')
+    env = {"GPTPIPE_MODEL": ""}
+    assert example(manual.display("gptpipe-models.1", "models"), env=env) == (0, b"qwen3\n", "")
+
+
+USAGE = "gptpipe-usage.1"
+
+
+def test_usage(example: Example, run: Run) -> None:
+    needs("jq")
+    for session in ("a", "b", "b"):
+        run("gptpipe", "-m", "echo", "-s", session, "hi")
+    assert "\u2588" in example(manual.display(USAGE, "plot")).text
+    assert example(manual.display(USAGE, "most")).json()["session"] == "b"
+
+
+def test_the_examples_of_usage_have_its_keys(run: Run, home: Path) -> None:
+    run("gptpipe", "-m", "echo", "hi")
+    row = json.loads(manual.display(USAGE, "row"))
+    assert list(run("gptpipe-usage", "--by", "model", "--json").json()) == list(row)
+    assert list(json.loads(manual.display(USAGE, "entry"))) == list(usage.Entry._fields)
+
+
+CONFIG = "gptpipe-config.1"
+
+
+def test_config(example: Example) -> None:
+    assert example(manual.display(CONFIG, "clear")) == (0, b"0\n", "")
+    shown = example(manual.display(CONFIG, "show"), env={"GPTPIPE_MODEL": ""}).text
+    assert 'profile = "groq"' in shown
