@@ -473,7 +473,9 @@ class Client:
         )
 
     def _clean(self, text: str) -> str:
-        for secret in (self._key, *self._settings.headers.values()):
+        headers = self._settings.headers.values()
+        # Of "Bearer KEY" the key alone is a secret too.
+        for secret in (self._key, *headers, *(value.split()[-1] for value in headers if value.split())):
             if secret and len(secret) > 3:
                 text = text.replace(secret, "***")
         return text
@@ -484,7 +486,11 @@ class Client:
         return failure
 
     def _translate(self, error: BaseException, body: dict[str, Any] | None) -> Exception:
-        """Return what an exception of the worker means."""
+        """Return what an exception of the worker means; what the server sent may be in its words."""
+        found = self._meaning(error, body)
+        return self._safe(found) if isinstance(found, Failure) else found
+
+    def _meaning(self, error: BaseException, body: dict[str, Any] | None) -> Exception:
         import httpx2
         import openai
 
@@ -502,7 +508,7 @@ class Client:
         if isinstance(error, httpx2.TransportError) and isinstance(refusal := _root(error), httpx2.HTTPStatusError):
             # A server that refuses before it has read the request may reset the connection: its status is known.
             code, headers = refusal.response.status_code, refusal.response.headers
-            return self._safe(faults.from_response(code, headers, "", masked(str(refusal.response.url))))
+            return faults.from_response(code, headers, "", masked(str(refusal.response.url)))
         limit = self._settings
         if isinstance(error, httpx2.ConnectTimeout):
             return Temporary(

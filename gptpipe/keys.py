@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 import select
 import signal
 import stat
@@ -23,7 +24,6 @@ from gptpipe.errors import ConfigError, Temporary
 from gptpipe.settings import OPENAI, Settings
 
 COMMAND_LIMIT = 30.0  # seconds
-NOT_NEEDED = "none needed"
 NOT_NEEDED = "none needed"  # the source of no key
 LARGEST = 65536  # bytes, of a key file and of what a key command prints
 
@@ -70,13 +70,21 @@ def find(settings: Settings, env: Mapping[str, str], *, timeout: float | None = 
         value = read()
         if value is not None:
             _refuse_plain(settings, settings.base_url)
+            _leave_no_core()
             return Key(_checked(value, source), source)
     if any(name.lower() == "authorization" for name in settings.headers):
         _refuse_plain(settings, settings.base_url)
+        _leave_no_core()
         return Key(None, "the profile's header Authorization")
     if not settings.key.needed or is_local(settings.base_url):
         return Key(None, NOT_NEEDED)
     raise _no_key(settings, settings.base_url)
+
+
+def _leave_no_core() -> None:
+    """From here on, write no core file if this process is killed or crashes: the key would be in it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 def _ways(

@@ -65,6 +65,7 @@ from gptpipe.config import (
     text,
 )
 from gptpipe.errors import ConfigError, UsageError
+from gptpipe.names import check_name
 
 OPENAI = "openai"
 DEFAULT_MODEL = "gpt-5.5"
@@ -107,7 +108,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "cacert": "GPTPIPE_CACERT",
 }
 
-_CHECKS: Mapping[str, Check] = TOP | {"param": params, "session": text, "config": text}
+_CHECKS: Mapping[str, Check] = TOP | {"param": params, "session": check_name, "config": text}
 _NUMERIC = (number, amount, count, positive)
 _PATHS = ("config", "cacert")
 

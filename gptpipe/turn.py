@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import dropwhile, tee
 from pathlib import Path
@@ -278,9 +278,12 @@ def _looked_at(question: Question, place: Place) -> Iterator[Turn]:
     if name is None:
         yield from question.memory.history() if question.memory else ()
         return
-    with suppress(FileNotFoundError, NotADirectoryError):
-        if place.sessions.path(name).stat().st_size:  # an empty file is no session
-            yield from place.sessions.history(name, lambda _: None)
+    try:
+        empty = place.sessions.path(name).stat(follow_symlinks=False).st_size == 0  # which is no session
+    except OSError:  # whoever opens it will say why
+        return
+    if not empty:
+        yield from place.sessions.history(name, lambda _: None)
 
 
 @contextmanager

@@ -1,0 +1,59 @@
+"""What ``SECURITY.md`` promises, where no other module's tests hold it: keys, and what stands where files should be."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Run, Spawn
+from tests.server import Server, say
+
+KEY = "sk-secret-0123456789"
+
+
+@pytest.mark.parametrize(
+    "way", ["api_key_env = 'MY_KEY'", f"headers = {{ Authorization = 'Bearer {KEY}' }}"], ids=["key", "header"]
+)
+def test_no_core_file_can_hold_the_key(way: str, spawn: Spawn, server: Server, tmp_path: Path) -> None:
+    server.reply(say("A"), hang=True)
+    (tmp_path / "settings").write_text(f"[profiles.p]\nbase_url = '{server.url}'\n{way}\n")
+    process = spawn("gptpipe", "--config", "settings", "-p", "p", "-m", "m", "hi", env={"MY_KEY": KEY})
+    process.read(b"A")
+    limits = Path(f"/proc/{process.pid}/limits").read_text()
+    assert re.search(r"^Max core file size +0 ", limits, re.MULTILINE)
+
+
+REPEATED = {
+    "the header's key": (f"<title>{KEY}</title>".encode(), False),
+    "a header line that is none": (f"HTTP/1.1 200 OK\r\n{KEY}\r\n\r\n".encode(), True),
+}
+
+
+@pytest.mark.parametrize(("reply", "raw"), REPEATED.values(), ids=REPEATED)
+def test_what_the_server_repeats_of_a_key_is_masked(
+    reply: bytes, raw: bool, run: Run, server: Server, tmp_path: Path
+) -> None:
+    server.reply(reply, status=400, raw=raw)
+    header = f"headers = {{ Authorization = 'Bearer {KEY}' }}"
+    (tmp_path / "settings").write_text(f"[profiles.p]\nbase_url = '{server.url}'\n{header}\n")
+    result = run("gptpipe", "--config", "settings", "-p", "p", "-m", "m", "--meta", "meta", "hi")
+    assert "***" in result.err
+    assert KEY not in result.err + (tmp_path / "meta").read_text()
+
+
+def test_a_symlink_that_leads_to_itself_for_a_session(run: Run, home: Path) -> None:
+    path = home / ".local/share/gptpipe/sessions/s.jsonl"
+    path.parent.mkdir(parents=True)
+    path.symlink_to(path)
+    result = run("gptpipe", "-m", "echo", "-s", "s", "hi")
+    assert result.status == 74
+    assert "is not a regular file" in result.err
+
+
+@pytest.mark.parametrize("program", ["gptpipe", "gptpipe-chat"])
+def test_the_name_of_a_session_is_checked_before_anything_is_asked(program: str, run: Run, home: Path) -> None:
+    result = run(program, "-m", "echo", "-s", "../x")
+    assert result.status == 2
+    assert "'../x' cannot be a name" in result.err
