@@ -145,9 +145,9 @@ class Answer:
         """Become an answer that was stored."""
         self.void()
         self.cached = True
-        self._text, self._reasoning = [str(stored["text"])], [str(stored["reasoning"])]
-        self.finish_reason, self.served_by = stored["finish_reason"], stored["served_by"]
-        self._used = stored["usage"]
+        self._text, self._reasoning = [str(stored.get("text", ""))], [str(stored.get("reasoning", ""))]
+        self.finish_reason, self.served_by = stored.get("finish_reason"), stored.get("served_by")
+        self._used = stored.get("usage")
 
     def storable(self) -> dict[str, Any]:
         """Return what :meth:`recall` takes."""

@@ -229,7 +229,7 @@ def _added(row: Row, entry: Entry, price: Callable[[Entry], float | None]) -> Ro
         row.output + entry.output,
         row.cached + entry.cached,
         row.reasoning + entry.reasoning,
-        row.seconds + entry.seconds,
+        round(row.seconds + entry.seconds, 3),
         row.usd if usd is None else (row.usd or 0.0) + usd,
         row.unpriced + (usd is None and not free),
     )

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import socket
+import threading
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gptpipe import client, tokens
+from gptpipe.errors import ConfigError, Temporary, Unavailable
 from tests.processes import ROOT
 from tests.server import DONE, Server, certificate, finish, say
-from tests.vocabulary import put_vocabulary
+from tests.vocabulary import put_vocabulary, vocabulary
 
 
 def configure(home: Path, text: str) -> None:
@@ -137,6 +143,47 @@ def test_a_vocabulary_that_is_there_is_not_fetched(run: Any, home: Path) -> None
     assert Path(result.text.strip()).exists()
 
 
+@contextmanager
+def proxied(server: Server) -> Iterator[str]:
+    """Give the address of a proxy that connects to the server, whoever is asked for."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            client, _ = listener.accept()
+            with client, socket.create_connection((server.host, server.port)) as there:
+                while not client.recv(4096).endswith(b"\r\n\r\n"):
+                    pass
+                client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                back = threading.Thread(target=forward, args=(there, client))
+                back.start()
+                forward(client, there)
+                back.join()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join()
+
+
+def forward(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("damaged", [False, True], ids=["whole", "damaged"])
+def test_a_vocabulary_is_fetched_by_the_proxy(run: Any, home: Path, tmp_path: Path, damaged: bool) -> None:
+    context, path = certificate(tmp_path, "DNS:openaipublic.blob.core.windows.net")
+    with Server(tls=context) as server, proxied(server) as proxy:
+        server.reply(b"nothing" if damaged else vocabulary("cl100k_base"))
+        env = {"https_proxy": proxy}
+        result = run("gptpipe-config", "tokenizer", "cl100k_base", "--cacert", str(path), env=env)
+        assert server.requests[0].path == "/encodings/cl100k_base.tiktoken"
+    assert result.status == (76 if damaged else 0)
+    assert tokens.installed("cl100k_base", home / ".cache/gptpipe") is not damaged
+
+
 def test_a_vocabulary_that_cannot_be_fetched(run: Any, tmp_path: Path) -> None:
     result = run("gptpipe-config", "tokenizer", "cl100k_base", "--proxy", "http://127.0.0.1:1")
     assert (result.status, result.out) == (75, b"")
@@ -144,9 +191,6 @@ def test_a_vocabulary_that_cannot_be_fetched(run: Any, tmp_path: Path) -> None:
 
 
 def test_download(server: Server, tmp_path: Path) -> None:
-    from gptpipe import client
-    from gptpipe.errors import ConfigError, Temporary, Unavailable
-
     server.reply(b"data")
     server.reply(status=404)
     assert client.download(server.url, None, None) == b"data"
