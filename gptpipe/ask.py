@@ -15,6 +15,7 @@ from gptpipe import cache, prices, schema, sse, tokens, usage
 from gptpipe.client import Again, Client, Opened
 from gptpipe.errors import (
     Absent,
+    ConfigError,
     Failure,
     Interrupted,
     NoInput,
@@ -68,6 +69,8 @@ def wanted(options: Mapping[str, Any], role: Role) -> Want:
         raise UsageError("--schema takes the path of a file: standard input is part of the message")
     if not extract and not path:
         extract, path = role.extract, role.schema
+        if extract and path:
+            raise ConfigError("schema and extract exclude each other, and the role has both")
     age, repair = options.get("cache"), options.get("repair", 1)
     if repair < 0:
         raise UsageError("--repair must be a whole number, 0 or more")

@@ -190,13 +190,10 @@ def _role(prompt: str, options: dict[str, Any], role: Role) -> Role:
             raise UsageError(f"a role cannot hold --{name.replace('_', '-')}")
     kept = {name: options[name] for name in roles.KEPT if name in options}
     params = {**role.settings.get("params", {}), **options.get("param", {})}
-    path = options.get("schema")
-    return Role(
-        {**role.settings, **kept, "params": params},
-        prompt or None,
-        os.path.abspath(path) if path else role.schema,
-        options.get("extract") or role.extract,
-    )
+    extract, path = options.get("extract"), options.get("schema")
+    if not extract and not path:
+        extract, path = role.extract, role.schema
+    return Role({**role.settings, **kept, "params": params}, prompt or None, path and os.path.abspath(path), extract)
 
 
 def _content(prompt: str, values: dict[str, Any]) -> Content:

@@ -92,6 +92,10 @@ def test_a_role_extracts_and_validates(run: Any, home: Path) -> None:
     assert run(*ECHO, "-r", "data", "7").text == "7\n"
     assert run(*ECHO, "-r", "data", "--repair", "0", "seven").status == 5
     assert run(*ECHO, "-r", "data", "-x", stdin=blocks).text == "one\n"
+    run(*ECHO, "-r", "data", "-x", "--save-role", "both", "say")
+    assert run(*ECHO, "-r", "both", stdin=blocks).text == "one\n"
+    write_role(home, "torn", '+++\nschema = "n.json"\nextract = true\n+++\n')
+    assert run(*ECHO, "-r", "torn", "7").status == 78
 
 
 def test_a_call_is_saved_as_a_role(run: Any, server: Server, home: Path, tmp_path: Path) -> None:
