@@ -123,9 +123,12 @@ class Printer:
         """Write text; on a terminal control characters are shown."""
         if text:
             self.printed = True
-            self._newline = True  # for end, should this fail: nothing more is written then
-            write_all(self._descriptor, encode(visible(text) if self._terminal else text))
             self._newline = text.endswith("\n")
+            try:
+                write_all(self._descriptor, encode(visible(text) if self._terminal else text))
+            except (WriteError, BrokenPipeError):
+                self._newline = True  # for end, which is to write nothing more; not so after a signal
+                raise
 
     def end(self) -> bool:
         """End the last line, if anything was printed and it is open; return whether it was."""

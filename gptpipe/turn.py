@@ -216,6 +216,7 @@ def _send(run: Run, request: Request, key: keys.Key, deadline: float | None, rec
         ask(connection, request.body, run.answer, receiver, terms)
     finally:
         run.retries = connection.retries
+        connection.close()
 
 
 def _same_endpoint(one: Settings, other: Settings) -> bool:
