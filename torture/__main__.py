@@ -11,7 +11,7 @@ from typing import NamedTuple
 from torture.frame import Case, Rig
 
 # The order is that of docs/RELIABILITY.md.
-KINDS = ("wire", "fuzzing", "machine", "cron", "sessions")
+KINDS = ("wire", "fuzzing", "machine", "cron", "sessions", "networks", "security", "shells")
 LIMIT = 600  # seconds for one kind; one that takes longer has failed
 PLAIN = "{0}: {1:,} cases, {2:.0f} s, {3} failures"
 MARKDOWN = "| {0} | {1:,} | {2:.0f} | {3} |"

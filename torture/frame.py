@@ -62,9 +62,14 @@ class Rig:
             shutil.rmtree(path, ignore_errors=True)
 
     @contextlib.contextmanager
-    def spawn(self, home: Path, *argv: str, stdin: Input = None, env: Environment | None = None) -> Iterator[Process]:
-        """Start a program from the fork server; it is killed after the block if it still runs."""
-        ours, theirs = zip(*streams(stdin, ""), strict=True)
+    def spawn(
+        self, home: Path, *argv: str, stdin: Input = None, env: Environment | None = None, tty: str = ""
+    ) -> Iterator[Process]:
+        """Start a program from the fork server; it is killed after the block if it still runs.
+
+        ``tty`` names the streams that are a terminal, of ``in``, ``out`` and ``err``.
+        """
+        ours, theirs = zip(*streams(stdin, tty), strict=True)
         try:
             child = self._zygote.fork(argv, environment(home, env), str(home), theirs)
         finally:

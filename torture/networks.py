@@ -68,7 +68,7 @@ class Authority:
         path, certificate = self.folder / f"{name}.pem", self.folder / f"{name}.crt"
         then = ["faketime", f"{year}-01-01 00:00:00"] if year else []
         new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        files = ["-days", "2", "-keyout", path, "-out", certificate]
+        files: list[str | Path] = ["-days", "2", "-keyout", path, "-out", certificate]
         subprocess.run([*then, *new, *files, *more], check=True, capture_output=True)
         with path.open("ab") as file:
             file.write(certificate.read_bytes())

@@ -71,7 +71,7 @@ def install(env: Env) -> Path:
         subprocess.run([env.python, "-m", "venv", env.folder], check=True)
     held = env.folder / "constraints.txt"
     held.write_text("".join(f"{each}\n" for each in oldest()) if env.versions == "oldest" else "")
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade"]
+    pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade"]
     subprocess.run([*pip, "--constraint", held, "--editable", f"{ROOT}[dev]"], check=True, cwd=ENVS)
     return python
 
