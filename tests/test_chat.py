@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import stat
 import subprocess
@@ -258,6 +259,18 @@ def test_a_folder_that_cannot_be_written_is_seen_before_asking(run: Run, home: P
     (home / ".local/share/gptpipe").touch()
     assert run(*model(server), "-s", "trip", stdin=b"one\n").status == 74
     assert server.requests == []
+
+
+def test_a_long_chat_leaves_nothing_open(spawn: Spawn, server: Server) -> None:
+    process = spawn(*model(server), "--history", "0", stdin=b"")
+
+    def opened() -> int:
+        process.write(b"one\n")
+        process.read(until=b"one\n")
+        return len(os.listdir(f"/proc/{process.pid}/fd"))
+
+    first = opened()
+    assert max(opened() for _ in range(10)) <= first + 1  # that of the answer which has just come
 
 
 # Ending an answer

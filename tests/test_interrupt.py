@@ -1,0 +1,79 @@
+"""Signals as they are caught: one at a time, and what a program that goes on finds of the others."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from gptpipe import interrupt
+from gptpipe.errors import Interrupted
+
+INT, TERM = signal.SIGINT, signal.SIGTERM
+
+
+@pytest.fixture(autouse=True)
+def caught() -> Iterator[None]:
+    """Catch the signals for the test, and then have them as before."""
+    before = {number: signal.getsignal(number) for number in (*interrupt.SIGNALS, signal.SIGALRM)}
+    interrupt.catch()
+    yield
+    interrupt.catch()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_in_a_held_block_a_signal_waits_for_its_end() -> None:
+    done = []
+
+    def block() -> None:
+        with interrupt.held():
+            with interrupt.held():
+                signal.raise_signal(TERM)
+                done.append("inner")
+            done.append("outer")
+
+    with pytest.raises(Interrupted) as ending:
+        block()
+    assert (ending.value.signum, done) == (TERM, ["inner", "outer"])
+
+
+@pytest.mark.parametrize(
+    ("later", "raised"),
+    [
+        pytest.param([INT], None, id="^C again"),
+        pytest.param([TERM], TERM, id="another"),
+        pytest.param([INT, TERM], TERM, id="the stronger, last"),
+        pytest.param([TERM, INT], TERM, id="the stronger, first"),
+    ],
+)
+def test_while_one_is_settled_others_wait(later: list[signal.Signals], raised: signal.Signals | None) -> None:
+    with pytest.raises(Interrupted):
+        signal.raise_signal(INT)
+    for number in later:
+        signal.raise_signal(number)
+    if raised is None:
+        interrupt.catch()
+    else:
+        with pytest.raises(Interrupted) as ending:
+            interrupt.catch()
+        assert ending.value.signum == raised
+
+
+def test_after_it_the_next_is_raised() -> None:
+    for _ in range(2):
+        interrupt.catch()
+        with pytest.raises(Interrupted):
+            signal.raise_signal(INT)
+
+
+def test_a_limit_ends_its_block_and_no_more() -> None:
+    with pytest.raises(Interrupted) as ending, interrupt.limit(0.01):
+        signal.pause()
+    assert ending.value.signum == signal.SIGALRM
+    with interrupt.limit(60):
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+    with interrupt.limit(None):
+        assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
