@@ -65,8 +65,15 @@ SCRIPTS = (
     Script("not", '! gptpipe -m "$M" -n -o out x; echo $?', "1\n", "0\n"),
     Script("while read", f"seq 2 | while read -r l; do {LINE} || echo $l $?; done", "1\n2\n", "1 STATUS\n2 STATUS\n"),
     Script("for, until one fails", f"for l in 1 2; do {LINE} || exit; done; echo end", "1\n2\nend\n", "", "STATUS"),
-    Script("case", 'gptpipe -m "$M" -n -o out x; case $? in 0) echo a;; 75) echo later;; *) echo never;; esac', "a\n", "LATER\n"),
-    Script("exit trap", "trap 'echo $?' EXIT; set -e; gptpipe -m $M -n -o out x; echo y", "y\n0\n", "STATUS\n", "STATUS"),
+    Script(
+        "case",
+        'gptpipe -m "$M" -n -o out x; case $? in 0) echo a;; 75) echo later;; *) echo never;; esac',
+        "a\n",
+        "LATER\n",
+    ),
+    Script(
+        "exit trap", "trap 'echo $?' EXIT; set -e; gptpipe -m $M -n -o out x; echo y", "y\n0\n", "STATUS\n", "STATUS"
+    ),
     Script("subshell", '(gptpipe -m "$M" -n -o out x); echo $?', "0\n", "STATUS\n"),
     Script("background", 'gptpipe -m "$M" -n -o out x & wait $!; echo $?', "0\n", "STATUS\n"),
     Script("here document", 'gptpipe -m "$M" --no-stream <<E\na b\nE\necho $?', "a b\n0\n", "STATUS\n"),
@@ -79,8 +86,10 @@ SCRIPTS = (
     Script("env", 'env -u HOME gptpipe -m "$M" -n --no-stream x; echo $?', "x\n0\n", "STATUS\n"),
     Script("nice, setsid", 'nice setsid -w gptpipe -m "$M" -n --no-stream x; echo $?', "x\n0\n", "STATUS\n"),
     Script("xargs", 'printf "a\\nb\\n" | xargs -n 1 gptpipe -m "$M" -n --no-stream --; echo $?', "a\nb\n0\n", "123\n"),
-    Script("find -exec", 'echo hi >f; find . -name f -exec gptpipe -m "$M" -n --no-stream {} +; echo $?', "./f\n0\n", "1\n"),
-)  # fmt: skip
+    Script(
+        "find -exec", 'echo hi >f; find . -name f -exec gptpipe -m "$M" -n --no-stream {} +; echo $?', "./f\n0\n", "1\n"
+    ),
+)
 
 
 def scripted(rig: Rig, script: Script, shell: str, model: str) -> Case:
