@@ -31,8 +31,8 @@ Words = Mapping[str, Follow]
 
 
 def is_there() -> bool:
-    """Return whether a person types and sees a prompt: standard input and standard error are terminals."""
-    return os.isatty(0) and os.isatty(output.STDERR)
+    """Return whether a person types and sees a prompt: on terminals that are not dumb, for both ways."""
+    return os.isatty(0) and os.isatty(output.STDERR) and os.environ.get("TERM") != "dumb"
 
 
 def read_lines(prompt: str, words: Words, past: Path, meanwhile: Callable[[], None]) -> Iterator[bytes]:

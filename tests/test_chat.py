@@ -438,6 +438,10 @@ def test_prompts(spawn: Spawn, home: Path, env: dict[str, str], config: str, que
         process.read(until=answer.encode(), stream="stderr")
 
 
+def test_a_dumb_terminal_gets_no_line_editor(run: Run) -> None:
+    assert run(*ECHO, stdin=b"one\n", tty=True, env={"TERM": "dumb"}) == (0, b"one\n", "Bye!\n")
+
+
 def test_prompts_are_not_shown_where_nobody_types(run: Run) -> None:
     assert run(*ECHO, stdin=b"one\n", env={"LC_ALL": "zh_CN.UTF-8"}).err == "Bye!\n"
 
