@@ -26,7 +26,7 @@ cacert = "ca.pem"
 history = 0
 history_tokens = 32000
 lock_timeout = 0
-usage = false
+usage = true
 
 [params]
 top_p = 0.5
@@ -91,7 +91,7 @@ def test_the_whole_file(path: Path) -> None:
     found = load(path, WHOLE)
     assert found.path == str(path)
     assert found.top["temperature"] == 0
-    assert found.top["usage"] is False
+    assert found.top["usage"] is True
     assert found.top["params"] == {"top_p": 0.5, "stop": ["a", {"b": True}]}
     assert found.aliases == {"fast": "gpt-5.4-mini", "rehearse": "echo:delay=0.1"}
     assert found.profiles["work"]["api_key_command"] == ("pass", "show", "work")
@@ -256,3 +256,8 @@ def test_a_role_is_checked_by_the_same_shapes() -> None:
     }
     with pytest.raises(ConfigError, match="role commit: temperature must be a number"):
         config.check({"temperature": "hot"}, shape, source="role commit")
+
+
+def test_a_budget_needs_the_usage(path: Path) -> None:
+    assert "exclude each other" in failure(path, "usage = false\n[budget]\nday_tokens = 1\n").message
+    assert load(path, "usage = false\n").top["usage"] is False

@@ -126,7 +126,7 @@ def test_12_a_role_alone_is_cut_and_leaves_no_turn(ask: Any, server: Server, hom
     server.reply(chunk({"role": "assistant"}))
     result = ask("-s", "s")
     assert (result.status, result.out) == (75, b"")
-    assert not list(home.rglob("*.jsonl"))
+    assert not list(home.rglob("sessions/*.jsonl"))
 
 
 @pytest.mark.parametrize("end", [{"reset": True}, {"broken": True}], ids=str)
@@ -189,7 +189,7 @@ def test_23_an_unopened_end_tag_is_cut_off_where_the_answer_is_held(ask: Any, se
     server.reply(say("hm</think>"), say("Hello"), finish(), DONE, times=2)
     assert ask("--no-stream").out == b"Hello\n"
     assert ask("-s", "s").out == b"hm</think>Hello\n"
-    line = json.loads(next(home.rglob("*.jsonl")).read_text())
+    line = json.loads(next(home.rglob("sessions/*.jsonl")).read_text())
     assert line["messages"][-1]["content"] == "Hello"
 
 
