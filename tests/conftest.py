@@ -23,7 +23,13 @@ from tests.server import server as server
 
 BIN = Path(sys.executable).parent
 # Debian's packages that have another name than the program.
-PACKAGES = {"flock": "util-linux", "unshare": "util-linux", "man": "man-db", "systemd-analyze": "systemd"}
+PACKAGES = {
+    "flock": "util-linux",
+    "setpriv": "util-linux",
+    "unshare": "util-linux",
+    "man": "man-db",
+    "systemd-analyze": "systemd",
+}
 SETTINGS = ("GPTPIPE_", "_GPTPIPE_", "OPENAI_", "TIKTOKEN_", "XDG_")
 
 guard.install()
