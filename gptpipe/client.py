@@ -35,7 +35,11 @@ Waiting = Callable[[str], AbstractContextManager[object]]
 TAIL = 1.0  # seconds for which an answer that has ended is still read: for its usage
 LEAD = 256  # blocks of bytes that may wait for the reader
 PATIENCE = 30.0  # seconds for a download
-_PAGE = 65536  # bytes read of a reply that is no answer
+_TOGETHER = 1 << 18  # bytes of blocks that are decoded at once
+_PAGE = 65536  # bytes shown, at most, of a reply that is no answer
+_REFUSAL = 1 << 20  # bytes read of what a server says beside a status that is none of success
+_REFUSING = 10.0  # seconds for which they are read
+_KEEP_ALIVES = "the server sends nothing but keep-alives; --max-time would end this"
 _CUT = "the answer was cut"
 
 
@@ -209,7 +213,7 @@ class Client:
                 transport=_transport(settings, trust),
                 timeout=timeout,
                 trust_env=False,
-                event_hooks={"request": [self._trace]},
+                event_hooks={"request": [self._trace], "response": [_bound]},
             )
             self._sdk = SDK(
                 api_key=key or "none",
@@ -307,18 +311,37 @@ class Client:
             self._gate.opened()
             yield Opened(head.request_id)
             blocks = self._blocks(link)
-            first = b""
-            while not (start := first.lstrip()[:1]):
-                more = next(blocks, None)
-                if more is None:
-                    raise Temporary(f"{_CUT}: the server sent nothing", repeat=True)
-                first += more
+            first = self._first(blocks)
+            start = first.lstrip()[:1]
             if start in (b"{", b"["):
-                yield from self._whole(first + b"".join(blocks))
+                yield from self._whole(self._all(first, blocks))
             elif start == b"<":
                 raise self._foreign(first)
             else:
                 yield from self._events(first, link, head)
+
+    def _first(self, blocks: Iterator[bytes]) -> bytes:
+        """Return the first block that is not blank: it tells what kind of reply this is."""
+        first = next(blocks, b"")
+        if not first.strip():
+            with self._waiting(_KEEP_ALIVES):
+                first = next((block for block in blocks if block.strip()), b"")
+        if not first:
+            raise Temporary(f"{_CUT}: the server sent nothing", repeat=True)
+        return first
+
+    def _all(self, first: bytes, blocks: Iterator[bytes]) -> bytes:
+        """Return a reply in one piece.
+
+        :raises ProtocolError: if it is larger than an answer can be.
+        """
+        parts, size = [first], len(first)
+        for block in blocks:
+            parts.append(block)
+            size += len(block)
+            if size > sse.LARGEST:
+                raise ProtocolError(f"{masked(self.url)} answered with more than {sse.LARGEST >> 20} MiB in one piece")
+        return b"".join(parts)
 
     def _post(self, body: dict[str, Any]) -> httpx2.Response:
         import openai
@@ -355,8 +378,11 @@ class Client:
         """Yield the body's blocks until it ends, or for TAIL seconds after the time that ``ended`` returns."""
         while True:
             at = ended()
+            left = None if at is None else at + TAIL - time.monotonic()
+            if left is not None and left <= 0:
+                return
             try:
-                item = link.take(None if at is None else max(0.0, at + TAIL - time.monotonic()))
+                item = link.take(left)
             except Empty:
                 return
             if item is None:
@@ -378,7 +404,8 @@ class Client:
             lost: Failure | None = None
             try:
                 for block in self._blocks(link, lambda: ended):
-                    yield from _merged(decoder.feed(block))
+                    # An event may also say nothing: an empty delta, again and again.
+                    yield from _merged(decoder.feed(block) or [sse.KeepAlive()])
             except Failure as failure:
                 lost = failure
             yield from decoder.close()
@@ -388,13 +415,13 @@ class Client:
         with ExitStack() as quiet:
             announced = False
             for event in decoded():
+                if ended is not None and time.monotonic() > ended + TAIL:
+                    return
                 match event:
                     case sse.KeepAlive():
                         if not announced:
                             announced = True
-                            quiet.enter_context(
-                                self._waiting("the server sends nothing but keep-alives; --max-time would end this")
-                            )
+                            quiet.enter_context(self._waiting(_KEEP_ALIVES))
                         continue
                     case sse.Done():
                         if ended is None and text:
@@ -413,7 +440,7 @@ class Client:
                         return
                     case sse.Finish():
                         ended = time.monotonic()
-                    case sse.Text():
+                    case sse.Text() | sse.Refusal():
                         text = True
                 quiet.close()
                 known = True
@@ -430,6 +457,8 @@ class Client:
         """Read a reply in one piece: an answer to a request without ``stream``, or an error."""
         try:
             body = json.loads(data)
+        except RecursionError:
+            raise self._foreign(data) from None
         except ValueError:
             raise Temporary(f"{_CUT}: the reply is not whole JSON", repeat=True) from None
         if isinstance(body, dict) and ("error" in body or body.get("object") == "error"):
@@ -449,11 +478,11 @@ class Client:
         with _Link(self) as link:
             link.start(self._get_models)
             yield Opened(self._head(link).request_id)
-            data = b"".join(self._blocks(link))
+            data = self._all(b"", self._blocks(link))
         try:
             entries = json.loads(data)["data"]
             found[:] = [str(entry["id"]) for entry in entries]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise self._foreign(data, "a list of models") from None
 
     def _get_models(self) -> httpx2.Response:
@@ -569,6 +598,29 @@ class Client:
         return Temporary(message, repeat=not unknown)
 
 
+def _bound(response: httpx2.Response) -> None:
+    """Read no more of a refusal than tells why, and no longer: the SDK would read to its end, which may not come."""
+    import httpx2
+
+    class Bounded(httpx2.SyncByteStream):
+        def __init__(self, whole: httpx2.SyncByteStream) -> None:
+            self._whole = whole
+
+        def __iter__(self) -> Iterator[bytes]:
+            left, until = _REFUSAL, time.monotonic() + _REFUSING
+            for block in self._whole:
+                yield block[:left]
+                left -= len(block)
+                if left <= 0 or time.monotonic() > until:
+                    return
+
+        def close(self) -> None:
+            self._whole.close()
+
+    if not response.is_success and isinstance(response.stream, httpx2.SyncByteStream):
+        response.stream = Bounded(response.stream)
+
+
 def _merged(events: list[sse.Event]) -> Iterator[sse.Event]:
     """Yield the events of one block, neighbouring pieces of text as one: they came together and leave together."""
     text: list[str] = []
@@ -679,13 +731,14 @@ class _Link:
         item = self._ahead.pop() if self._ahead else self.blocks.get(timeout=timeout)
         if not isinstance(item, bytes):
             return item
-        parts = [item]
-        while not self.blocks.empty():
+        parts, size = [item], len(item)
+        while size < _TOGETHER and not self.blocks.empty():
             following = self.blocks.get_nowait()
             if not isinstance(following, bytes):
                 self._ahead.append(following)
                 break
             parts.append(following)
+            size += len(following)
         return b"".join(parts)
 
     def _work(self, ask: Callable[[], httpx2.Response]) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from gptpipe.address import masked
 from gptpipe.errors import (
     BadInput,
     ConfigError,
@@ -24,6 +25,8 @@ from gptpipe.errors import (
 )
 
 _LONGEST = 500
+_PAGE = 16384  # characters of a page in which its title is looked for
+_LONGEST_WAIT = 1e9  # seconds, about what a thread can sleep
 _SPELLINGS = {"response_format": "response[_ ]format|json_schema"}
 _TOO_LONG = re.compile(r"context.{0,20}(length|size|window)|too long|maximum context|string_above_max_length", re.I)
 _CODES = {
@@ -52,11 +55,12 @@ def from_response(status: int, headers: Mapping[str, str], text: str, url: str) 
     """Return the failure that a reply with another status than 200 means. ``url`` is where it came from."""
     if status < 400:
         if location := headers.get("location"):
-            return ProtocolError(f"{url} redirects to {location}, which is not followed", "give the right base URL")
+            where = masked(location)
+            return ProtocolError(f"{url} redirects to {where}, which is not followed", "give the right base URL")
         return ProtocolError(f"{url} answered with status {status}, which is not Chat Completions")
     try:
         body = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     failure = _judge(status, body, _sentence(body) or _from_page(text) or "no reason given")
     if isinstance(failure, Temporary):
@@ -92,7 +96,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         seconds = float(value) / scale
     except ValueError:
         seconds = _until(value)
-    return seconds if 0 <= seconds < float("inf") else None
+    return min(seconds, _LONGEST_WAIT) if 0 <= seconds < float("inf") else None
 
 
 def _until(date: str) -> float:
@@ -169,5 +173,5 @@ def _flat(found: object) -> str:
 
 def _from_page(text: str) -> str:
     """Return what a page says: its title, or its text without the tags."""
-    title = re.search(r"<title[^>]*>(.*?)</title>", text, re.I | re.S)
+    title = re.search(r"<title[^>]*>(.*?)</title>", text[:_PAGE], re.I | re.S)
     return _flat(title[1] if title else re.sub(r"<[^>]*>", " ", text[:4000]))

@@ -15,6 +15,10 @@ import math
 import re
 from typing import Any, NamedTuple
 
+from gptpipe.errors import ProtocolError
+
+LARGEST = 64 << 20  # bytes of one event: more is no piece of an answer, and would fill the memory
+
 
 class Text(NamedTuple):
     """A piece of the answer; never empty."""
@@ -131,6 +135,7 @@ class Decoder:
     def __init__(self, thinks: bool = False) -> None:
         self._line: list[bytes] = []  # the pieces of a line that has not ended
         self._data: list[bytes] = []  # the data lines of an event that has not ended
+        self._size = 0  # bytes of that event
         self._failed = False  # that event calls itself an error
         self._begun = False
         self._after_cr = False
@@ -139,7 +144,14 @@ class Decoder:
         self._thinking = _Thinking(thinks)
 
     def feed(self, data: bytes) -> list[Event]:
-        """Return the events that these bytes complete."""
+        """Return the events that these bytes complete.
+
+        :raises ProtocolError: if one of them is larger than LARGEST; what came of it is dropped.
+        """
+        self._size += len(data)
+        if self._size > LARGEST:
+            self._line, self._data, self._size = [], [], 0
+            raise ProtocolError(f"the server sent an event of more than {LARGEST >> 20} MiB")
         if self._after_cr and data:
             self._after_cr = False
             data = data.removeprefix(b"\n")
@@ -220,7 +232,7 @@ class Decoder:
 
     def _dispatch(self, events: list[Event]) -> None:
         """Append what the event says whose last line has come."""
-        data, self._data = self._data, []
+        data, self._data, self._size = self._data, [], 0
         failed, self._failed = self._failed, False
         # Bytes that are no UTF-8 become U+FFFD. Inside a string that is one wrong character in an answer that is
         # otherwise whole, and visible; anywhere else it is no JSON, and the event is malformed.

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.server import DONE, Packet, Server, finish, say
+from tests.server import DONE, Packet, Server, chunk, finish, say
 
 
 @pytest.fixture
@@ -165,3 +165,42 @@ def test_a_wait_is_announced_on_a_terminal(spawn: Any, home: Path, server: Serve
         assert b"--lock-timeout" in lock.read(until=b"\n", stream="stderr")
         assert b"standard input" in stdin.read(until=b"\n", stream="stderr")
         assert b"keep-alives" in pings.read(until=b"\n", stream="stderr")
+
+
+ENDLESS = {
+    "a line": (200, [b"data: "], b"a" * (1 << 20), 76),
+    "an event": (200, [], b"data: aaaa\n" * 90_000, 76),
+    "a reply in one piece": (200, [b'{"a":"'], b"a" * (1 << 20), 76),
+    "a refusal": (401, [], b"a" * (1 << 20), 77),
+}
+
+
+@pytest.mark.parametrize(("status", "head", "more", "ends"), ENDLESS.values(), ids=ENDLESS)
+def test_what_a_server_sends_without_end_is_not_kept(
+    run: Any, server: Server, status: int, head: list[Packet], more: bytes, ends: int
+) -> None:
+    server.reply(*head, *[more] * 80, status=status, hang=True)
+    result = run("gptpipe", "--base-url", server.url, "-m", "m", "--retry", "0", "hi")
+    assert result.status == ends
+    assert len(result.err) < 1000
+
+
+def test_a_server_that_never_stops_after_the_answer(run: Any, server: Server) -> None:
+    server.reply(say("hi"), finish(), *[b": ping\n\n" * 5000, b""] * 20_000, hang=True)
+    result = within(10, lambda: run("gptpipe", "--base-url", server.url, "-m", "m", "hi"))
+    assert (result.status, result.text) == (0, "hi\n")
+
+
+@pytest.mark.parametrize("said", [b"\n", chunk({})], ids=["blank lines", "empty deltas"])
+def test_a_server_that_says_nothing_in_other_ways_is_announced(spawn: Any, server: Server, said: bytes) -> None:
+    packets: list[Packet] = [said, 0.1]
+    server.reply(*packets * 100)
+    process = spawn("gptpipe", "--base-url", server.url, "-m", "m", "hi", tty="err")
+    assert b"keep-alives" in process.read(until=b"\n", stream="stderr")
+
+
+def test_a_pause_beyond_what_a_thread_can_sleep(run: Any, server: Server) -> None:
+    server.json(429, {"error": {"message": "slow"}}, headers={"retry-after": "99999999999"})
+    result = run("gptpipe", "--base-url", server.url, "-m", "m", "--max-time", "5", "hi")
+    assert result.status == 75
+    assert "1000000000 s" in result.err

@@ -122,6 +122,32 @@ def test_cut_answers(ask: Any, server: Server, reply: dict[str, Any]) -> None:
     assert result.err.count("\n") == 1
 
 
+def test_a_refusal_is_complete_with_done_alone(ask: Any, server: Server) -> None:
+    server.reply(chunk({"refusal": "no way"}), DONE)
+    result = ask()
+    assert (result.status, result.err) == (4, "gptpipe: no way\n")
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_json_that_is_nested_too_deep(ask: Any, server: Server, status: int) -> None:
+    server.reply(b'{"choices":' + b"[" * 200_000, status=status, headers={"content-type": "application/json"})
+    result = ask()
+    assert result.status == {200: 76, 400: 69}[status]
+    assert "Traceback" not in result.err
+
+
+def test_an_error_page_of_titles_that_never_end(ask: Any, server: Server) -> None:
+    server.reply(b"<title>" * 40_000, status=400)
+    assert ask(timeout=10).status == 69
+
+
+def test_a_password_in_the_address_of_a_redirect_is_masked(ask: Any, server: Server) -> None:
+    server.reply(status=302, headers={"location": "https://bob:secret@elsewhere/v1"})
+    result = ask()
+    assert result.status == 76
+    assert "https://***@elsewhere/v1" in result.err
+
+
 def test_12_a_role_alone_is_cut_and_leaves_no_turn(ask: Any, server: Server, home: Any) -> None:
     server.reply(chunk({"role": "assistant"}))
     result = ask("-s", "s")
