@@ -372,6 +372,6 @@ def note(run: Run) -> None:
         f"tokens: {usage.get('prompt_tokens', '?')} in, {usage.get('completion_tokens', '?')} out; "
         f"turns: {len(request.turns)} sent, {request.dropped} left out; retries: {run.retries}"
     )
-    if usage:
+    if usage and chosen.base_url:
         usd = prices.price(chosen.model, counts(usage), chosen.base_url, chosen.prices)
         output.say("cost: not known" if usd is None else f"cost: {usd:.6f} USD")
