@@ -96,8 +96,9 @@ def test_nothing_is_entered_if_the_settings_say_so(run: Any, home: Path) -> None
     assert run(*ECHO, "hi").status == 78
 
 
-def test_many_calls_at_once_lose_no_line(shell: Any, home: Path) -> None:
-    assert shell("seq 80 | xargs -P 8 -n 1 gptpipe -n -m echo >/dev/null").status == 0
+def test_many_calls_at_once_lose_no_line(spawn: Any, home: Path) -> None:
+    processes = [spawn(*ECHO, "-n", str(number)) for number in range(80)]
+    assert [process.communicate().text for process in processes] == [f"{number}\n" for number in range(80)]
     assert len(used(home)) == 80
 
 
