@@ -31,7 +31,7 @@ def edit(text: str, env: Mapping[str, str]) -> str:
             with open(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
             _run(env.get("VISUAL") or env.get("EDITOR") or "vi", path, terminal, env)
-            return decode(read_file(path), "what the editor has left", "utf-8")
+            return decode(read_file(path), "what the editor has left")
         finally:
             os.unlink(path)
     except OSError as error:

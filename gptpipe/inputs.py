@@ -25,26 +25,29 @@ def prompt_of(words: Sequence[str]) -> str:
 
     :raises BadInput: if they are not UTF-8.
     """
-    return decode(os.fsencode(" ".join(words)), "the prompt", "utf-8")
+    return decode(os.fsencode(" ".join(words)), "the prompt")
 
 
-def decode(data: bytes, name: str, encoding: str) -> str:
+def decode(data: bytes, name: str, encoding: str | None = None) -> str:
     """Return the text that bytes hold; ``name`` says in the message where they come from.
+
+    ``encoding`` is that of ``--encoding``; None is UTF-8, for what that option does not reach.
 
     :raises BadInput: if they do not decode, or hold NUL: with the byte's offset.
     :raises UsageError: if the encoding is unknown.
     """
+    codec = encoding or "utf-8"
     try:
-        text = data.decode(encoding)
+        text = data.decode(codec)
     except UnicodeDecodeError as error:
         raise BadInput(
-            f"{name} is not {encoding.upper()} text: byte {error.start} is 0x{data[error.start]:02x}",
-            "--encoding NAME reads other encodings",
+            f"{name} is not {codec.upper()} text: byte {error.start} is 0x{data[error.start]:02x}",
+            "--encoding NAME reads other encodings" if encoding else None,
         ) from None
     except (LookupError, UnicodeError):
         raise UsageError(f"unknown encoding '{encoding}'") from None
     if (at := text.find("\0")) >= 0:
-        raise BadInput(f"{name} is not text: byte {len(text[:at].encode(encoding))} is NUL")
+        raise BadInput(f"{name} is not text: byte {len(text[:at].encode(codec))} is NUL")
     return text
 
 
@@ -61,15 +64,14 @@ def read_file(path: str) -> bytes:
         raise NoInput(f"cannot read {path}: {reason}") from error
 
 
-def text_or_file(text: str, encoding: str = "utf-8") -> str:
+def text_or_file(text: str, encoding: str | None = None) -> str:
     """Return the text, or of ``@PATH`` what the file holds; ``@@`` at the beginning is an ``@``.
 
     :raises NoInput: BadInput: if the file cannot be read, or is no text.
     """
-    if not text.startswith("@"):
-        return text
-    path = text[1:]
-    return path if path.startswith("@") else decode(read_file(path), path, encoding)
+    if text.startswith("@") and not text.startswith("@@"):
+        return decode(read_file(text[1:]), text[1:], encoding)
+    return decode(text.removeprefix("@").encode("utf-8", "surrogateescape"), "an argument")
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,7 +83,7 @@ def given(values: Mapping[str, Any]) -> dict[str, Any]:
     if "param" in found:
         found["param"] = dict(found["param"])
     if "system" in found:
-        found["system"] = text_or_file(found["system"], found.get("encoding", "utf-8"))
+        found["system"] = text_or_file(found["system"], found.get("encoding"))
     return found
 
 

@@ -50,7 +50,7 @@ class Talk:
 
         :raises Failure: if it cannot be done.
         """
-        text = decode(line, "the message", "utf-8")
+        text = decode(line, "the message")
         if text.startswith("/") and not text.startswith("//"):
             return self._command(*text.split(maxsplit=1))
         text = text.removeprefix("/")

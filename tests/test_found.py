@@ -29,3 +29,26 @@ def test_an_empty_home_is_no_home(shell: Any, value: str | None) -> None:
     script = "unshare --map-user=54321 gptpipe -n -m echo hi; echo $?"  # as a user who is in no list
     result = shell(script, env={**folders, "HOME": value})
     assert (result.out, result.err) == (b"78\n", "gptpipe: this user has no home directory\nset HOME\n")
+
+
+NOT_UTF8 = {
+    "system message": (("gptpipe", "-m", "echo", "-S", "\udcff", "hi"), 65),
+    "model": (("gptpipe", "--base-url", "http://127.0.0.1:9", "--retry", "0", "-m", "\udcff", "hi"), 65),
+    "field": (("gptpipe", "-m", "echo", "-O", "a=\udcff", "hi"), 65),
+    "template": (("gptpipe-map", "-m", "echo", "\udcff"), 65),
+    "encoding": (("gptpipe", "-m", "echo", "--encoding", "\udcff"), 2),
+    "encoding of records": (("gptpipe-map", "-m", "echo", "--encoding", "\udcff", "{}"), 2),
+}
+
+
+@pytest.mark.parametrize(("call", "status"), NOT_UTF8.values(), ids=NOT_UTF8)
+def test_arguments_that_are_not_utf8_are_refused(run: Any, call: tuple[str, ...], status: int) -> None:
+    result = run(*call, stdin=b"a\n")
+    assert (result.status, result.out) == (status, b"")
+    assert "Traceback" not in result.err
+
+
+def test_a_chat_does_not_offer_an_option_that_it_has_not(run: Any) -> None:
+    result = run("gptpipe-chat", "-m", "echo", stdin=b"\xff\n")
+    assert result.status == 65
+    assert result.err == "gptpipe-chat: the message is not UTF-8 text: byte 0 is 0xff\nBye!\n"
