@@ -9,13 +9,14 @@ import os
 import select
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import groupby
 from typing import Any
 
 from gptpipe import files
 from gptpipe.errors import BadInput, NoInput, UsageError
 from gptpipe.message import Content, Part
-from gptpipe.output import patience, visible
+from gptpipe.output import patience, visible, waiting
 
 _BLOCK = 1 << 20
 
@@ -57,7 +58,9 @@ def read_file(path: str) -> bytes:
     :raises NoInput: if it cannot be read.
     """
     try:
-        with open(path, "rb") as file:
+        # Only a pipe or a device keeps one waiting.
+        ready = nullcontext() if os.path.isfile(path) else waiting(f"waiting for {path} to end: --max-time bounds it")
+        with ready, open(path, "rb") as file:
             return file.read()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
@@ -173,6 +176,10 @@ def _blocks(announce: Callable[[], None], meanwhile: Callable[[], None]) -> Iter
         yield block
 
 
+def _told(_: str) -> None:
+    """Announce nothing: a hint has done it."""
+
+
 def piped(say: Callable[[str], None], meanwhile: Callable[[], None], *, alone: bool, explicit: bool) -> bytes:
     """Return what is on standard input, if it is to be read; nothing if it is not.
 
@@ -184,6 +191,7 @@ def piped(say: Callable[[str], None], meanwhile: Callable[[], None], *, alone: b
         if not alone or not os.isatty(0):
             return b""
         say("reading the prompt from the terminal; ^D ends it")
+        say = _told
     elif not alone and is_in_middle():
         say("reading the rest of a file that something else has begun to read: -n leaves it alone")
     data = read_stdin(say, meanwhile)

@@ -70,7 +70,7 @@ def ask(words: Sequence[str], values: dict[str, Any]) -> int:
     :raises Failure: if there is no answer, or it is not complete.
     """
     run = Run(time.monotonic())
-    meta = output.Target(values["meta"]) if values["meta"] else None
+    meta = None if values["meta"] is None else output.Target(values["meta"])
     try:
         failure = _answer(run, words, values, meta)
         status = failure.status if failure else Status.OK
@@ -79,15 +79,18 @@ def ask(words: Sequence[str], values: dict[str, Any]) -> int:
         _report(run, meta, problem, problem.status, problem.status.name)
         raise
     except Interrupted as ending:
-        _report(run, meta, Temporary("interrupted"), 128 + ending.signum, _signal_name(ending.signum))
+        _report_signal(run, meta, "interrupted", ending.signum)
+        raise
+    except BrokenPipeError:
+        _report_signal(run, meta, "the reader of the answer is gone", signal.SIGPIPE)
         raise
     if failure:
         raise failure
     return Status.OK
 
 
-def _signal_name(signum: int) -> str:
-    return signal.Signals(signum).name
+def _report_signal(run: Run, meta: output.Target | None, message: str, signum: int) -> None:
+    _report(run, meta, Temporary(message), 128 + signum, signal.Signals(signum).name)
 
 
 def _report(run: Run, meta: output.Target | None, failure: Failure | None, status: int, name: str) -> None:
@@ -97,15 +100,15 @@ def _report(run: Run, meta: output.Target | None, failure: Failure | None, statu
 
 def _answer(run: Run, words: Sequence[str], values: dict[str, Any], meta: output.Target | None) -> Failure | None:
     """Ask and write; return why an answer that has ended is not complete, or None."""
-    if values["json"] or not values["output"]:
+    if values["json"] or values["output"] is None:
         output.check_stdout()
-    target = output.Target(values["output"]) if values["output"] else None
     place = turn.here(values["config"], verbose=values["verbose"])
     options = given(values)
     role = turn.role_of(place, values["role"], dict(values["var"]))
     run.settings = chosen = settings.resolve(options, role.settings, {}, place.env, place.config, need_model=False)
     if chosen.max_time:
         interrupt.Deadline(run.started, chosen.max_time, lambda: _expire(run, meta, chosen.max_time or 0))
+    target = None if values["output"] is None else output.Target(values["output"])
     prompt = prompt_of(words) or role.prompt or ""
     if values["edit"]:
         prompt = _edited(prompt, place)

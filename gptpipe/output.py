@@ -17,6 +17,7 @@ from gptpipe.message import compact
 
 STDOUT = 1
 STDERR = 2
+_LARGEST_DESCRIPTOR = 2**31 - 1  # what the system's calls take
 _NAMES = {STDOUT: "standard output", STDERR: "standard error"}
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -154,7 +155,8 @@ class Target:
     """A file named by the user for ``-o`` or ``--meta``: tried when made, changed by :meth:`write` only.
 
     ``-``, ``/dev/stdout``, ``/dev/stderr`` and ``/dev/fd/N`` mean that descriptor, without truncation. What exists
-    and is no regular file is written to directly; a regular file is replaced by rename and keeps its mode.
+    and is no regular file is written to directly, a terminal in visible form; a regular file is replaced by rename and
+    keeps its mode.
 
     :raises WriteError: if it cannot be written.
     """
@@ -171,6 +173,8 @@ class Target:
         return WriteError(f"cannot write {self._path}: {error.strerror}")
 
     def _try(self) -> None:
+        if not self._path:  # realpath would take it for the folder this runs in
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         number = _descriptor_number(self._path)
         if number is not None:
             self._descriptor = os.dup(number)
@@ -187,7 +191,8 @@ class Target:
             os.close(os.open(self._path, os.O_WRONLY))
             self._folder = _writable_folder(self._path)
         else:
-            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_NOCTTY)
+            with waiting(f"waiting until {self._path} is opened to be read"):  # as opening a FIFO does
+                self._descriptor = os.open(self._path, os.O_WRONLY | os.O_NOCTTY)
 
     def write(self, data: bytes) -> None:
         """Make ``data`` the content: all of it, or on failure nothing.
@@ -195,6 +200,8 @@ class Target:
         :raises WriteError: if that fails; :raises BrokenPipeError: if a pipe's reader is gone.
         """
         if self._descriptor is not None:
+            if os.isatty(self._descriptor):
+                data = encode(visible(data.decode("utf-8", "surrogateescape")))
             write_all(self._descriptor, data, self._path)
             return
         try:
@@ -209,7 +216,7 @@ def _descriptor_number(path: str) -> int | None:
     if path == "/dev/stderr":
         return STDERR
     match = re.fullmatch(r"/dev/fd/(\d+)|/proc/self/fd/(\d+)", path)
-    return int(match[1] or match[2]) if match else None
+    return min(int(match[1] or match[2]), _LARGEST_DESCRIPTOR) if match else None
 
 
 def _writable_folder(path: str) -> str:

@@ -200,6 +200,19 @@ def test_control_characters_are_shown_on_a_terminal_and_passed_on_in_a_pipe(run:
     assert run(*call, tty="out").out.rstrip() == b"a^[]52;c;eA==^Gb\\x9b31mc\td^Me"
 
 
+@pytest.mark.parametrize("path", ["-", "/dev/stdout", "/dev/fd/1"])
+def test_o_onto_a_terminal_shows_control_characters(run: Any, path: str) -> None:
+    assert run(*ECHO, "-n", "-o", path, "a\x1b[2J\x9bb", tty="out").out.rstrip() == b"a^[[2J\\x9bb"
+
+
+@pytest.mark.parametrize("option", ["-o", "--meta"])
+@pytest.mark.parametrize("path", ["", "/dev/fd/99", "/dev/fd/99999999999999999999"])
+def test_what_cannot_be_written_is_74_before_anything_is_asked(run: Any, option: str, path: str) -> None:
+    result = run(*ECHO, "-n", option, path, "hi")
+    assert (result.status, result.out) == (74, b"")
+    assert "Traceback" not in result.err
+
+
 def test_what_others_wrote_cannot_drive_the_terminal_on_standard_error(run: Any, server: Server) -> None:
     server.json(400, {"error": {"message": CONTROL}})
     server.reply(chunk({"reasoning": CONTROL}), say("x"), finish(), DONE)

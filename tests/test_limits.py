@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -204,3 +205,25 @@ def test_a_pause_beyond_what_a_thread_can_sleep(run: Any, server: Server) -> Non
     result = run("gptpipe", "--base-url", server.url, "-m", "m", "--max-time", "5", "hi")
     assert result.status == 75
     assert "1000000000 s" in result.err
+
+
+@pytest.mark.parametrize("option", ["-o", "--meta", "-f", "-S@"])
+def test_a_fifo_that_nobody_opens_is_announced(spawn: Any, tmp_path: Path, option: str) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    argument = [f"{option}fifo"] if option == "-S@" else [option, "fifo"]
+    process = spawn("gptpipe", "-m", "echo", *argument, "hi", tty="err")
+    assert b"fifo" in process.read(until=b"\n", stream="stderr")
+
+
+def test_max_time_against_a_fifo_that_nobody_reads(run: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    assert within(1.3, lambda: run("gptpipe", "-m", "echo", *MAX, "-o", "fifo", "hi")).status == 75
+
+
+def test_the_wait_for_what_is_typed_is_announced_once(spawn: Any) -> None:
+    process = spawn("gptpipe", "-m", "echo", tty=True)
+    assert b"^D ends it" in process.read(until=b"\n", stream="stderr")
+    time.sleep(2.5)  # that nothing comes can only be waited for
+    process.write(b"hello\n\x04")
+    assert process.wait() == 0
+    assert b"waiting" not in process.read(stream="stderr")

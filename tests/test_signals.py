@@ -73,3 +73,10 @@ def test_the_unfinished_turn_is_not_sent_again(run: Any, spawn: Any, server: Ser
     result = run("gptpipe", "--base-url", server.url, "-m", "m", "-s", "s", "--json", "two").json()
     assert (result["turns_sent"], result["turns_dropped"]) == (0, 1)
     assert [message["content"] for message in server.requests[-1].body["messages"]] == ["two"]
+
+
+def test_a_reader_that_is_gone_is_in_the_metadata(shell: Any, tmp_path: Path) -> None:
+    result = shell("yes | head -c 3000000 | gptpipe -m echo --meta meta | head -1; echo ${PIPESTATUS[2]}")
+    assert (result.text, result.err) == ("y\n141\n", "")
+    meta = json.loads((tmp_path / "meta").read_text())
+    assert (meta["status"], meta["name"], meta["error"]["name"]) == (141, "SIGPIPE", "SIGPIPE")
