@@ -1,4 +1,7 @@
-"""The machine's faults: disks that fail or are full, homes that are not there, no descriptors, clocks, signals."""
+"""The machine's faults: disks that fail or are full, homes that are not there, no descriptors, clocks, signals.
+
+Kills in a session are in ``torture.sessions``.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import itertools
 import os
 import random
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,9 +20,7 @@ from torture.frame import BIN, Case, Rig, execute, manners, needs, outcome, para
 
 TITLE = "The machine's faults"
 
-KILLS = 500
-PAUSES = 60
-SEED = 7
+KILLS = PAUSES = 100
 AT_ONCE = 3  # processes that start for themselves, each a second of work
 
 Try = Callable[[Rig], Case]
@@ -249,50 +249,6 @@ def _clock(rig: Rig, to: str) -> Case:
 # Signals
 
 
-SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-
-def _kills(rig: Rig) -> Iterator[Case]:
-    """Kill runs in one session at random moments, readers beside them: no finished turn is lost, none torn."""
-    dice = random.Random(SEED)
-    ended: list[str] = []
-    wrong: list[str] = []
-    over = threading.Event()
-    with rig.home() as home:
-
-        def look() -> None:
-            while not over.wait(0.05):
-                expected = set(ended)
-                missing = expected - {turn["messages"][0]["content"] for turn in session(home) if turn["finish_reason"]}
-                if missing:
-                    wrong.append(f"a reader misses {sorted(missing)}")
-
-        reader = threading.Thread(target=look)
-        reader.start()
-        for number in range(KILLS):
-            sent = dice.choice(SIGNALS)
-            question = f"one two three {number}"
-            call = ("gptpipe", "-n", "-m", "echo:delay=0.01", "-s", "s", "--history", "1", question)
-            with rig.spawn(home, *call) as process:
-                status = process.wait_for(dice.uniform(0.0, 0.12))
-                if status is None:
-                    os.kill(process.pid, sent)
-                    status = process.wait()
-            if status == 0:
-                ended.append(question)
-            elif status != 128 + sent:
-                wrong.append(f"run {number} ended with {status} after {sent.name}")
-        over.set()
-        reader.join()
-        turns = session(home)
-        finished = [turn["messages"][0]["content"] for turn in turns if turn["finish_reason"]]
-        if [turn["n"] for turn in turns] != list(range(1, len(turns) + 1)):
-            wrong.append("the turns are not numbered in their order")
-        if not set(ended) <= set(finished) or len(set(finished)) < len(finished) or not ended or len(ended) == KILLS:
-            wrong.append(f"{len(ended)} ended well, {len(finished)} are kept")
-    yield Case("killed at random", not wrong, "; ".join(wrong[:5]), KILLS)
-
-
 def _replaced(rig: Rig, number: int) -> Case:
     """Kill a run that replaces a file: the old content or the new is there, and nothing else."""
     dice = random.Random(number)
@@ -358,8 +314,7 @@ def _ignored(rig: Rig, what: str) -> Case:
 def cases(rig: Rig) -> Iterator[Case]:
     """Try all of them."""
     needs("strace", "unshare", "faketime", "setsid")
-    yield from _kills(rig)
-    yield from parallel(lambda number: _replaced(rig, number), range(PAUSES))
+    yield from parallel(lambda number: _replaced(rig, number), range(KILLS))
     yield from parallel(lambda number: _paused(rig, number), range(PAUSES))
     yield _held(rig)
     slow: list[tuple[Any, ...]] = [(_injected, fault) for fault in _faults()]
