@@ -20,11 +20,13 @@ Check = Callable[[Any], Any]
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
+LONGEST_WAIT = 2_000_000  # seconds: poll takes milliseconds in 31 bits
+
 # What gptpipe itself says in a request; the other fields are the user's.
 RESERVED_PARAMS = frozenset({"model", "messages", "stream", "stream_options", "n"})
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110, 5.6.2
-_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+_HEADER_VALUE = re.compile(r"([\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?)?")  # RFC 9110, 5.5: no space at its ends
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -168,9 +170,16 @@ def number(value: Any) -> float:
 
 
 def amount(value: Any) -> float:
-    """A number that is not negative: seconds, dollars."""
+    """A number that is not negative."""
     if number(value) < 0:
         raise ValueError("must not be negative")
+    return float(value)
+
+
+def seconds(value: Any) -> float:
+    """A time in seconds, no longer than the system's calls can wait; where it says so, 0 is no limit."""
+    if amount(value) > LONGEST_WAIT:
+        raise ValueError(f"must not be more than {LONGEST_WAIT}")
     return float(value)
 
 
@@ -221,16 +230,27 @@ def params(value: Any) -> dict[str, Any]:
     if taken := RESERVED_PARAMS & value.keys():
         raise ValueError(f"must not hold {min(taken)!r}, which gptpipe sets itself")
     if not _is_json(value):
-        raise ValueError("must hold only what JSON has: no dates, no nan, no inf")
+        raise ValueError("must hold only what JSON has: no dates, no nan, no inf, no half of a surrogate pair")
     return value
 
 
 def _is_json(value: Any) -> bool:
     if isinstance(value, dict):
-        return all(map(_is_json, value.values()))
+        return all(map(_is_json, (*value, *value.values())))
     if isinstance(value, list):
         return all(map(_is_json, value))
-    return value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+    if isinstance(value, str):
+        return is_utf8(value)
+    return value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def is_utf8(value: str) -> bool:
+    """Return whether UTF-8 has the text: it does not where it holds a byte that could not be decoded."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def price(value: Any) -> dict[str, float]:
@@ -270,9 +290,9 @@ TOP: dict[str, Check] = SAMPLING | {
     "profile": profile_name,
     "system": text_or_empty,
     "params": params,
-    "max_time": amount,
-    "connect_timeout": amount,
-    "idle_timeout": amount,
+    "max_time": seconds,
+    "connect_timeout": seconds,
+    "idle_timeout": seconds,
     "retry": count,
     "max_input_tokens": positive,
     "base_url": text,
@@ -280,7 +300,7 @@ TOP: dict[str, Check] = SAMPLING | {
     "cacert": text,
     "history": count,
     "history_tokens": count,
-    "lock_timeout": amount,
+    "lock_timeout": seconds,
     "usage": truth,
 }
 

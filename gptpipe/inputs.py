@@ -47,6 +47,11 @@ def decode(data: bytes, name: str, encoding: str | None = None) -> str:
         ) from None
     except (LookupError, UnicodeError):
         raise UsageError(f"unknown encoding '{encoding}'") from None
+    try:
+        text.encode()
+    except UnicodeEncodeError as half:  # UTF-7 and unicode_escape have such; in UTF-8 it cannot be sent
+        at = len(text[: half.start].encode(codec))
+        raise BadInput(f"{name} is not text: what stands at byte {at} is half of a surrogate pair") from None
     if (at := text.find("\0")) >= 0:
         raise BadInput(f"{name} is not text: byte {len(text[:at].encode(codec))} is NUL")
     return text

@@ -93,7 +93,7 @@ def _ways(
     """Yield each way to the key: what it is called, and how to read it; None is no key there."""
     ways = settings.key
     if command := ways.command:
-        yield f"command {command[0]}", lambda: _from_command(command, timeout)
+        yield f"command {command[0]}", lambda: _from_command(command, env, timeout)
     if file := ways.file:
         yield f"file {file}", lambda: _from_file(file, private=True)
     if variable := ways.variable:
@@ -125,7 +125,7 @@ def _from_file(path: str, *, private: bool) -> str:
     return _decoded(data, f"the key file {path}")
 
 
-def _from_command(command: tuple[str, ...], timeout: float | None) -> str:
+def _from_command(command: tuple[str, ...], env: Mapping[str, str], timeout: float | None) -> str:
     import subprocess  # 10 ms, paid only by whoever has a key command
 
     name = f"api_key_command {command[0]}"
@@ -135,7 +135,12 @@ def _from_command(command: tuple[str, ...], timeout: float | None) -> str:
         # In a session of its own it cannot ask on the terminal, where a pipeline would wait for it in silence, and
         # its children can be ended together with it.
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=env,  # as it was: this process drops OPENAI_* for the SDK
+            start_new_session=True,
         )
     except OSError as error:
         raise ConfigError(f"{name} cannot be run: {str(error.strerror).lower()}") from None

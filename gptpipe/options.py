@@ -23,6 +23,11 @@ class Pair(click.ParamType[tuple[str, str]]):
         key, sign, text = str(value).partition("=")
         if not sign or not key:
             self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
+        try:
+            text.encode()
+            key.encode()
+        except UnicodeEncodeError:
+            self.fail(f"{value!r} is not UTF-8", param, ctx)
         return key, text
 
 
@@ -38,8 +43,8 @@ class Field(click.ParamType[tuple[str, Any]]):
             return key, text
         try:
             return key, json.loads(text, parse_constant=_refuse)
-        except ValueError as error:
-            self.fail(f"{text!r} begins like JSON but is not: {error}", param, ctx)
+        except (ValueError, RecursionError) as error:
+            self.fail(f"{text[:80]!r} begins like JSON but is not: {error}", param, ctx)
 
 
 _WORDS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")

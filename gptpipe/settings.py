@@ -53,15 +53,16 @@ from gptpipe.config import (
     TOP,
     Check,
     Config,
-    amount,
     count,
     dotted,
+    is_utf8,
     load,
     nearest,
     number,
     params,
     positive,
     profile_name,
+    seconds,
     text,
 )
 from gptpipe.errors import ConfigError, UsageError
@@ -109,7 +110,7 @@ ENVIRONMENT: Mapping[str, str] = {
 }
 
 _CHECKS: Mapping[str, Check] = TOP | {"param": params, "session": check_name, "config": text}
-_NUMERIC = (number, amount, count, positive)
+_NUMERIC = (number, seconds, count, positive)
 _PATHS = ("config", "cacert")
 
 # Who named the endpoint: places in the order of the module's docstring.
@@ -403,7 +404,7 @@ def environment(env: Mapping[str, str]) -> dict[str, Any]:
     for name, variable in ENVIRONMENT.items():
         if value := env.get(variable):
             try:
-                found[name] = _CHECKS[name](_typed(name, value))
+                found[name] = _checked(name, _typed(name, value))
             except ValueError as error:
                 raise UsageError(f"{variable} {error}") from None
     return found
@@ -415,9 +416,13 @@ def _typed(name: str, value: str) -> int | float | str:
         for kind in (int, float):
             with contextlib.suppress(ValueError):
                 return kind(value)
-    elif name not in _PATHS and any("\ud800" <= char <= "\udfff" for char in value):
-        raise ValueError("is not UTF-8")
     return value
+
+
+def _checked(name: str, value: Any) -> Any:
+    if isinstance(value, str) and name not in _PATHS and not is_utf8(value):
+        raise ValueError("is not UTF-8")
+    return _CHECKS[name](value)
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -426,7 +431,7 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in options.items():
         if value is not None:
             try:
-                given[name] = _CHECKS[name](value) if name in _CHECKS else value
+                given[name] = _checked(name, value) if name in _CHECKS else value
             except ValueError as error:
                 raise UsageError(f"--{name.replace('_', '-')} {error}") from None
     return given

@@ -193,6 +193,8 @@ def test_an_unknown_key(path: Path, text: str, where: str | None, hint: str | No
         ("profiles.x.headers = {'a b' = 'x'}", "profiles.x.headers"),
         ('profiles.x.headers = {a = "x\\ny"}', "profiles.x.headers"),
         ("profiles.x.headers = {a = 'é'}", "profiles.x.headers"),
+        ("profiles.x.headers = {a = ' x'}", "profiles.x.headers"),
+        ("profiles.x.headers = {a = 'x '}", "profiles.x.headers"),
         ("profiles.x.api_key_command = 'pass show'", "profiles.x.api_key_command"),
         ("profiles.x.api_key_command = []", "profiles.x.api_key_command"),
         ("profiles.x.api_key_command = ['a', 1]", "profiles.x.api_key_command"),

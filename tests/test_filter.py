@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import stat
 from pathlib import Path
 from typing import Any
@@ -390,6 +391,34 @@ def test_twenty_at_once_see_each_other(spawn: Any, home: Path) -> None:
     sent = sorted(process.communicate().json()["turns_sent"] for process in processes)
     assert sent == list(range(20))
     assert len(turns(home)) == 20
+
+
+# What UTF-8 does not have
+
+UNDECODABLE = {
+    "model": ["-m", "m\udcff"],
+    "effort": ["--reasoning-effort", "a\udcff"],
+    "field": ["-O", "a=\udcff"],
+    "field's name": ["-O", "\udcff=1"],
+    "escape": ["-O", 'a="\\ud800"'],
+    "escape inside": ["-O", 'a={"b":["\\ud800"]}'],
+    "nested too deep": ["-O", "a=" + "[" * 100_000],
+}
+
+
+@pytest.mark.parametrize("args", UNDECODABLE.values(), ids=UNDECODABLE)
+def test_what_a_request_cannot_hold_is_a_usage_error(shell: Any, args: list[str]) -> None:
+    quoted = " ".join(shlex.quote(arg) for arg in ["--base-url", "http://127.0.0.1:1", "-m", "m", *args, "hi"])
+    result = shell(f"gptpipe -n {quoted}")
+    assert (result.status, result.out) == (2, b"")
+    assert len(result.err) < 500
+
+
+@pytest.mark.parametrize(("encoding", "data"), [("utf-7", b"a+2AA-"), ("unicode_escape", rb"a\ud800")])
+def test_half_a_surrogate_pair_in_the_input(run: Any, encoding: str, data: bytes) -> None:
+    result = run(*ECHO, "--encoding", encoding, stdin=data)
+    assert result.status == 65
+    assert "byte 1 " in result.err
 
 
 # What is imported

@@ -33,8 +33,8 @@ def test_an_empty_home_is_no_home(shell: Any, value: str | None) -> None:
 
 NOT_UTF8 = {
     "system message": (("gptpipe", "-m", "echo", "-S", "\udcff", "hi"), 65),
-    "model": (("gptpipe", "--base-url", "http://127.0.0.1:9", "--retry", "0", "-m", "\udcff", "hi"), 65),
-    "field": (("gptpipe", "-m", "echo", "-O", "a=\udcff", "hi"), 65),
+    "model": (("gptpipe", "--base-url", "http://127.0.0.1:9", "--retry", "0", "-m", "\udcff", "hi"), 2),
+    "field": (("gptpipe", "-m", "echo", "-O", "a=\udcff", "hi"), 2),
     "template": (("gptpipe-map", "-m", "echo", "\udcff"), 65),
     "encoding": (("gptpipe", "-m", "echo", "--encoding", "\udcff"), 2),
     "encoding of records": (("gptpipe-map", "-m", "echo", "--encoding", "\udcff", "{}"), 2),

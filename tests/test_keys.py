@@ -224,6 +224,10 @@ def test_a_key_command_that_fails(ways: KeyWays, says: str) -> None:
     assert "hunter2" not in f"{error.message}{error.hint}"
 
 
+def test_a_key_command_has_the_environment_that_the_program_had() -> None:
+    assert find(settings(key=command("echo $OPENAI_KEEPER")), {"OPENAI_KEEPER": "k"}).value == "k"
+
+
 def test_a_key_command_is_not_run_when_nothing_is_to_be_sent(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     found = find(settings(key=KeyWays(("touch", str(mark)))), {}, run=False)

@@ -145,7 +145,7 @@ def test_the_tls_handshake_is_under_the_connect_timeout(run: Any, silent: str) -
 
 
 @pytest.mark.parametrize("option", ["--max-time", "--connect-timeout", "--idle-timeout", "--lock-timeout"])
-@pytest.mark.parametrize("value", ["-1", "nan", "inf", "x"])
+@pytest.mark.parametrize("value", ["-1", "nan", "inf", "x", "1e10"])
 def test_bad_times(run: Any, option: str, value: str) -> None:
     result = run("gptpipe", "-m", "echo", option, value, "hi")
     assert result.status == 2
