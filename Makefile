@@ -5,7 +5,7 @@ MODEL ?= echo:delay=0.02
 BIN = $(CURDIR)/.venv/bin
 READY = .venv/ready
 
-.PHONY: demo check torture bench
+.PHONY: demo check torture pythons bench
 
 # The main job, on the built-in model or another: make demo MODEL=gpt-5.5
 demo: $(READY)
@@ -26,6 +26,11 @@ check: $(READY)
 torture: $(READY)
 	.ci/install
 	$(BIN)/python -m torture $(KINDS)
+
+# Every test on every CPython of this machine, with the newest and the oldest dependencies
+pythons: $(READY)
+	.ci/install
+	$(BIN)/python -m torture.pythons
 
 # The benchmarks, against other tools: make bench ARGS='--row start --json'
 bench: $(READY)
