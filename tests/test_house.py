@@ -13,9 +13,9 @@ SOURCE = Path(__file__).parent.parent / "gptpipe"
 
 # A module imports from the layers above its own, so there is no cycle. A new module is given a place here first.
 LAYERS = (
-    "__init__ errors extract lazy report sse",
-    "address faults interrupt message names template toml",
-    "config output storage",
+    "__init__ errors extract lazy report",
+    "address interrupt message names sse template toml",
+    "config faults output storage",
     "docs files schema sessions settings tokens",
     "inputs",
     "cache complete echo editor keys prices records roles upkeep usage",
