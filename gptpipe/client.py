@@ -20,7 +20,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread, local
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gptpipe import faults, lazy, schema, sse
+from gptpipe import __version__, faults, lazy, schema, sse
 from gptpipe.address import masked
 from gptpipe.errors import ConfigError, Failure, ProtocolError, Temporary, Unavailable
 from gptpipe.settings import Settings
@@ -195,6 +195,10 @@ class Client:
             def platform_headers(self) -> dict[str, str]:
                 """Say nothing about the user's machine; finding it out runs ``uname`` in a process of its own."""
                 return {}
+
+            @property
+            def user_agent(self) -> str:
+                return f"gptpipe/{__version__}"
 
         self.url = f"{settings.base_url}/chat/completions"
         self.retries = 0

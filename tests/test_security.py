@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gptpipe import __version__
 from tests.conftest import Run, Spawn
 from tests.server import Server, say
 
@@ -57,3 +58,10 @@ def test_the_name_of_a_session_is_checked_before_anything_is_asked(program: str,
     result = run(program, "-m", "echo", "-s", "../x")
     assert result.status == 2
     assert "'../x' cannot be a name" in result.err
+
+
+def test_a_request_names_the_program_and_not_the_machine(run: Run, server: Server) -> None:
+    run("gptpipe", "--base-url", server.url, "-m", "m", "hi")
+    headers = server.requests[0].headers
+    assert headers["user-agent"] == f"gptpipe/{__version__}"
+    assert not {"x-stainless-os", "x-stainless-arch", "x-stainless-runtime-version"} & headers.keys()
