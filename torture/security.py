@@ -44,6 +44,7 @@ WRITERS = {
     "usage": "gptpipe -m echo hi",
     "map": "printf 'a\\nb\\n' | gptpipe-map -m echo --cache 1d '{}'",
     "map with a file of results": "printf 'a\\nb\\n' | gptpipe-map -m echo -o results '{}'",
+    "batch": "printf 'a\\nb\\n' | gptpipe-batch submit --base-url $URL -m m '{}'",
     "cut answer": "gptpipe -m echo:cut=1 -s s hi",
     "chat": "printf 'a\\n' | gptpipe-chat -m echo -s s",
     "copy": "gptpipe -m echo -s s hi; gptpipe-sessions copy s t; gptpipe-sessions rename t u",
@@ -56,9 +57,9 @@ WRITERS = {
 def modes(rig: Rig, writer: str, umask: str) -> Case:
     """Run what writes under a umask; all in gptpipe's own folders must be the user's alone."""
     name = f"umask {umask}: {writer}"
-    with rig.home() as home:
+    with rig.home() as home, Server() as server:
         (home / "dot.png").write_bytes(PNG)
-        shell(home, f"umask {umask}; {WRITERS[writer]} >out 2>err")
+        shell(home, f"umask {umask}; {WRITERS[writer]} >out 2>err", env={"URL": server.url})
         own = [path for path in home.rglob("*") if "gptpipe" in path.relative_to(home).parts]
         wrong = [
             f"{path.relative_to(home)} {mode:o}"
