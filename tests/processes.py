@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -64,7 +65,8 @@ class Process:
     def kill(self, number: int = signal.SIGTERM) -> None:
         """Send a signal."""
         if self.wait_for(0) is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it ends at this moment
+                os.kill(self.pid, number)
 
     def wait_for(self, seconds: float) -> int | None:
         """Return the status, or None when the program still runs after so many seconds."""

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gptpipe import cache, config, extract, faults, message, names, roles, schema, sse, template, upkeep, usage
-from gptpipe.errors import Absent, Failure, UsageError
+from gptpipe.errors import Absent, Failure, Status, UsageError
 from gptpipe.sessions import SessionStore, silent
 from gptpipe.settings import resolve
 from tests.conversations import waiting
@@ -344,7 +344,8 @@ def _call(rig: Rig, call: tuple[str, list[str], bytes]) -> Case:
         result = rig.run(home, program, *words, stdin=stdin, env=env)
         if program == "gptpipe-chat" and "Traceback" not in result.err:  # it says more: prompts, each failure, Bye!
             result = result._replace(err=result.err.partition("\n")[0] if result.status else "")
-        wrong = manners(result)
+        no_match = program == "gptpipe-sessions" and result.status == Status.ABSENT and not result.err  # as in grep
+        wrong = "" if no_match else manners(result)
         outside = [path.name for path in home.parent.iterdir() if not path.name.isdecimal()]
     return Case(f"{program} {words} {stdin!r}", not (wrong or outside), f"{wrong} {outside}")
 
