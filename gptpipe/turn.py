@@ -225,7 +225,7 @@ def _same_endpoint(one: Settings, other: Settings) -> bool:
 
 def preview(question: Question, place: Place) -> Request:
     """Return the request that :func:`take` would send, without a lock, a key or a change to any file."""
-    return compose(question, place, _looked_at(question, place))
+    return compose(question, place, _looked_at(question, place, output.say))
 
 
 def compose(question: Question, place: Place, turns: Iterator[Turn]) -> Request:
@@ -262,7 +262,7 @@ def _resolve(question: Question, place: Place, past: Mapping[str, Any], *, need_
 
 
 def _past(question: Question, place: Place) -> Mapping[str, Any]:
-    return _continued(_looked_at(question, place))
+    return _continued(_looked_at(question, place, silent))
 
 
 def _continued(turns: Iterator[Turn]) -> Mapping[str, Any]:
@@ -273,7 +273,7 @@ def _continued(turns: Iterator[Turn]) -> Mapping[str, Any]:
     return {"model": last.model, "profile": last.profile, "base_url": last.base_url, "system": last.system}
 
 
-def _looked_at(question: Question, place: Place) -> Iterator[Turn]:
+def _looked_at(question: Question, place: Place, warn: Warn) -> Iterator[Turn]:
     """Yield the session's turns from the newest, without its lock; a session that is not there has none."""
     name = _resolve(question, place, {}, need_model=False).session
     if name is None:
@@ -284,7 +284,7 @@ def _looked_at(question: Question, place: Place) -> Iterator[Turn]:
     except OSError:  # whoever opens it will say why
         return
     if not empty:
-        yield from place.sessions.history(name, lambda _: None)
+        yield from place.sessions.history(name, warn)
 
 
 @contextmanager

@@ -393,6 +393,18 @@ def test_twenty_at_once_see_each_other(spawn: Any, home: Path) -> None:
     assert len(turns(home)) == 20
 
 
+def test_a_damaged_line_is_told_once_also_by_a_dry_run(run: Any, home: Path) -> None:
+    run(*ECHO, "-n", "-s", "s", "a")
+    path = home / ".local/share/gptpipe/sessions/s.jsonl"
+    with path.open("a") as file:
+        offset = file.tell()
+        file.write("garbage\n")
+    for option in ("--dry-run", "--no-save"):
+        assert (
+            run(*ECHO, "-n", "-s", "s", option, "b").err == f"gptpipe: {path}: damaged line at byte {offset} skipped\n"
+        )
+
+
 # What UTF-8 does not have
 
 UNDECODABLE = {
