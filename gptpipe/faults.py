@@ -29,6 +29,7 @@ _PAGE = 16384  # characters of a page in which its title is looked for
 _LONGEST_WAIT = 1e9  # seconds, about what a thread can sleep
 _SPELLINGS = {"response_format": "response[_ ]format|json_schema"}
 _TOO_LONG = re.compile(r"context.{0,20}(length|size|window)|too long|maximum context|string_above_max_length", re.I)
+_UNKNOWN = re.compile(r"unsupported|not supported|unrecogni[sz]ed|unknown|not permitted|not allowed", re.I)
 _CODES = {
     "invalid_api_key": 401,
     "authentication_error": 401,
@@ -79,7 +80,10 @@ def refused_field(failure_body: object) -> str | None:
     error = _object(failure_body)
     param = error.get("param")
     text = _sentence(failure_body) or ""
-    for field in ("stream_options", "max_completion_tokens", "max_tokens", "response_format", "stream"):
+    lengths: tuple[str, ...] = ("max_completion_tokens", "max_tokens")
+    if not _UNKNOWN.search(f"{error.get('code')} {text}"):
+        lengths = ()  # its value is refused, which another name does not mend
+    for field in ("stream_options", *lengths, "response_format", "stream"):
         if param == field or (not param and re.search(rf"\b(?:{_SPELLINGS.get(field, field)})\b", text)):
             return field
     return None

@@ -201,7 +201,8 @@ def _role(prompt: str, options: dict[str, Any], role: Role) -> Role:
 
 def _content(prompt: str, values: dict[str, Any]) -> Content:
     """Return the message: the prompt, the files in their order, standard input."""
-    paths, encoding = list(dict.fromkeys(values["file"])), values["encoding"]
+    given_paths, encoding = values["file"], values["encoding"]
+    paths = [path for at, path in enumerate(given_paths) if path != "-" or "-" not in given_paths[:at]]
     if values["no_stdin"] and "-" in paths:
         raise UsageError("--no-stdin and --file - exclude each other")
     parts = {path: part_of(read_file(path), path, encoding) for path in paths if path != "-"}

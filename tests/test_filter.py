@@ -48,6 +48,11 @@ def test_order_prompt_files_input(run: Any, tmp_path: Path) -> None:
     assert result.text == "ask\n\n==> a <==\nA\n\n==> b <==\nB\n\npiped\n"
 
 
+def test_a_file_that_is_named_twice_is_there_twice(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("A")
+    assert run(*ECHO, "-f", "a", "-f", "a").text == "==> a <==\nA\n\n==> a <==\nA\n"
+
+
 def test_standard_input_where_the_dash_stands(run: Any, tmp_path: Path) -> None:
     (tmp_path / "a").write_text("A\n")
     assert run(*ECHO, "-f", "-", "-f", "a", "ask", stdin=b"piped\n").text == "ask\n\npiped\n\n==> a <==\nA\n"

@@ -286,6 +286,13 @@ def test_27_max_tokens_under_its_other_name(ask: Any, server: Server) -> None:
     assert server.requests[1].body["max_completion_tokens"] == 9
 
 
+def test_27_a_refused_value_of_max_tokens_is_not_asked_again(ask: Any, server: Server) -> None:
+    words = "max_tokens is too large: 9. This model supports at most 8"
+    server.json(400, {"error": {"message": words, "param": "max_tokens", "code": "invalid_value"}})
+    assert words in ask("--max-tokens", "9").err
+    assert len(server.requests) == 1
+
+
 def test_28_a_refused_temperature(ask: Any, server: Server) -> None:
     server.json(400, {"error": {"message": "Unsupported value: 'temperature'", "param": "temperature"}})
     result = ask("--temperature", "1")
