@@ -191,7 +191,7 @@ def take(run: Run, question: Question, place: Place, receiver: Receiver) -> None
     if not want.stored:
         check_budget(early, place.paths, over=want.over_budget)  # before the SDK is imported
         client.preload()
-    key = None if want.cache_only else keys.find(early, place.env, timeout=deadline and deadline - time.monotonic())
+    key = None if want.cache_only else _key(early, place, deadline)
     with _history(run, question, place, early) as turns:
         run.request = request = compose(question, place, turns)
         chosen = run.settings = request.settings
@@ -200,7 +200,7 @@ def take(run: Run, question: Question, place: Place, receiver: Receiver) -> None
         try:
             if not recall(request.body, run.answer, receiver, terms):
                 if key is None or not _same_endpoint(chosen, early):
-                    key = keys.find(chosen, place.env)  # while the lock was waited for, the session went elsewhere
+                    key = _key(chosen, place, deadline)  # while the lock was waited for, the session went elsewhere
                 _send(run, request, key, deadline, receiver, terms)
         finally:
             with interrupt.held():
@@ -217,6 +217,12 @@ def _send(run: Run, request: Request, key: keys.Key, deadline: float | None, rec
     finally:
         run.retries = connection.retries
         connection.close()
+
+
+def _key(chosen: Settings, place: Place, deadline: float | None) -> keys.Key:
+    # A little less than what is left: --max-time ends this process alone, and would leave the key command running.
+    left = None if deadline is None else max(0.0, deadline - time.monotonic() - 0.1)
+    return keys.find(chosen, place.env, timeout=left)
 
 
 def _same_endpoint(one: Settings, other: Settings) -> bool:

@@ -227,3 +227,14 @@ def test_the_wait_for_what_is_typed_is_announced_once(spawn: Any) -> None:
     process.write(b"hello\n\x04")
     assert process.wait() == 0
     assert b"waiting" not in process.read(stream="stderr")
+
+
+def test_max_time_ends_the_key_command_with_its_children(run: Any, home: Path, tmp_path: Path) -> None:
+    (home / ".config/gptpipe").mkdir(parents=True)
+    command = f"sleep 77 & echo $! >{tmp_path}/pid; wait"
+    (home / ".config/gptpipe/config.toml").write_text(
+        f"[profiles.openai]\napi_key_command = ['sh', '-c', '{command}']\n"
+    )
+    assert within(1.3, lambda: run("gptpipe", *MAX, "hi")).status == 75
+    child = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
+    assert not child.exists() or child.read_text().split()[2] == "Z"
