@@ -18,18 +18,21 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from queue import Empty, SimpleQueue
 from threading import Thread, local
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from gptpipe import __version__, faults, lazy, schema, sse
 from gptpipe.address import masked
-from gptpipe.errors import ConfigError, Failure, ProtocolError, Temporary, Unavailable
+from gptpipe.errors import BadInput, ConfigError, Failure, ProtocolError, Temporary, Unavailable
 from gptpipe.settings import Settings
 
 if TYPE_CHECKING:
     import ssl
 
     import httpx2
+    import openai.types
+    from openai import OpenAI
 
+Found = TypeVar("Found")
 Waiting = Callable[[str], AbstractContextManager[object]]
 
 TAIL = 1.0  # seconds for which an answer that has ended is still read: for its usage
@@ -57,6 +60,27 @@ class Again(NamedTuple):
 
 
 Event = sse.Event | Opened | Again
+
+
+class Batch(NamedTuple):
+    """A batch at the provider, https://platform.openai.com/docs/api-reference/batch/object; counts are of requests.
+
+    ``output`` and ``errors`` are the ids of its files, None as long as there are none; ``problem`` is why it failed.
+    """
+
+    id: str
+    status: str
+    completed: int
+    failed: int
+    total: int
+    output: str | None
+    errors: str | None
+    problem: str | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.status in ("completed", "failed", "expired", "cancelled")
 
 
 class _Connected(NamedTuple):
@@ -500,6 +524,76 @@ class Client:
             options={"headers": {**self._unsigned}},
         ).response
 
+    # Batches
+
+    def upload(self, path: str) -> str:
+        """Send a file of batch requests, and return its id.
+
+        :raises Failure: as :meth:`stream`.
+        """
+
+        def create(sdk: OpenAI) -> str:
+            with open(path, "rb") as file:
+                return sdk.files.create(file=file, purpose="batch", extra_headers=self._unsigned).id
+
+        return self._typed(create)
+
+    def create_batch(self, file: str) -> Batch:
+        """Start a batch of the requests in an uploaded file. It is tried once: twice might be paid twice.
+
+        :raises Failure: as :meth:`stream`.
+        """
+        return self._typed(
+            lambda sdk: _batch(
+                sdk.batches.create(
+                    input_file_id=file,
+                    endpoint="/v1/chat/completions",
+                    completion_window="24h",
+                    extra_headers=self._unsigned,
+                )
+            ),
+            repeatable=False,
+        )
+
+    def batch(self, name: str) -> Batch:
+        """Return a batch as it is now.
+
+        :raises Failure: as :meth:`stream`.
+        """
+        return self._typed(lambda sdk: _batch(sdk.batches.retrieve(name, extra_headers=self._unsigned)))
+
+    def cancel_batch(self, name: str) -> Batch:
+        """Cancel a batch; what it has done stays.
+
+        :raises Failure: as :meth:`stream`.
+        """
+        return self._typed(lambda sdk: _batch(sdk.batches.cancel(name, extra_headers=self._unsigned)))
+
+    def download(self, file: str, path: str) -> None:
+        """Write the content of a file at the provider to a path.
+
+        :raises Failure: as :meth:`stream`.
+        """
+
+        def fetch(sdk: OpenAI) -> None:
+            with sdk.files.with_streaming_response.content(file, extra_headers=self._unsigned) as reply:
+                reply.stream_to_file(path)
+
+        self._typed(fetch)
+
+    def _typed(self, call: Callable[[OpenAI], Found], *, repeatable: bool = True) -> Found:
+        """Return what a typed call of the SDK returns, under the limits and with the retries of every request."""
+        found: list[Found] = []
+
+        def attempt() -> Iterator[Event]:
+            with _Link(self) as link:
+                link.run(lambda: found.append(call(self._sdk)))
+                yield Opened(self._head(link).request_id)
+
+        for _ in self._repeat(attempt, lambda: repeatable):
+            pass
+        return found[0]
+
     # Failures
 
     def _peer(self) -> str:
@@ -568,6 +662,8 @@ class Client:
             return Temporary(f"{self._peer()} does not speak SOCKS")  # httpcore2 lets these through
         if isinstance(error, httpx2.TransportError):
             return Temporary(f"the connection to {self._peer()} was lost: {_reason(error)}", repeat=True)
+        if isinstance(error, UnicodeEncodeError):
+            return BadInput("the request is not UTF-8 text: an option or a variable holds other bytes")
         if isinstance(error, Exception):
             return error
         return RuntimeError(repr(error))
@@ -600,6 +696,21 @@ class Client:
             return ProtocolError(f"{self._peer()} does not speak TLS", "is it http:// that it speaks?")
         unknown = isinstance(root, socket.gaierror) and root.errno in (socket.EAI_NONAME, _EAI_NODATA)
         return Temporary(message, repeat=not unknown)
+
+
+def _batch(found: openai.types.Batch) -> Batch:
+    counts = found.request_counts
+    problems = (found.errors and found.errors.data) or []
+    return Batch(
+        found.id,
+        found.status,
+        counts.completed if counts else 0,
+        counts.failed if counts else 0,
+        counts.total if counts else 0,
+        found.output_file_id,
+        found.error_file_id,
+        problems[0].message if problems else None,
+    )
 
 
 def _bound(response: httpx2.Response) -> None:
@@ -726,6 +837,19 @@ class _Link:
         """Run ``ask`` and hand over: _Connected, _Head, the blocks of the body, None; or the exception."""
         self._worker = Thread(target=self._work, args=(ask,), daemon=True)
         self._worker.start()
+
+    def run(self, call: Callable[[], object]) -> None:
+        """Run a call that reads its own reply, and hand over: _Connected, _Head; or the exception."""
+
+        def work() -> None:
+            self._client._thread.link = self
+            try:
+                call()
+                self.blocks.put(_Head(None, False))
+            except BaseException as error:
+                self.blocks.put(error)
+
+        Thread(target=work, daemon=True).start()
 
     def take(self, timeout: float | None) -> Any:
         """Return what is handed over next, within so many seconds; blocks that wait together come as one.

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from gptpipe import files, records, schema, tokens
-from gptpipe.ask import Answer, Receiver, Terms, ask, check_budget, enter, recall
+from gptpipe import files, records, schema, settings, tokens, turn
+from gptpipe.ask import Answer, Receiver, Terms, Want, ask, check_budget, enter, recall, wanted
 from gptpipe.client import Client
-from gptpipe.errors import BadInput, ConfigError, Failure, KeyRefused, OverLimit, Temporary, Unavailable
+from gptpipe.errors import BadInput, ConfigError, Failure, KeyRefused, OverLimit, Temporary, Unavailable, UsageError
+from gptpipe.inputs import text_or_file
 from gptpipe.message import Message, counts
 from gptpipe.pace import Pace
 from gptpipe.records import Input, Record
 from gptpipe.results import Outcome, State
 from gptpipe.schema import Schema
 from gptpipe.settings import Settings
-from gptpipe.template import Template
+from gptpipe.template import Template, parse
+from gptpipe.turn import Place
 
 Known = Callable[[int, str], State]
 
@@ -43,6 +45,25 @@ class Maker(NamedTuple):
         files.check_total(messages)
         form = {"response_format": schema.response_format(self.schema)} if self.schema is not None else {}
         return {"model": chosen.model, "messages": messages, **chosen.params, **form}
+
+
+def maker_of(template: str | None, options: Mapping[str, Any], place: Place) -> tuple[Maker, Want]:
+    """Return what makes the requests, and what is wanted of the answers. ``options`` are those that were given.
+
+    :raises UsageError: if there is no template, it does not fit the input, or options exclude each other.
+    :raises Failure: if settings, role or schema are faulty.
+    """
+    how = records.how(options)
+    role = turn.role_of(place, options.get("role"), dict(options.get("var", ())))
+    if template is None and role.prompt is None:
+        raise UsageError("no template was given", "{} in it is the record, as in 'translate: {}'")
+    pieces: Template = [role.prompt or ""]
+    if template is not None:
+        pieces = parse(text_or_file(template, how.encoding), "the template")
+    records.check_fields(pieces, how.form)
+    want = wanted(options, role)
+    chosen = settings.resolve(options, role.settings, {}, place.env, place.config)
+    return Maker(pieces, how, chosen, want.schema), want
 
 
 def stops(failure: Failure) -> bool:

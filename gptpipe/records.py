@@ -113,7 +113,7 @@ def _split(descriptor: int, separator: str, encoding: str, say: Callable[[str], 
     """Yield what stands between the separators, as soon as it is there; undecodable bytes as lone surrogates."""
     try:
         decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
-    except LookupError:
+    except (LookupError, UnicodeError):
         raise UsageError(f"unknown encoding '{encoding}'") from None
     pieces: list[str] = []
     for block in _blocks(descriptor, say):
@@ -153,15 +153,20 @@ def _checked(number: int, value: Any, text: str, encoding: str) -> Record:
         text.encode()
     except UnicodeEncodeError:
         failure = BadInput(f"the record is not {encoding.upper()} text", "--encoding NAME reads other encodings")
-        return Record(number, _shown(text), failure)
+        return Record(number, shown(text), failure)
     if "\0" in text:
         return Record(number, value, BadInput("the record is not text: it holds NUL"))
     return Record(number, value)
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """Return a text in which what is no Unicode is marked, as a name or record that is printed."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def displayed(value: Any) -> Any:
+    """Return a record's value as JSON can hold it: the path of a file may be no Unicode."""
+    return shown(value) if isinstance(value, str) else value
 
 
 def _parsed(number: int, line: str, encoding: str) -> Record:
@@ -169,7 +174,7 @@ def _parsed(number: int, line: str, encoding: str) -> Record:
         value = schema.parse(line.removeprefix("\ufeff") if number == 1 else line)
     except ValueError as error:
         reason = str(error)
-        return Record(number, _shown(line), BadInput(f"the record is no JSON: {reason[:1].lower()}{reason[1:]}"))
+        return Record(number, shown(line), BadInput(f"the record is no JSON: {reason[:1].lower()}{reason[1:]}"))
     return _checked(number, value, line, encoding)
 
 
@@ -198,11 +203,11 @@ def _rows(lines: Iterator[str], encoding: str) -> Iterator[Record]:
         number += 1
         if len(row) != len(header):
             failure = BadInput(f"the record has {len(row)} cells, the header {len(header)}")
-            yield Record(number, list(map(_shown, row)), failure)
+            yield Record(number, list(map(shown, row)), failure)
         else:
             value = dict(zip(header, row, strict=True))
             checked = _checked(number, value, "".join((*header, *row)), encoding)
-            yield checked if checked.failure is None else checked._replace(value=list(map(_shown, row)))
+            yield checked if checked.failure is None else checked._replace(value=list(map(shown, row)))
 
 
 # What is asked
@@ -256,7 +261,7 @@ def _merged(pieces: Iterable[str | Part]) -> Content:
 def _file(path: str, encoding: str) -> str | Part:
     name = path.encode("utf-8", "surrogateescape")
     data = read_file(os.fsdecode(name))
-    return files.part(data, path) or decode(data, _shown(path), encoding)
+    return files.part(data, path) or decode(data, shown(path), encoding)
 
 
 def _text(value: Any) -> str:

@@ -18,7 +18,7 @@ from gptpipe.ask import Answer
 from gptpipe.errors import BadInput, Failure, Refused, Temporary, Truncated, UsageError, WriteError
 from gptpipe.message import compact
 from gptpipe.output import replace, write_all
-from gptpipe.records import Record
+from gptpipe.records import Record, displayed
 from gptpipe.storage import forward
 
 _BLOCK = 1 << 20
@@ -53,7 +53,7 @@ def line(outcome: Outcome, *, with_record: bool) -> str:
     failure, answer = outcome.failure, outcome.answer
     found: dict[str, Any] = {"index": outcome.record.number, "key": outcome.key}
     if with_record:
-        found["record"] = outcome.record.value
+        found["record"] = displayed(outcome.record.value)
     if failure is None or isinstance(failure, (Truncated, Refused)):
         found |= {"answer": outcome.value, "finish_reason": answer.finish_reason, "usage": answer.usage}
     if failure is not None:

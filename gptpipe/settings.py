@@ -252,6 +252,11 @@ class Paths(NamedTuple):
         return self.state / "usage"
 
     @property
+    def batches(self) -> Path:
+        """What was submitted to Batch APIs, a folder for each."""
+        return self.state / "batches"
+
+    @property
     def answers(self) -> Path:
         """The answers that ``--cache`` keeps."""
         return self.cache / "answers"

@@ -36,6 +36,7 @@ from typing import Any, NamedTuple, Self
 import pytest
 
 from gptpipe import echo
+from tests.batch_api import BatchAPI
 
 Packet = bytes | float | Callable[[], object]
 
@@ -124,6 +125,7 @@ class Server:
         self.connections = 0
         self.closing = threading.Event()
         self.tries = itertools.count()
+        self.batches = BatchAPI()
         self._scripts: deque[_Script] = deque()
         self._changed = threading.Condition()
         self._open: set[socket.socket] = set()
@@ -245,7 +247,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if script is not None:
             self._play(script)
             return
-        reply = echo.answer(request.method, request.path, content, self.server.tries, self.server.knobs)
+        kind = headers.get("content-type", "")
+        reply = self.server.batches.answer(request.method, request.path, kind, content) or echo.answer(
+            request.method, request.path, content, self.server.tries, self.server.knobs
+        )
         self._head(reply.status, reply.headers)
         self._chunks(_pauses(reply.chunks))
         self._chunk(b"")

@@ -11,12 +11,12 @@ from typing import Any
 
 import click
 
-from gptpipe import client, interrupt, output, prices, records, settings, tokens, turn
-from gptpipe.ask import Terms, Want, check_budget, check_price, wanted
+from gptpipe import client, interrupt, output, prices, records, tokens, turn
+from gptpipe.ask import Terms, Want, check_budget, check_price
 from gptpipe.command import Command, option
-from gptpipe.each import Asker, Maker, Tally, unknown
+from gptpipe.each import Asker, Maker, Tally, maker_of, unknown
 from gptpipe.errors import Failure, Interrupted, Status, Temporary, UsageError
-from gptpipe.inputs import given, text_or_file
+from gptpipe.inputs import given
 from gptpipe.keys import NOT_NEEDED, Key, find
 from gptpipe.message import Counts, counts
 from gptpipe.options import (
@@ -37,7 +37,6 @@ from gptpipe.progress import Progress
 from gptpipe.records import Record
 from gptpipe.results import Outcome, ResultFile, State, bare, line, new_file
 from gptpipe.settings import Settings, described
-from gptpipe.template import Template, parse
 from gptpipe.turn import Place
 
 _GRACE = 1.0  # seconds after --max-time in which what is there can still be written
@@ -77,7 +76,7 @@ def command(template: str | None, **values: Any) -> int:
     if not (values["output"] or values["dry_run"]):
         output.check_stdout()
     place = turn.here(values["config"], "gptpipe-map", verbose=values["verbose"])
-    maker, want = _maker(template, values, place)
+    maker, want = maker_of(template, given(values), place)
     descriptor = records.open_input(values["file"])
     if os.isatty(descriptor):
         output.say("reading the records from the terminal; ^D ends them")
@@ -95,22 +94,6 @@ def _check(values: dict[str, Any]) -> None:
         raise UsageError("--resume and --text exclude each other: bare answers do not say whose they are")
     if values["retry_failed"] and not values["resume"]:
         raise UsageError("--retry-failed needs --resume")
-
-
-def _maker(template: str | None, values: dict[str, Any], place: Place) -> tuple[Maker, Want]:
-    """Return what makes the requests, and what is wanted of their answers."""
-    how = records.how(values)
-    options = given(values)
-    role = turn.role_of(place, values["role"], dict(values["var"]))
-    if template is None and role.prompt is None:
-        raise UsageError("no template was given", "{} in it is the record, as in 'gptpipe-map \"translate: {}\"'")
-    pieces: Template = [role.prompt or ""]
-    if template is not None:
-        pieces = parse(text_or_file(template, how.encoding), "the template")
-    records.check_fields(pieces, how.form)
-    want = wanted(options, role)
-    chosen = settings.resolve(options, role.settings, {}, place.env, place.config)
-    return Maker(pieces, how, chosen, want.schema), want
 
 
 class _Writer:

@@ -1,0 +1,222 @@
+"""``gptpipe-batch``: the records of ``gptpipe-map`` through the provider's Batch API, or another engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gptpipe import batches, interrupt, output, records, settings, turn
+from gptpipe.ask import Want
+from gptpipe.batches import Replies, Submission
+from gptpipe.client import Batch, Client
+from gptpipe.command import Group, option
+from gptpipe.each import Tally, maker_of
+from gptpipe.errors import Status, Temporary, UsageError
+from gptpipe.inputs import given
+from gptpipe.keys import find
+from gptpipe.message import compact
+from gptpipe.options import (
+    config_option,
+    limit_options,
+    model_options,
+    network_options,
+    record_options,
+    role_options,
+    schema_options,
+    system_option,
+    verbose_option,
+)
+from gptpipe.progress import Progress
+from gptpipe.results import Outcome, line
+from gptpipe.settings import Settings, described
+from gptpipe.turn import Place
+
+_FIRST_POLL, _LONGEST_POLL = 1.0, 30.0  # seconds between two looks at a batch
+
+
+@click.group("gptpipe-batch", cls=Group)
+def command() -> None:
+    """Ask a language model once for each record by the provider's Batch API: later, and cheaper.
+
+    'gptpipe-batch COMMAND -h' says what each takes. The manual is gptpipe-batch(1).
+    """
+
+
+def _shared(function: Callable[..., int]) -> Callable[..., int]:
+    """Add the options that every word with the network has."""
+    return limit_options(network_options(config_option(verbose_option(function))))
+
+
+@command.command("submit")
+@click.argument("template", required=False)
+@record_options
+@system_option
+@role_options
+@schema_options
+@model_options
+@option("--requests-only", group="output", is_flag=True, help="write the request file to standard output; send nothing")
+@_shared
+def submit(template: str | None, **values: Any) -> int:
+    """Send a request for each record, and print the name of the batch."""
+    started = time.monotonic()
+    output.check_stdout()
+    place = turn.here(values["config"], "gptpipe-batch", verbose=values["verbose"])
+    maker, want = maker_of(template, given(values), place)
+    if maker.settings.base_url is None and not values["requests_only"]:
+        raise UsageError("the model echo has no Batch API", "--requests-only writes the requests")
+    source = records.read(records.open_input(values["file"]), maker.how, output.say)
+    kept = {"schema": want.schema, "extract": want.extract}
+    client = None if values["requests_only"] else _client(maker.settings, place, started)
+    prepared = batches.prepare(place.paths.batches, source, maker, kept, single=client is None)
+    if client is None:
+        _write_file(prepared.files[0])
+        return Status.OK
+    found = batches.submit(prepared, client)
+    output.print_text(found.name)
+    if found.failed:
+        output.say(f"{found.failed} of {found.records} records cannot be asked; fetch has their errors")
+    return Status.OK
+
+
+def _write_file(path: Path) -> None:
+    """Write a request file to standard output, and remove it."""
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            output.write_all(output.STDOUT, block)
+    path.unlink()
+
+
+@command.command("status")
+@click.argument("names", nargs=-1, metavar="[ID]...")
+@_shared
+def status(names: tuple[str, ...], **values: Any) -> int:
+    """Say how far batches are, of all that were submitted or of those named.
+
+    A line for each: name, batch, status, requests that are done, failed, in all.
+    """
+    place, started = turn.here(values["config"], "gptpipe-batch", verbose=values["verbose"]), time.monotonic()
+    for name in names or batches.names(place.paths.batches):
+        found = batches.load(place.paths.batches, name)
+        client = _reconnect(found, values, place, started)
+        for state in _states(found, client):
+            row = [found.name, state.id, state.status, state.completed, state.failed, state.total]
+            output.print_text("\t".join(map(str, row)))
+    return Status.OK
+
+
+@command.command("list")
+@config_option
+def list_batches(config: str | None) -> int:
+    """List what was submitted: name, time, model, records, batches."""
+    place = turn.here(config)
+    for name in batches.names(place.paths.batches):
+        found = batches.load(place.paths.batches, name)
+        row = [found.name, found.at, found.endpoint["model"], found.records, len(found.parts)]
+        output.print_text("\t".join(map(str, row)))
+    return Status.OK
+
+
+@command.command("cancel")
+@click.argument("name", metavar="ID")
+@_shared
+def cancel(name: str, **values: Any) -> int:
+    """Cancel a batch; what it has done can be fetched."""
+    place, started = turn.here(values["config"], "gptpipe-batch", verbose=values["verbose"]), time.monotonic()
+    found = batches.load(place.paths.batches, name)
+    client = _reconnect(found, values, place, started)
+    for state in _states(found, client):
+        if not state.ended:
+            client.cancel_batch(state.id)
+    return Status.OK
+
+
+@command.command("fetch")
+@click.argument("name", required=False, metavar="[ID]")
+@option("--wait", group="output", is_flag=True, help="wait for the end of the batch")
+@option("--results", group="output", metavar="PATH", help="read a result file that another engine wrote; ask nobody")
+@option("--failed-records", group="output", is_flag=True, help="print the records that failed, to ask again")
+@option("--no-record", group="output", is_flag=True, help="leave the record out of its result")
+@_shared
+def fetch(name: str | None, results: str | None, **values: Any) -> int:
+    """Print the results of a batch that has ended, as gptpipe-map prints them."""
+    output.check_stdout()
+    place, started = turn.here(values["config"], "gptpipe-batch", verbose=values["verbose"]), time.monotonic()
+    states: list[Batch] = []
+    if results is not None:
+        path = Path(results)
+        found = batches.load(place.paths.batches, name) if name else batches.find(place.paths.batches, path)
+        replies = Replies([path])
+    elif name is None:
+        raise UsageError("fetch needs the ID of a batch, or --results", "gptpipe-batch list names them")
+    else:
+        found = batches.load(place.paths.batches, name)
+        client = _reconnect(found, values, place, started)
+        states = _ended(found, client, wait=values["wait"])
+        replies = Replies(batches.collect(found, states, client))
+    want = Want(found.want["extract"], found.want["schema"])
+    return _print(batches.outcomes(found, replies, states, want), values)
+
+
+def _print(outcomes: Iterator[Outcome], values: dict[str, Any]) -> int:
+    tally = Tally(0, None)
+    printer = output.Printer()
+    for outcome in map(tally.judge, outcomes):
+        if not values["failed_records"]:
+            printer.write(line(outcome, with_record=not values["no_record"]) + "\n")
+        elif outcome.failure is not None:
+            printer.write(compact(outcome.record.value) + "\n")
+    if not values["failed_records"] and (failure := tally.verdict()):
+        raise failure
+    return Status.OK
+
+
+def _ended(found: Submission, client: Client, *, wait: bool) -> list[Batch]:
+    """Return the batches of a submission once all have ended.
+
+    :raises Temporary: if they have not, and are not waited for.
+    """
+    progress = Progress(found.records - found.failed, "requests") if wait else None
+    pause, shown = _FIRST_POLL, 0
+    while True:
+        states = _states(found, client)
+        done = sum(state.completed + state.failed for state in states)
+        if progress:
+            progress.advance(done - shown, ", ".join(sorted({state.status for state in states})))
+            shown = done
+        if all(state.ended for state in states):
+            break
+        if not progress:
+            total = found.records - found.failed
+            raise Temporary(f"{found.name} has not ended: {done} of {total} requests are done", "--wait waits for it")
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_POLL)
+    if progress:
+        progress.close()
+    return states
+
+
+def _states(found: Submission, client: Client) -> list[Batch]:
+    return [client.batch(part.id) for part in found.parts]
+
+
+def _reconnect(found: Submission, values: dict[str, Any], place: Place, started: float) -> Client:
+    """Return a client for the endpoint that a submission went to."""
+    if not found.parts:
+        raise UsageError(f"{found.name} was not sent: --requests-only wrote it", "fetch --results PATH reads what came")
+    chosen = settings.resolve(given(values), {}, found.endpoint, place.env, place.config)
+    return _client(chosen, place, started)
+
+
+def _client(chosen: Settings, place: Place, started: float) -> Client:
+    """Return a client, and let ``--max-time`` count."""
+    deadline = started + chosen.max_time if chosen.max_time else None
+    if chosen.max_time:
+        message = f"the run took longer than {chosen.max_time:g} s (--max-time)"
+        interrupt.Deadline(started, chosen.max_time, lambda: output.say(message))
+    key = find(chosen, place.env)
+    place.note(f"{described(chosen)}, key: {key.source}")
+    return Client(chosen, key.value, deadline=deadline, waiting=output.waiting)

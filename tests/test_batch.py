@@ -1,0 +1,184 @@
+"""gptpipe-batch: records out in files, results back in files, put together again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Run
+from tests.server import Server
+
+RECORDS = b"".join(b"%d\n" % number for number in range(1, 7)) + b"fail\n"
+
+
+def rows(data: bytes) -> list[Any]:
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def brief(data: bytes) -> list[Any]:
+    """Return of each result its place, and its answer or the status of its error."""
+    return [(row["index"], row["error"]["status"] if "error" in row else row["answer"]) for row in rows(data)]
+
+
+@pytest.fixture
+def batch(run: Run, server: Server) -> Run:
+    """Run a word of gptpipe-batch against the server."""
+
+    def call(word: str, *args: str, **more: Any) -> Any:
+        network = () if word == "list" else ("--base-url", server.url)
+        model = ("-m", "m") if word == "submit" else ()
+        return run("gptpipe-batch", word, *network, *model, *args, **more)
+
+    return call
+
+
+def small(run_shell: Run, server: Server, requests: int) -> Any:
+    """Submit with another limit of requests in a file: three files of fifty thousand would take a while."""
+    script = (
+        f'exec {sys.executable} -c "from gptpipe import batches; batches.MAX_REQUESTS = {requests};'
+        "from gptpipe.commands.batch import command; import sys;"
+        f"sys.argv[1:] = ['submit', '--base-url', '{server.url}', '-m', 'm', 'say {{}}']; command.main()\""
+    )
+    return run_shell(script, stdin=RECORDS)
+
+
+def test_submit_status_fetch(batch: Run, server: Server) -> None:
+    submitted = batch("submit", "say {}", stdin=RECORDS)
+    assert submitted == (0, b"batch_1\n", "")
+    assert batch("status").text.split() == ["batch_1", "batch_1", "in_progress", "0", "0", "7"]
+    assert batch("status", "batch_1").text.split() == ["batch_1", "batch_1", "completed", "6", "1", "7"]
+    result = batch("fetch", "batch_1")
+    assert brief(result.out) == [*((n, f"say {n}") for n in range(1, 7)), (7, 65)]
+    assert result.status == 65
+    assert list(rows(result.out)[0]) == ["index", "key", "record", "answer", "finish_reason", "usage"]
+    assert "record" not in rows(batch("fetch", "--no-record", "batch_1").out)[0]
+
+
+def test_results_are_those_of_map(batch: Run, run: Run, server: Server) -> None:
+    batch("submit", "say {}", stdin=b"1\n2\n")
+    mapped = run("gptpipe-map", "--base-url", server.url, "-m", "m", "say {}", stdin=b"1\n2\n")
+    assert batch("fetch", "--wait", "batch_1") == (0, mapped.out, "")
+
+
+def test_three_batches_with_failures_and_an_expired_one(batch: Run, shell: Run, server: Server) -> None:
+    server.batches.expire = {1}
+    server.batches.polls = 0
+    assert small(shell, server, 3) == (0, b"batch_1\n", "")
+    states = [line.split("\t")[1:] for line in batch("status", "batch_1").text.splitlines()]
+    assert states == [
+        ["batch_1", "completed", "3", "0", "3"],
+        ["batch_2", "expired", "2", "1", "3"],
+        ["batch_3", "completed", "0", "1", "1"],
+    ]
+    result = batch("fetch", "batch_2")  # each of the three names means all of them
+    assert brief(result.out) == [(1, "say 1"), (2, "say 2"), (3, "say 3"), (4, 75), (5, "say 5"), (6, "say 6"), (7, 65)]
+    assert result.status == 65
+    assert batch("fetch", "--failed-records", "batch_1") == (0, b'"4"\n"fail"\n', "")
+    assert batch("list").text.split("\t")[2:] == ["m", "7", "3\n"]
+
+
+def test_failed_records_are_input_for_map(batch: Run, shell: Run) -> None:
+    batch("submit", "--jsonl", "{a}", stdin=b'{"a":"fail"}\n{"a":"2"}\n')
+    batch("fetch", "--wait", "batch_1")
+    again = "gptpipe-batch fetch --failed-records batch_1 | gptpipe-map -m echo --jsonl --text '{a}'"
+    assert shell(again).text == "fail\n"
+
+
+def test_what_cannot_be_asked_is_told_and_fetched_as_an_error(batch: Run, server: Server) -> None:
+    server.batches.polls = 0
+    result = batch("submit", "--jsonl", "{a}", stdin=b'{"a":"1"}\nno\n{"b":1}\n')
+    assert (result.status, result.text) == (0, "batch_1\n")
+    assert "2 of 3 records cannot be asked" in result.err
+    assert brief(batch("fetch", "batch_1").out) == [(1, "1"), (2, 65), (3, 65)]
+
+
+def test_before_the_end_it_is_75_and_wait_waits(batch: Run, server: Server) -> None:
+    server.batches.polls = 2
+    batch("submit", "{}", stdin=b"1\n")
+    early = batch("fetch", "batch_1")
+    assert (early.status, early.out) == (75, b"")
+    assert "0 of 1 requests are done" in early.err
+    assert brief(batch("fetch", "--wait", "batch_1").out) == [(1, "1")]
+
+
+def test_a_batch_that_fails_as_a_whole(batch: Run, server: Server) -> None:
+    server.batches.polls = 0
+    server.batches.invalid = {0}
+    batch("submit", "{}", stdin=b"1\n")
+    result = batch("fetch", "batch_1")
+    assert brief(result.out) == [(1, 65)]
+    assert "bad line" in result.err
+
+
+def test_cancel(batch: Run) -> None:
+    batch("submit", "{}", stdin=b"1\n")
+    assert batch("cancel", "batch_1") == (0, b"", "")
+    assert batch("status", "batch_1").text.split()[2] == "cancelled"
+
+
+def test_the_round_trip_through_another_engine(batch: Run, server: Server, tmp_path: Path) -> None:
+    server.batches.polls = 0
+    batch("submit", "say {}", stdin=RECORDS)
+    expected = batch("fetch", "batch_1")
+    requests = batch("submit", "--requests-only", "say {}", stdin=RECORDS)
+    assert [row["custom_id"].partition("-")[0] for row in rows(requests.out)] == list("1234567")
+    assert not any("stream" in row["body"] for row in rows(requests.out))
+    results = b"".join(data for name, data in sorted(server.batches.files.items()) if name != "file-1")
+    (tmp_path / "results.jsonl").write_bytes(results)
+    assert batch("fetch", "--results", "results.jsonl") == expected
+    assert batch("fetch", "--results", "nowhere").status == 66
+
+
+def test_a_schema_is_kept_until_the_answers_come(batch: Run, server: Server, tmp_path: Path) -> None:
+    server.batches.polls = 0
+    (tmp_path / "schema").write_text('{"type":"object","properties":{"a":{"type":"integer"}}}')
+    batch("submit", "--schema", "schema", "{}", stdin=b'{"a":1}\n{"a":"x"}\n')
+    (tmp_path / "schema").unlink()
+    assert brief(batch("fetch", "batch_1").out) == [(1, {"a": 1}), (2, 5)]
+
+
+def test_the_results_are_fetched_once(batch: Run, server: Server) -> None:
+    server.batches.polls = 0
+    batch("submit", "{}", stdin=b"1\n")
+    first = batch("fetch", "batch_1")
+    server.batches.files.clear()
+    assert batch("fetch", "batch_1") == first
+
+
+def test_a_submission_that_breaks_off_is_remembered_so_far(shell: Run, batch: Run, server: Server) -> None:
+    server.batches.refuse = {1}
+    result = small(shell, server, 3)
+    assert (result.status, result.out) == (75, b"")
+    assert "gptpipe-batch cancel batch_1" in result.err
+    assert batch("cancel", "batch_1").status == 0
+
+
+REFUSED = {
+    "echo": (("submit", "-m", "echo", "{}"), 2, "--requests-only"),
+    "no template": (("submit",), 2, "template"),
+    "nothing to submit": (("submit", "--jsonl", "{a}"), 66, "no record"),
+    "unknown name": (("fetch", "nope"), 66, "nope"),
+    "unknown name to cancel": (("cancel", "nope"), 66, "nope"),
+    "no name": (("fetch",), 2, "ID"),
+}
+
+
+@pytest.mark.parametrize(("args", "status", "words"), REFUSED.values(), ids=REFUSED)
+def test_refusals(run: Run, args: tuple[str, ...], status: int, words: str) -> None:
+    word, *rest = args
+    env = {"OPENAI_API_KEY": "sk-x"}
+    result = run("gptpipe-batch", word, *rest, stdin=b"{}\n", env=env)
+    assert (result.status, result.out) == (status, b"")
+    assert words in result.err
+
+
+def test_files_are_private(batch: Run, home: Path) -> None:
+    batch("submit", "{}", stdin=b"1\n")
+    batch("fetch", "--wait", "batch_1")
+    folder = home / ".local/state/gptpipe/batches"
+    assert {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()} == {0o600}
+    assert {path.stat().st_mode & 0o777 for path in [folder, *folder.iterdir()]} == {0o700}
