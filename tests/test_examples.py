@@ -388,6 +388,33 @@ def test_map_table(example: Example, tmp_path: Path) -> None:
     assert [row["answer"] for row in rows] == [f"One word, good or bad: {text}" for text in ("good, very", "bad")]
 
 
+def test_batch_submit(example: Example, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "reviews.csv").write_text('stars,text\n5,"good, very"\n')
+    server.batches.polls = 0
+    result = example(manual.display("gptpipe-batch.1", "submit"), env={"GPTPIPE_BASE_URL": server.url}, model="m")
+    assert result == (0, b"", "")
+    assert json.loads((tmp_path / "results.jsonl").read_text())["answer"] == "Good or bad? good, very"
+
+
+def test_batch_engine(example: Example, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("house\n")
+    engine = tmp_path / "vllm"
+    engine.write_text(
+        """#!/usr/bin/env python3
+import json, sys
+request = json.loads(open(sys.argv[3]).read())
+choice = {"index": 0, "message": {"role": "assistant", "content": "Haus"}, "finish_reason": "stop"}
+response = {"status_code": 200, "body": {"object": "chat.completion", "choices": [choice]}}
+reply = {"id": "vllm", "custom_id": request["custom_id"], "response": response, "error": None}
+open(sys.argv[5], "w").write(json.dumps(reply))
+"""
+    )
+    engine.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "OPENAI_API_KEY": "sk-x"}
+    result = example(manual.display("gptpipe-batch.1", "engine"), env=env)
+    assert json.loads(result.out)["answer"] == "Haus"
+
+
 def test_map_cost(example: Example, tmp_path: Path) -> None:
     needs("jq")
     (tmp_path / "words.txt").write_text("house\ntree\n")
