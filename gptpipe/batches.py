@@ -16,7 +16,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any, NamedTuple, TextIO
 
-from gptpipe import faults, records, sse
+from gptpipe import faults, records, sse, usage
 from gptpipe.ask import Answer, Want
 from gptpipe.client import Batch, Client, dialect
 from gptpipe.each import Maker
@@ -46,7 +46,7 @@ class Submission(NamedTuple):
     """What was submitted under one name: that of its first batch.
 
     ``endpoint`` is what ``settings.resolve`` takes as that of a session. ``records`` counts them, ``failed`` those of
-    them that could not be made requests.
+    them that could not be made requests. ``entered`` says whether what it used is among the usage.
     """
 
     folder: Path
@@ -56,6 +56,7 @@ class Submission(NamedTuple):
     records: int
     failed: int
     parts: list[Part]
+    entered: bool = False
 
     @property
     def name(self) -> str:
@@ -227,7 +228,7 @@ def _load(folder: Path) -> Submission:
         found = json.loads((folder / _STATE).read_bytes())
         parts = [Part(*part) for part in found["parts"]]
         counted = found["records"], found["failed"]
-        return Submission(folder, found["at"], found["endpoint"], found["want"], *counted, parts)
+        return Submission(folder, found["at"], found["endpoint"], found["want"], *counted, parts, found["entered"])
     except (OSError, ValueError, KeyError, TypeError):
         raise NoInput(f"{folder} is no batch that can be read") from None
 
@@ -318,6 +319,29 @@ def outcomes(submission: Submission, replies: Replies, states: list[Batch], want
         else:
             failure = _take(answer, replies.get(name), left[0][1] if left else None)
         yield Outcome(record, note["key"], answer, failure, answer.result if failure is None else answer.text)
+
+
+def enter(submission: Submission, outcomes: Iterator[Outcome], directory: Path) -> Iterator[Outcome]:
+    """Pass the outcomes on; the first time that all are, what they used is entered among the usage in the folder.
+
+    :raises WriteError: if that fails.
+    """
+    for outcome in outcomes:
+        if outcome.answer.usage and not submission.entered:
+            used = usage.counted(
+                outcome.answer.usage,
+                (0, 0),
+                program="gptpipe-batch",
+                profile=submission.endpoint["profile"],
+                model=submission.endpoint["model"],
+                session=None,
+                seconds=0.0,
+                status=outcome.failure.status if outcome.failure else 0,
+            )
+            usage.append(directory, used)
+        yield outcome
+    if not submission.entered:
+        submission._replace(entered=True).save()
 
 
 def _take(answer: Answer, reply: dict[str, Any] | None, state: Batch | None) -> Failure | None:

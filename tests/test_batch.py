@@ -149,6 +149,15 @@ def test_the_results_are_fetched_once(batch: Run, server: Server) -> None:
     assert batch("fetch", "batch_1") == first
 
 
+def test_what_it_used_is_entered_once(batch: Run, server: Server, home: Path) -> None:
+    server.batches.polls = 0
+    batch("submit", "{}", stdin=RECORDS)
+    for _ in range(2):
+        batch("fetch", "batch_1")
+    (path,) = home.glob(".local/state/gptpipe/usage/*-*.jsonl")
+    assert [entry["program"] for entry in rows(path.read_bytes())] == ["gptpipe-batch"] * 6
+
+
 def test_a_submission_that_breaks_off_is_remembered_so_far(shell: Run, batch: Run, server: Server) -> None:
     server.batches.refuse = {1}
     result = small(shell, server, 3)

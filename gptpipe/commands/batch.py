@@ -157,8 +157,11 @@ def fetch(name: str | None, results: str | None, **values: Any) -> int:
         client = _reconnect(found, values, place, started)
         states = _ended(found, client, wait=values["wait"])
         replies = Replies(batches.collect(found, states, client))
-    want = Want(found.want["extract"], found.want["schema"])
-    return _print(batches.outcomes(found, replies, states, want), values)
+    outcomes = batches.outcomes(found, replies, states, Want(found.want["extract"], found.want["schema"]))
+    chosen = settings.resolve(given(values), {}, found.endpoint, place.env, place.config)
+    if chosen.usage and found.parts:
+        outcomes = batches.enter(found, outcomes, place.paths.usage)
+    return _print(outcomes, values)
 
 
 def _print(outcomes: Iterator[Outcome], values: dict[str, Any]) -> int:
