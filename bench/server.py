@@ -2,7 +2,7 @@
 
 A model's name says what it answers: ``chunks-N`` N words as fast as they are read, from bytes that were made before;
 ``paced-N`` N times the nanoseconds of the monotonic clock, 200 a second, each written as ``t…t`` just before it is
-sent. As most servers do, it sends each event as an HTTP chunk of its own.
+sent; ``late-N`` one word after N milliseconds. As most servers do, it sends each event as an HTTP chunk of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import BinaryIO
 RATE = 200
 
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-_MODEL = re.compile(rb'"model":\s*"(chunks|paced)-(\d+)"')
+_MODEL = re.compile(rb'"model":\s*"(chunks|paced|late)-(\d+)"')
 _LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
 
 
@@ -47,6 +47,7 @@ def clock(count: int) -> Iterator[bytes]:
 
 START = _HEAD + event({"role": "assistant", "content": ""})
 END = event({}, "stop") + frame(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+SHORT = START + words(1) + END
 WORDS = {count: words(count) for count in (20, 20_000)}
 
 
@@ -72,6 +73,9 @@ def serve(connection: socket.socket) -> None:
             kind, count = (found[1], int(found[2])) if found else (b"chunks", 20)
             if kind == b"chunks":
                 connection.sendall(START + WORDS[count] + END)
+            elif kind == b"late":
+                time.sleep(count / 1000)
+                connection.sendall(SHORT)
             else:
                 connection.sendall(START)
                 for block in clock(count):
@@ -80,7 +84,7 @@ def serve(connection: socket.socket) -> None:
 
 
 def main() -> None:
-    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=512)
     print(listener.getsockname()[1], flush=True)
     while True:
         connection, _ = listener.accept()

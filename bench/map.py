@@ -1,0 +1,91 @@
+"""The benchmarks of gptpipe-map: how near it comes to what the server allows, and that its memory does not grow.
+
+``python -m bench.map`` prints their table.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench import tools
+from bench.__main__ import machine, serving, table
+from bench.measure import Command, run
+from bench.rows import Finding, Place, Promise, Result, _measured
+
+JOBS = 64
+DELAY = 200  # milliseconds
+
+
+def _records(place: Place, count: int) -> Path:
+    path = place.folder / f"{count}-records"
+    path.write_text("".join(f"{number}\n" for number in range(1, count + 1)))
+    return path
+
+
+def _command(place: Place, model: str, path: Path, *options: str) -> Command:
+    tool = place.tools["gptpipe"]
+    program, *options_of_endpoint = tool.ask(model, None)
+    return Command([f"{program}-map", *options_of_endpoint, *options, "-f", str(path), "say {}"], tool.env)
+
+
+def late(place: Place) -> Iterator[Finding]:
+    """Ask for 2,000 records, 64 at once, from a server that takes 200 ms for each."""
+    command = _command(place, f"late-{DELAY}", _records(place, 2000), "-j", str(JOBS))
+    found = _measured("map, 200 ms", {"gptpipe-map": lambda: run(command, b'"index":2000,')}, 3)
+    yield from found.values()
+    ideal = 2000 * DELAY / 1000 / JOBS
+    yield Promise("map, 200 ms", f"of 2,000 x 0.2 s / {JOBS}", found["gptpipe-map"].seconds / ideal, 1.15)
+
+
+def fast(place: Place) -> Iterator[Finding]:
+    """Ask for 5,000 records, from a server without delay."""
+    command = _command(place, "late-0", _records(place, 5000))
+    found = _measured("map, no delay", {"gptpipe-map": lambda: run(command, b'"index":5000,')}, 3)
+    yield from found.values()
+    yield Promise("map, no delay", "ms a request", found["gptpipe-map"].seconds / 5, 2.0)
+
+
+def flat(place: Place) -> Iterator[Finding]:
+    """Ask for 1,000 records and for 100,000, and compare the memory."""
+    peaks = []
+    for count in (1000, 100_000):
+        into = f"{place.folder}/{count}.jsonl"
+        command = _command(place, "late-0", _records(place, count), "--no-record", "-o", into)
+        found = run(command, b"")
+        peaks.append(found.memory)
+        yield Result("map, memory", f"{count} records", found.seconds, found.memory / (1 << 20), (found.seconds,))
+    yield Promise("map, memory", "100,000 records to 1,000", peaks[1] / peaks[0], 1.2)
+
+
+def loop(place: Place) -> Iterator[Finding]:
+    """Ask for 200 records, as a shell does it with xargs -P8, and as gptpipe-map does it with -j 8."""
+    path = _records(place, 200)
+    llm = place.tools["llm"]
+    words = " ".join(llm.ask("chunks-20", None))
+    shell = Command(["sh", "-c", f"xargs -P8 -I{{}} {words} 'say {{}}' < {path}"], llm.env)
+    command = _command(place, "chunks-20", path, "-j", "8")
+    found = _measured("map, a loop", {"gptpipe-map": lambda: run(command, b'"index":200,')}, 3)
+    yield from found.values()
+    other = run(shell, b"word20").seconds
+    yield Result("map, a loop", "xargs -P8 llm", other, None, (other,))
+    yield Promise("map, a loop", "of xargs -P8 llm", found["gptpipe-map"].seconds / other, 1 / 40)
+
+
+def main() -> None:
+    """Run these rows alone."""
+    findings: list[Finding] = []
+    with serving() as url, tempfile.TemporaryDirectory() as folder:
+        homes = Path(folder) / "homes"
+        found = {tool.name: tool for tool in (tools.gptpipe(homes / "gptpipe", url), tools.llm(homes / "llm", url))}
+        place = Place(found, Path(folder), 3)
+        for row in (late, fast, loop, flat):
+            tools.say(f"{row.__name__}: {(row.__doc__ or '').splitlines()[0]}")
+            findings += row(place)
+    print(machine())
+    print("\n".join(table(findings)))
+
+
+if __name__ == "__main__":
+    main()
