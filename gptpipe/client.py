@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from gptpipe import __version__, faults, lazy, schema, sse
 from gptpipe.address import masked
 from gptpipe.errors import BadInput, ConfigError, Failure, ProtocolError, Temporary, Unavailable
+from gptpipe.link import Connected, Head, Link
 from gptpipe.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,9 +37,7 @@ Found = TypeVar("Found")
 Waiting = Callable[[str], AbstractContextManager[object]]
 
 TAIL = 1.0  # seconds for which an answer that has ended is still read: for its usage
-LEAD = 256  # blocks of bytes that may wait for the reader
 PATIENCE = 30.0  # seconds for a download
-_TOGETHER = 1 << 18  # bytes of blocks that are decoded at once
 _PAGE = 65536  # bytes shown, at most, of a reply that is no answer
 _REFUSAL = 1 << 20  # bytes read of what a server says beside a status that is none of success
 _REFUSING = 10.0  # seconds for which they are read
@@ -81,15 +80,6 @@ class Batch(NamedTuple):
     def ended(self) -> bool:
         """Whether nothing more will come of it."""
         return self.status in ("completed", "failed", "expired", "cancelled")
-
-
-class _Connected(NamedTuple):
-    """Name, TCP, TLS and proxy are done."""
-
-
-class _Head(NamedTuple):
-    request_id: str | None
-    event_stream: bool
 
 
 class _FieldRefused(Exception):
@@ -259,11 +249,11 @@ class Client:
         self._http.close()
 
     def _trace(self, request: httpx2.Request) -> None:
-        link: _Link = self._thread.link
+        link: Link = self._thread.link
 
         def trace(name: str, info: dict[str, Any]) -> None:
             if name.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
-                link.blocks.put(_Connected())
+                link.blocks.put(Connected())
 
         request.extensions["trace"] = trace
 
@@ -333,7 +323,7 @@ class Client:
 
     def _answer(self, body: dict[str, Any]) -> Iterator[Event]:
         self._gate.enter(body)
-        with _Link(self) as link:
+        with Link(self._thread) as link:
             link.start(lambda: self._post(body))
             head = self._head(link, body)
             self._gate.opened()
@@ -383,7 +373,7 @@ class Client:
             options={"headers": {"Accept": "text/event-stream, application/json", **self._unsigned}},
         ).response
 
-    def _head(self, link: _Link, body: dict[str, Any] | None = None) -> _Head:
+    def _head(self, link: Link, body: dict[str, Any] | None = None) -> Head:
         """Wait until the server accepts the request."""
         limit = self._settings.connect_timeout
         while True:
@@ -393,16 +383,16 @@ class Client:
                 raise Temporary(
                     f"no connection to {self._peer()} within {limit:g} s (--connect-timeout)", repeat=True
                 ) from None
-            if isinstance(item, _Connected):
+            if isinstance(item, Connected):
                 limit = None  # from here on the idle timeout of the socket counts
-            elif isinstance(item, _Head):
+            elif isinstance(item, Head):
                 return item
             elif isinstance(item, BaseException):
                 raise self._translate(item, body)
             else:
                 raise AssertionError(item)
 
-    def _blocks(self, link: _Link, ended: Callable[[], float | None] = lambda: None) -> Iterator[bytes]:
+    def _blocks(self, link: Link, ended: Callable[[], float | None] = lambda: None) -> Iterator[bytes]:
         """Yield the body's blocks until it ends, or for TAIL seconds after the time that ``ended`` returns."""
         while True:
             at = ended()
@@ -413,15 +403,13 @@ class Client:
                 item = link.take(left)
             except Empty:
                 return
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                if at is not None:
-                    return
+            if isinstance(item, BaseException) and at is None:
                 raise self._broken(item)
+            if not isinstance(item, bytes):
+                return
             yield item
 
-    def _events(self, first: bytes, link: _Link, head: _Head) -> Iterator[Event]:
+    def _events(self, first: bytes, link: Link, head: Head) -> Iterator[Event]:
         """Decode an event stream up to the end of the answer."""
         decoder = sse.Decoder(self._settings.thinks)
         ended: float | None = None
@@ -503,7 +491,7 @@ class Client:
             yield sse.Finish("stop")
 
     def _listing(self, found: list[str]) -> Iterator[Event]:
-        with _Link(self) as link:
+        with Link(self._thread) as link:
             link.start(self._get_models)
             yield Opened(self._head(link).request_id)
             data = self._all(b"", self._blocks(link))
@@ -586,7 +574,7 @@ class Client:
         found: list[Found] = []
 
         def attempt() -> Iterator[Event]:
-            with _Link(self) as link:
+            with Link(self._thread) as link:
                 link.run(lambda: found.append(call(self._sdk)))
                 yield Opened(self._head(link).request_id)
 
@@ -817,83 +805,3 @@ def _begin_trust(settings: Settings) -> Callable[[], ssl.SSLContext]:
 
     Thread(target=load_certificates, daemon=True).start()
     return wait
-
-
-class _Link:
-    """One exchange in its daemon thread: the blocks that it hands over, and its response."""
-
-    def __init__(self, client: Client) -> None:
-        self.blocks: SimpleQueue[Any] = SimpleQueue()
-        self._ahead: list[Any] = []
-        self._client = client
-        self._left = False
-        self._response: httpx2.Response | None = None
-        self._worker: Thread | None = None
-
-    def __enter__(self) -> _Link:
-        return self
-
-    def start(self, ask: Callable[[], httpx2.Response]) -> None:
-        """Run ``ask`` and hand over: _Connected, _Head, the blocks of the body, None; or the exception."""
-        self._worker = Thread(target=self._work, args=(ask,), daemon=True)
-        self._worker.start()
-
-    def run(self, call: Callable[[], object]) -> None:
-        """Run a call that reads its own reply, and hand over: _Connected, _Head; or the exception."""
-
-        def work() -> None:
-            self._client._thread.link = self
-            try:
-                call()
-                self.blocks.put(_Head(None, False))
-            except BaseException as error:
-                self.blocks.put(error)
-
-        Thread(target=work, daemon=True).start()
-
-    def take(self, timeout: float | None) -> Any:
-        """Return what is handed over next, within so many seconds; blocks that wait together come as one.
-
-        :raises Empty: if nothing came.
-        """
-        item = self._ahead.pop() if self._ahead else self.blocks.get(timeout=timeout)
-        if not isinstance(item, bytes):
-            return item
-        parts, size = [item], len(item)
-        while size < _TOGETHER and not self.blocks.empty():
-            following = self.blocks.get_nowait()
-            if not isinstance(following, bytes):
-                self._ahead.append(following)
-                break
-            parts.append(following)
-            size += len(following)
-        return b"".join(parts)
-
-    def _work(self, ask: Callable[[], httpx2.Response]) -> None:
-        self._client._thread.link = self
-        try:
-            self._response = response = ask()
-            kind = response.headers.get("content-type", "")
-            self.blocks.put(_Head(response.headers.get("x-request-id"), "event-stream" in kind))
-            for block in response.iter_bytes():
-                self.blocks.put(block)
-                while self.blocks.qsize() > LEAD and not self._left:  # the reader of the answer is slow
-                    time.sleep(0.002)
-            self.blocks.put(None)
-        except BaseException as error:
-            self.blocks.put(error)
-
-    def __exit__(self, *_: object) -> None:
-        """Leave: at once if the body is at its end, else by shutting the socket, which wakes the thread."""
-        self._left = True
-        worker, response = self._worker, self._response
-        if worker is None or response is None:
-            return
-        worker.join(0.02)
-        if worker.is_alive() and (stream := response.extensions.get("network_stream")):
-            import socket
-
-            try:
-                stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass

@@ -17,7 +17,7 @@ LAYERS = (
     "address interrupt message names sse template toml",
     "config faults output storage",
     "docs files schema sessions settings tokens",
-    "inputs",
+    "inputs link",
     "cache complete echo editor keys prices records roles upkeep usage",
     "client views",
     "ask pace",
