@@ -180,13 +180,15 @@ def test_no_more_is_read_than_the_window(spawn: Spawn, server: Server) -> None:
     late = threading.Event()
     server.reply(late.wait, say("first"), finish(), DONE)
     process = spawn("gptpipe-map", "--base-url", server.url, "-m", "m", "-j", "2", "{}", stdin=b"")
+    process.write(b"1\n")
+    server.wait_for_requests(1)  # so that it is the first record that holds up the others
     process.write(LINES)
     server.wait_for_requests(8)
     with pytest.raises(pytest.fail.Exception):
         server.wait_for_requests(9, timeout=0.3)
     late.set()
     process.close_stdin()
-    assert len(rows(process.read())) == 100
+    assert len(rows(process.read())) == 101
 
 
 TEXT = {
