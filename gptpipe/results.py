@@ -21,7 +21,7 @@ from gptpipe.output import replace, write_all
 from gptpipe.records import Record, displayed
 from gptpipe.storage import forward
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 16  # bytes of lines that are put in order at once
 
 
 class State(IntEnum):
