@@ -14,8 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench import server, tools
-from bench.rows import ROWS, Finding, Place, Promise, Result
+from bench import map as map_rows
+from bench import rows, server, tools
+from bench.rows import Finding, Place, Promise, Result
+
+ROWS = {**rows.ROWS, **map_rows.ROWS}
 
 
 @contextmanager
@@ -23,8 +26,10 @@ def serving() -> Iterator[str]:
     """Run the server; yield its base URL."""
     with subprocess.Popen([sys.executable, server.__file__], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
-        process.terminate()
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
+        finally:
+            process.terminate()
 
 
 def machine() -> str:

@@ -1,4 +1,4 @@
-"""Run one process and say how long it took, what it needed, and what it wrote."""
+"""Run one process and say how long it took and what it needed."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ class Command(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Seconds from its start (or from the end of its input) to its end, peak memory in bytes, standard output."""
+    """Seconds from its start (or from the end of its input) to its end, and peak memory in bytes."""
 
     seconds: float
     memory: int
-    out: bytes
 
 
 class Failed(Exception):
@@ -41,8 +40,8 @@ def _start(command: Command, stdin: int) -> subprocess.Popen[bytes]:
     )
 
 
-def _end(child: subprocess.Popen[bytes], expect: bytes) -> tuple[int, bytes, float]:
-    """Read a child to its end; return its peak memory, its output, and when it was gone."""
+def _end(child: subprocess.Popen[bytes], expect: bytes) -> tuple[int, float]:
+    """Read a child to its end, which must hold ``expect``; return its peak memory, and when it was gone."""
     assert child.stdout
     assert child.stderr
     messages: list[bytes] = []
@@ -51,7 +50,7 @@ def _end(child: subprocess.Popen[bytes], expect: bytes) -> tuple[int, bytes, flo
     reader.start()
     out = b""
     while block := os.read(child.stdout.fileno(), 1 << 16):
-        out += block
+        out = (out + block)[-4096:]
     _, status, usage = os.wait4(child.pid, 0)
     now = time.perf_counter()
     child.returncode = os.waitstatus_to_exitcode(status)
@@ -59,12 +58,14 @@ def _end(child: subprocess.Popen[bytes], expect: bytes) -> tuple[int, bytes, flo
     child.stdout.close()
     child.stderr.close()
     if child.returncode or expect not in out:
-        raise Failed(f"{child.args!r} ended with {child.returncode}: {(messages[0] or out)[-400:].decode()}")
-    return usage.ru_maxrss * 1024, out, now
+        raise Failed(
+            f"{child.args!r} ended with {child.returncode}: {(messages[0] or out)[-400:].decode(errors='replace')}"
+        )
+    return usage.ru_maxrss * 1024, now
 
 
 def run(command: Command, expect: bytes, source: Path | None = None) -> Run:
-    """Run a command that must write ``expect``; ``source`` is piped to it, as by ``cat``.
+    """Run a command whose answer must end with ``expect``; ``source`` is piped to it, as by ``cat``.
 
     :raises Failed: when the command fails or writes something else.
     """
@@ -72,8 +73,8 @@ def run(command: Command, expect: bytes, source: Path | None = None) -> Run:
     child = _start(command, subprocess.PIPE if source else subprocess.DEVNULL)
     if source:
         Thread(target=_feed, args=(child, source), daemon=True).start()
-    memory, out, ended = _end(child, expect)
-    return Run(ended - began, memory, out)
+    memory, ended = _end(child, expect)
+    return Run(ended - began, memory)
 
 
 def _feed(child: subprocess.Popen[bytes], source: Path) -> None:
@@ -91,8 +92,8 @@ def run_late(command: Command, expect: bytes, data: bytes, pause: float) -> Run:
     child.stdin.write(data)
     child.stdin.close()
     began = time.perf_counter()
-    memory, out, ended = _end(child, expect)
-    return Run(ended - began, memory, out)
+    memory, ended = _end(child, expect)
+    return Run(ended - began, memory)
 
 
 def run_lag(command: Command, skip: int) -> float:

@@ -54,7 +54,8 @@ Finding = Result | Promise
 Row = Callable[[Place], Iterator[Finding]]
 
 
-def _measured(row: str, kinds: Mapping[str, Callable[[], Run]], runs: int) -> dict[str, Result]:
+def measured(row: str, kinds: Mapping[str, Callable[[], Run]], runs: int) -> dict[str, Result]:
+    """Run each kind so many times, in turns, and return their results by name."""
     return {
         name: Result(
             row,
@@ -80,7 +81,7 @@ def _ratios(row: str, found: Mapping[str, Result], limit: float, *others: str) -
     for other in others:
         if other in found:
             value = found["gptpipe"].seconds / found[other].seconds
-            yield Promise(row, f"time, of {other}'s", value, limit)
+            yield Promise(row, f"time, that of {other} being 1", value, limit)
 
 
 def start(place: Place) -> Iterator[Finding]:
@@ -98,36 +99,36 @@ def start(place: Place) -> Iterator[Finding]:
         if name not in ("gptpipe", "ten lines")
     }
     kinds = {name: partial(run, command, b"") for name, command in {**ours, **theirs}.items()}
-    found = _measured("start", kinds, place.runs)
+    found = measured("start", kinds, place.runs)
     yield from found.values()
     if "llm" in place.tools:
         slowest = max(found[name].seconds for name in ours)
-        yield Promise("start", "the slowest, of llm --version", slowest / found["llm --version"].seconds, 0.10)
+        yield Promise("start", "the slowest, llm --version being 1", slowest / found["llm --version"].seconds, 0.10)
 
 
 def one_shot(place: Place) -> Iterator[Finding]:
     """A question, 20 chunks from a server without delay."""
-    found = _measured("one shot", _asked(place, "chunks-20", LAST_OF_20), place.runs)
+    found = measured("one shot", _asked(place, "chunks-20", LAST_OF_20), place.runs)
     yield from found.values()
     yield from _ratios("one shot", found, 0.50, "ten lines", "llm")
     yield Promise("one shot", "memory, MiB", found["gptpipe"].memory or 0, 50)
 
 
 def slow_input(place: Place) -> Iterator[Finding]:
-    """``(sleep 0.6; echo hi) | gptpipe``: from the end of the input to the end of the process."""
+    """A question that comes after 0.6 s: from the end of the input to the end of the process."""
     kinds = {
         name: partial(run_late, tool.command("chunks-20"), LAST_OF_20, b"hi\n", 0.6)
         for name, tool in place.tools.items()
         if name != "curl"
     }
-    found = _measured("slow input", kinds, place.runs)
+    found = measured("slow input", kinds, place.runs)
     yield from found.values()
     yield Promise("slow input", "seconds", found["gptpipe"].seconds, 0.12)
 
 
 def stream(place: Place) -> Iterator[Finding]:
     """An answer of 20,000 chunks, as fast as it is read."""
-    found = _measured("stream", _asked(place, "chunks-20000", LAST_OF_20000), max(3, place.runs // 3))
+    found = measured("stream", _asked(place, "chunks-20000", LAST_OF_20000), max(5, place.runs // 3))
     yield from found.values()
     yield from _ratios("stream", found, 0.20, "ten lines")
     yield Promise("stream", "memory, MiB", found["gptpipe"].memory or 0, 50)
@@ -189,12 +190,12 @@ def long_session(place: Place) -> Iterator[Finding]:
         )
         for size in ("1KB", "1GB")
     }
-    found = _measured("long session", kinds, place.runs)
+    found = measured("long session", kinds, place.runs)
     (sessions / "1GB.jsonl").unlink()
     yield from found.values()
     small, large = found.values()
-    yield Promise("long session", "time, 1 GB of 1 KB", large.seconds / small.seconds, 1.10)
-    yield Promise("long session", "memory, 1 GB of 1 KB", (large.memory or 0) / (small.memory or 1), 1.10)
+    yield Promise("long session", "time, that of 1 KB being 1", large.seconds / small.seconds, 1.10)
+    yield Promise("long session", "memory, that of 1 KB being 1", (large.memory or 0) / (small.memory or 1), 1.10)
 
 
 def big_input(place: Place) -> Iterator[Finding]:
@@ -211,7 +212,7 @@ def big_input(place: Place) -> Iterator[Finding]:
         for name, tool in place.tools.items()
         if name in ("gptpipe", "ten lines", "llm", "curl")
     }
-    found = _measured("big input", kinds, max(3, place.runs // 3))
+    found = measured("big input", kinds, max(5, place.runs // 3))
     yield from found.values()
     limit = 60 + 16 * plain.stat().st_size / MIB
     yield Promise("big input", "memory, MiB", found["gptpipe"].memory or 0, limit)

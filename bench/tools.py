@@ -75,7 +75,7 @@ def built(name: str, compiler: str, argv: Sequence[str], env: Mapping[str, str])
         say(f"building {name} with {compiler}; this takes minutes, once")
         done = subprocess.run(argv, env={**os.environ, **env}, capture_output=True, text=True)
         if done.returncode:
-            say(f"{name}: left out, {compiler} says: {done.stderr.strip().splitlines()[-1]}")
+            say(f"{name}: left out, {compiler} says: {done.stderr.strip().splitlines()[-1].strip()}")
             return None
     return program
 
