@@ -28,6 +28,10 @@ Warn = Callable[[str], object]
 Waiting = Callable[[str], AbstractContextManager[object]]
 
 
+class NoSession(NoInput):
+    """There is no session of that name; an empty file is none."""
+
+
 class Record(NamedTuple):
     """A line of a session that holds a turn: its offset in bytes, its bytes without the newline, and the turn."""
 
@@ -72,10 +76,10 @@ class SessionStore:
             try:
                 fd = open_regular(self.path(name), os.O_RDONLY)
             except FileNotFoundError:
-                raise NoInput(f"no session {name}") from None
+                raise NoSession(f"no session {name}") from None
             try:
                 if os.fstat(fd).st_size == 0:
-                    raise NoInput(f"no session {name}")
+                    raise NoSession(f"no session {name}")
                 yield fd
             finally:
                 os.close(fd)
@@ -111,7 +115,7 @@ class SessionStore:
         session.acquire(timeout)
         try:
             if not create and os.fstat(session.fd).st_size == 0:
-                raise NoInput(f"no session {name}")
+                raise NoSession(f"no session {name}")
             yield session
         finally:
             session.release()
@@ -219,7 +223,7 @@ class Session:
             return open_regular(self.path, flags)
         except FileNotFoundError:
             if not self._create:
-                raise NoInput(f"no session {self.name}") from None
+                raise NoSession(f"no session {self.name}") from None
         make_folder(self.path.parent)
         return open_regular(self.path, flags | os.O_CREAT)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import dropwhile, tee
 from pathlib import Path
@@ -20,7 +20,7 @@ from gptpipe.errors import Failure, Status, UsageError
 from gptpipe.message import Content, Counts, Message, Turn, counts
 from gptpipe.roles import Role
 from gptpipe.schema import Schema
-from gptpipe.sessions import Memory, Session, SessionStore, Warn, silent
+from gptpipe.sessions import Memory, NoSession, Session, SessionStore, Warn, silent
 from gptpipe.settings import Paths, Settings
 
 
@@ -286,10 +286,10 @@ def _looked_at(question: Question, place: Place, warn: Warn) -> Iterator[Turn]:
         yield from question.memory.history() if question.memory else ()
         return
     try:
-        empty = place.sessions.path(name).stat(follow_symlinks=False).st_size == 0  # which is no session
+        place.sessions.path(name).stat(follow_symlinks=False)
     except OSError:  # whoever opens it will say why
         return
-    if not empty:
+    with suppress(NoSession):  # it is empty, or has gone in this moment
         yield from place.sessions.history(name, warn)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gptpipe import turn
 from tests.server import DONE, Server, chunk, finish, say
 
 ECHO = ("gptpipe", "-m", "echo")
@@ -382,6 +383,24 @@ def test_a_full_disk_is_74_after_the_answer_and_the_file_is_whole(shell: Any, ho
     result = shell(script)
     assert result.out.endswith(b"x\n74\n")
     assert [turn["n"] for turn in turns(home)] == [1]
+
+
+def test_a_session_that_goes_while_it_is_looked_for_begins_anew(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = home / ".local/share/gptpipe/sessions/s.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"{}\n")
+    place = turn.here(None)
+    question = turn.Question("x", {"model": "echo", "session": "s"}, {})
+    found = Path.stat
+
+    def stat_and_remove(self: Path, **options: Any) -> os.stat_result:
+        result = found(self, **options)
+        if self == path:
+            path.unlink()
+        return result
+
+    monkeypatch.setattr(Path, "stat", stat_and_remove)
+    assert turn.preview(question, place).turns == []
 
 
 def test_a_session_that_is_a_fifo(run: Any, home: Path) -> None:
