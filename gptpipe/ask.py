@@ -87,7 +87,8 @@ def wanted(options: Mapping[str, Any], role: Role) -> Want:
 class Terms(NamedTuple):
     """What requests are made under: settings, folders, what is wanted, and in whose name their usage is entered.
 
-    ``note`` is told what only ``--verbose`` shows.
+    ``note`` is told what only ``--verbose`` shows. ``log`` is where usage is entered if there is much of it; else the
+    file is opened for each entry.
     """
 
     settings: Settings
@@ -96,6 +97,7 @@ class Terms(NamedTuple):
     program: str = "gptpipe"
     session: str | None = None
     note: Callable[[str], object] = lambda _: None
+    log: usage.Log | None = None
 
 
 class _Pending(NamedTuple):
@@ -451,7 +453,10 @@ def enter(answer: Answer, terms: Terms) -> None:
         if terms.settings.budget.day_usd is not None or terms.settings.budget.month_usd is not None:
             entry = entry._replace(usd=cost(entry, terms.settings))
         try:
-            usage.append(terms.paths.usage, entry)
+            if terms.log:
+                terms.log.append(entry)
+            else:
+                usage.append(terms.paths.usage, entry)
         except WriteError as failure:
             terms.note(failure.message)
 

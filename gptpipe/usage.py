@@ -14,8 +14,9 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 from gptpipe.errors import NoInput, OverLimit, WriteError
@@ -88,24 +89,61 @@ def counted(
 
 
 def append(directory: Path, entry: Entry) -> None:
-    """Add the entry to today's file.
+    """Add an entry to today's file.
 
     :raises WriteError: if that fails.
     """
-    usual = Entry._field_defaults
-    value = {key: item for key, item in entry._asdict().items() if key not in usual or item != usual[key]}
-    line = compact(value).encode("utf-8", "replace") + b"\n"
-    path = _today(directory)
-    with failing(WriteError, f"cannot write {path}"):
-        fd = _open(path)
-        try:
-            size = os.fstat(fd).st_size
-            if size and os.pread(fd, 1, size - 1) != b"\n":
-                line = b"\n" + line  # a full disk cut the line before
-            if os.write(fd, line) < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        finally:
-            os.close(fd)
+    with closing(Log(directory)) as log:
+        log.append(entry)
+
+
+class Log:
+    """Today's file, which stays open from one entry to the next. Several threads may use it at once."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._lock = Lock()
+        self._path: Path | None = None  # of the file that is open
+        self._descriptor = -1
+        self._end = 0  # up to here the file is known to hold whole lines
+
+    def append(self, entry: Entry) -> None:
+        """Add an entry.
+
+        :raises WriteError: if that fails.
+        """
+        usual = Entry._field_defaults
+        value = {key: item for key, item in entry._asdict().items() if key not in usual or item != usual[key]}
+        line = compact(value).encode("utf-8", "replace") + b"\n"
+        with self._lock:
+            path = _today(self._directory)
+            with failing(WriteError, f"cannot write {path}"):
+                self._write(path, line)
+
+    def _write(self, path: Path, line: bytes) -> None:
+        status = self._open(path)
+        size = status.st_size
+        if size > self._end and os.pread(self._descriptor, 1, size - 1) != b"\n":
+            line = b"\n" + line  # a full disk cut the line before
+        if os.write(self._descriptor, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._end = size + len(line)
+
+    def _open(self, path: Path) -> os.stat_result:
+        """See that the file of the day is open, and return its status."""
+        if self._descriptor >= 0:
+            status = os.fstat(self._descriptor)
+            if path == self._path and status.st_nlink and status.st_size >= self._end:
+                return status
+            self.close()
+        self._path, self._descriptor = path, _open(path)
+        return os.fstat(self._descriptor)
+
+    def close(self) -> None:
+        """Close the file; the next entry opens it again."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor, self._end = -1, 0
 
 
 def _today(directory: Path) -> Path:

@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,43 @@ def test_cut_line_spoils_no_other(folder: Path) -> None:
     assert len(list(usage.read(folder))) == 2
     with pytest.raises(OverLimit, match=r"\(30\)"):
         usage.check(folder, limits(day_tokens=1))
+
+
+def test_a_log_finds_the_file_of_the_day_and_the_end_of_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = usage.Log(folder)
+    path = folder / "2026-11-22.jsonl"
+    log.append(entry(input=1))
+    with path.open("ab") as file:
+        file.write(b'{"at": "2026-1')  # another process, on a full disk
+    log.append(entry(input=2))
+    os.truncate(path, path.stat().st_size // 2)  # cuts that line
+    log.append(entry(input=3))
+    assert [one.input for _, one in usage.read(folder)] == [1, 3]
+    path.unlink()
+    log.append(entry(input=4))
+    on(monkeypatch, 2026, 11, 23)
+    log.append(entry(input=5))
+    assert [(day[-2:], one.input) for day, one in usage.read(folder, warn=pytest.fail)] == [("22", 4), ("23", 5)]
+
+
+def test_threads_share_a_log(folder: Path) -> None:
+    log = usage.Log(folder)
+
+    def fill(number: int) -> None:
+        for output in range(50):
+            log.append(entry(input=number, output=output))
+
+    threads = [threading.Thread(target=fill, args=(number,)) for number in range(1, 9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = [(one.input, one.output) for _, one in usage.read(folder, warn=pytest.fail)]
+    assert sorted(found) == [(n, m) for n in range(1, 9) for m in range(50)]
+    path = folder / "2026-11-22.jsonl"
+    assert sum(fd.resolve() == path for fd in Path("/proc/self/fd").iterdir()) == 1
+    log.close()
+    assert sum(fd.resolve() == path for fd in Path("/proc/self/fd").iterdir()) == 0
 
 
 APPENDING = """

@@ -38,6 +38,7 @@ from gptpipe.records import Record
 from gptpipe.results import Outcome, ResultFile, State, bare, line, new_file
 from gptpipe.settings import Settings, described
 from gptpipe.turn import Place
+from gptpipe.usage import Log
 
 _GRACE = 1.0  # seconds after --max-time in which what is there can still be written
 
@@ -135,7 +136,7 @@ def _run(values: dict[str, Any], maker: Maker, want: Want, place: Place, descrip
     pace = Pace(values["rpm"], values["tpm"], report.held)
     deadline = started + chosen.max_time if chosen.max_time else None
     connection = client.Client(chosen, key.value, deadline=deadline, waiting=report.waiting, gate=pace)
-    terms = Terms(chosen, place.paths, want, place.program, note=place.note)
+    terms = Terms(chosen, place.paths, want, place.program, note=place.note, log=Log(place.paths.usage))
     if not want.cache_only:
         check_price(terms)
     asker = Asker(maker, connection, pace, terms, writer.known, values["retry_failed"])
