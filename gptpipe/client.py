@@ -1,8 +1,8 @@
 """The client: one request to a server of the Chat Completions protocol, and the retries around it.
 
 The ``openai`` SDK carries the request; the bytes of the answer are decoded by :mod:`gptpipe.sse`. Everything that
-can block (name lookup, TCP, TLS, reading) happens in a daemon thread that hands blocks of bytes to the caller, because
-nothing else can bound a name lookup. Protocol: https://platform.openai.com/docs/api-reference/chat
+can block (name lookup, TCP, TLS, reading) happens in the daemon thread of a :mod:`gptpipe.link`.
+Protocol: https://platform.openai.com/docs/api-reference/chat
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack
+from math import inf
 from queue import Empty, SimpleQueue
 from threading import Thread, local
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from gptpipe import __version__, faults, lazy, schema, sse
 from gptpipe.address import masked
 from gptpipe.errors import BadInput, ConfigError, Failure, ProtocolError, Temporary, Unavailable
-from gptpipe.link import Connected, Head, Link
+from gptpipe.link import Direct, Head, Link, Watch
 from gptpipe.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 Found = TypeVar("Found")
 Waiting = Callable[[str], AbstractContextManager[object]]
 
+_RECENT = 5.0  # seconds for which a name that was found will be found again
 TAIL = 1.0  # seconds for which an answer that has ended is still read: for its usage
 PATIENCE = 30.0  # seconds for a download
 _PAGE = 65536  # bytes shown, at most, of a reply that is no answer
@@ -192,7 +194,8 @@ class Client:
     """A connection pool to one endpoint. Several threads may use it at once.
 
     ``key`` is the API key or None; ``deadline`` the monotonic time beyond which no retry is waited for;
-    ``waiting`` announces a wait that lasts; ``gate`` is passed by each try of each thread.
+    ``waiting`` announces a wait that lasts; ``gate`` is passed by each try of each thread, where these are many, and
+    none is waited for.
     """
 
     def __init__(
@@ -221,7 +224,9 @@ class Client:
         self._deadline = deadline
         self._waiting = waiting
         self._gate = gate or Gate()
-        self._thread = local()
+        self._watch = Watch() if gate else None
+        self._here = local()
+        self._reached = -inf  # when a server has answered last
         self._refused: set[str] = set()
         signed = key or any(name.lower() == "authorization" for name in settings.headers)
         self._unsigned = {} if signed else {"Authorization": openai.Omit()}
@@ -249,13 +254,14 @@ class Client:
         self._http.close()
 
     def _trace(self, request: httpx2.Request) -> None:
-        link: Link = self._thread.link
+        link: Link = self._here.link
 
         def trace(name: str, info: dict[str, Any]) -> None:
             if name.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
-                link.blocks.put(Connected())
+                link.connected = True
 
-        request.extensions["trace"] = trace
+        if not link.connected:
+            request.extensions["trace"] = trace
 
     @property
     def refused(self) -> frozenset[str]:
@@ -323,9 +329,10 @@ class Client:
 
     def _answer(self, body: dict[str, Any]) -> Iterator[Event]:
         self._gate.enter(body)
-        with Link(self._thread) as link:
+        with self._link() as link:
             link.start(lambda: self._post(body))
             head = self._head(link, body)
+            self._reached = time.monotonic()
             self._gate.opened()
             yield Opened(head.request_id)
             blocks = self._blocks(link)
@@ -337,6 +344,11 @@ class Client:
                 raise self._foreign(first)
             else:
                 yield from self._events(first, link, head)
+
+    def _link(self) -> Link:
+        if self._watch and time.monotonic() - self._reached < _RECENT:
+            return Direct(self._here, self._watch)
+        return Link(self._here)
 
     def _first(self, blocks: Iterator[bytes]) -> bytes:
         """Return the first block that is not blank: it tells what kind of reply this is."""
@@ -376,21 +388,16 @@ class Client:
     def _head(self, link: Link, body: dict[str, Any] | None = None) -> Head:
         """Wait until the server accepts the request."""
         limit = self._settings.connect_timeout
-        while True:
-            try:
-                item = link.blocks.get(timeout=limit)
-            except Empty:
-                raise Temporary(
-                    f"no connection to {self._peer()} within {limit:g} s (--connect-timeout)", repeat=True
-                ) from None
-            if isinstance(item, Connected):
-                limit = None  # from here on the idle timeout of the socket counts
-            elif isinstance(item, Head):
-                return item
-            elif isinstance(item, BaseException):
-                raise self._translate(item, body)
-            else:
-                raise AssertionError(item)
+        try:
+            item = link.head(limit)
+        except Empty:
+            raise Temporary(
+                f"no connection to {self._peer()} within {limit:g} s (--connect-timeout)", repeat=True
+            ) from None
+        if isinstance(item, BaseException):
+            raise self._translate(item, body)
+        assert isinstance(item, Head)
+        return item
 
     def _blocks(self, link: Link, ended: Callable[[], float | None] = lambda: None) -> Iterator[bytes]:
         """Yield the body's blocks until it ends, or for TAIL seconds after the time that ``ended`` returns."""
@@ -491,7 +498,7 @@ class Client:
             yield sse.Finish("stop")
 
     def _listing(self, found: list[str]) -> Iterator[Event]:
-        with Link(self._thread) as link:
+        with Link(self._here) as link:
             link.start(self._get_models)
             yield Opened(self._head(link).request_id)
             data = self._all(b"", self._blocks(link))
@@ -574,7 +581,7 @@ class Client:
         found: list[Found] = []
 
         def attempt() -> Iterator[Event]:
-            with Link(self._thread) as link:
+            with Link(self._here) as link:
                 link.run(lambda: found.append(call(self._sdk)))
                 yield Opened(self._head(link).request_id)
 

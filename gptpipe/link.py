@@ -1,18 +1,21 @@
-"""One exchange with a server, in a daemon thread of its own: what it hands over, and how it is left.
+"""One exchange with a server: what it hands over, and how it is left.
 
-Nothing else can bound a name lookup; so whoever waits for an exchange waits for its thread, and may walk away.
+It happens in a daemon thread of its own, because nothing else can bound a name lookup; whoever waits for an exchange
+waits for its thread, and may walk away. Where many are made one after another, most can do without (Direct).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread, local
 from typing import Any, NamedTuple, Protocol
 
 LEAD = 256  # blocks of bytes that may wait for the reader
 _TOGETHER = 1 << 18  # bytes of blocks that are decoded at once
+_PARTING = 1.0  # seconds for which the rest of a body may come that is not waited for
+_LOOK = 0.1  # seconds between two looks at what is late
 
 
 class Response(Protocol):
@@ -29,9 +32,8 @@ class Response(Protocol):
     def iter_bytes(self) -> Iterator[bytes]:
         """Yield the body as it arrives."""
 
-
-class Connected(NamedTuple):
-    """Name, TCP, TLS and proxy are done."""
+    def close(self) -> None:
+        """Close the connection, if the body is not at its end."""
 
 
 class Head(NamedTuple):
@@ -41,17 +43,26 @@ class Head(NamedTuple):
     event_stream: bool
 
 
-Item = Connected | Head | bytes | BaseException | None
-"""What is handed over, in this order: Connected, Head, the blocks of the body, None for its end; or an exception."""
+Item = Head | bytes | BaseException | None
+"""What is handed over, in this order: Head, the blocks of the body, None for its end; or an exception, the last."""
+
+
+def _head(response: Response) -> Head:
+    kind = response.headers.get("content-type", "")
+    return Head(response.headers.get("x-request-id"), "event-stream" in kind)
 
 
 class Link:
-    """One exchange in its daemon thread: the blocks that it hands over, and its response."""
+    """One exchange in its daemon thread: the blocks that it hands over, and its response.
 
-    def __init__(self, thread: local) -> None:
-        self.blocks: SimpleQueue[Item] = SimpleQueue()
+    In that thread it is ``here.link``; ``connected`` becomes true when name, TCP, TLS and proxy are done.
+    """
+
+    def __init__(self, here: local) -> None:
+        self.connected = False
+        self._items: SimpleQueue[Item] = SimpleQueue()
         self._ahead: list[Item] = []
-        self._thread = thread
+        self._here = here
         self._left = False
         self._response: Response | None = None
         self._worker: Thread | None = None
@@ -60,34 +71,46 @@ class Link:
         return self
 
     def start(self, ask: Callable[[], Response]) -> None:
-        """Run ``ask`` and hand over: Connected, Head, the blocks of the body, None; or the exception."""
+        """Run ``ask`` and hand over what it returns."""
         self._worker = Thread(target=self._work, args=(ask,), daemon=True)
         self._worker.start()
 
     def run(self, call: Callable[[], object]) -> None:
-        """Run a call that reads its own reply, and hand over: Connected, Head; or the exception."""
+        """Run a call that reads its own reply, and hand over a head."""
 
         def work() -> None:
-            self._thread.link = self
+            self._here.link = self
             try:
                 call()
-                self.blocks.put(Head(None, False))
+                self._items.put(Head(None, False))
             except BaseException as error:
-                self.blocks.put(error)
+                self._items.put(error)
 
         Thread(target=work, daemon=True).start()
+
+    def head(self, timeout: float | None) -> Item:
+        """Return the head, or an exception. Once there is a connection, it has no limit here.
+
+        :raises Empty: if there is none within so many seconds.
+        """
+        try:
+            return self._items.get(timeout=timeout)
+        except Empty:
+            if not self.connected:
+                raise
+        return self._items.get()
 
     def take(self, timeout: float | None) -> Item:
         """Return what is handed over next, within so many seconds; blocks that wait together come as one.
 
         :raises Empty: if nothing came.
         """
-        item = self._ahead.pop() if self._ahead else self.blocks.get(timeout=timeout)
+        item = self._ahead.pop() if self._ahead else self._items.get(timeout=timeout)
         if not isinstance(item, bytes):
             return item
         parts, size = [item], len(item)
-        while size < _TOGETHER and not self.blocks.empty():
-            following = self.blocks.get_nowait()
+        while size < _TOGETHER and not self._items.empty():
+            following = self._items.get_nowait()
             if not isinstance(following, bytes):
                 self._ahead.append(following)
                 break
@@ -96,30 +119,109 @@ class Link:
         return b"".join(parts)
 
     def _work(self, ask: Callable[[], Response]) -> None:
-        self._thread.link = self
+        self._here.link = self
         try:
             self._response = response = ask()
-            kind = response.headers.get("content-type", "")
-            self.blocks.put(Head(response.headers.get("x-request-id"), "event-stream" in kind))
+            self._items.put(_head(response))
             for block in response.iter_bytes():
-                self.blocks.put(block)
-                while self.blocks.qsize() > LEAD and not self._left:  # the reader of the answer is slow
+                self._items.put(block)
+                while self._items.qsize() > LEAD and not self._left:  # the reader of the answer is slow
                     time.sleep(0.002)
-            self.blocks.put(None)
+            self._items.put(None)
         except BaseException as error:
-            self.blocks.put(error)
+            self._items.put(error)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Leave: at once if the body is at its end, else by shutting the socket, which wakes the thread."""
         self._left = True
         worker, response = self._worker, self._response
         if worker is None or response is None:
             return
         worker.join(0.02)
-        if worker.is_alive() and (stream := response.extensions.get("network_stream")):
+        if worker.is_alive():
+            self.shut()
+
+    def shut(self) -> None:
+        """Shut the socket: what is being read from it ends."""
+        if self._response is not None and (stream := self._response.extensions.get("network_stream")):
             import socket
 
             try:
                 stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
+
+
+class Direct(Link):
+    """An exchange in the thread that waits for it: each time that something is handed over takes a turn at the GIL.
+
+    Only for a name that was found a moment ago, and for threads that nobody waits for; ``watch`` ends it.
+    """
+
+    def __init__(self, here: local, watch: Watch) -> None:
+        super().__init__(here)
+        self.connected = True
+        self._watch = watch
+        self._first: Item = None
+        self._body: Iterator[bytes] = iter(())
+        self._over = False
+
+    def start(self, ask: Callable[[], Response]) -> None:
+        """Run ``ask``."""
+        self._here.link = self
+        try:
+            self._response = response = ask()
+            self._first, self._body = _head(response), response.iter_bytes()
+        except BaseException as error:
+            self._first = error
+
+    def head(self, _: float | None) -> Item:
+        """Return the head, or an exception."""
+        return self._first
+
+    def take(self, timeout: float | None) -> Item:
+        """Return the next block, None for the end, or an exception: also if nothing came for so many seconds."""
+        if timeout is not None:
+            self._watch.end(self, timeout)
+        try:
+            item = next(self._body, None)
+            self._over = item is None
+        except BaseException as error:
+            return error
+        return item
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Leave: if the answer has ended, the connection is kept for another; else the server is to stop."""
+        if self._response is None:
+            return
+        if kind is None and not self._over:
+            self._watch.end(self, _PARTING)
+            while isinstance(self.take(None), bytes):
+                pass
+        self._watch.forget(self)
+        if not self._over:
+            self._response.close()
+
+
+class Watch:
+    """Shuts the exchanges that do not end in time: one thread for all of them."""
+
+    def __init__(self) -> None:
+        self._due: dict[Direct, float] = {}
+        Thread(target=self._look, daemon=True).start()
+
+    def end(self, link: Direct, seconds: float) -> None:
+        """Give an exchange so much time."""
+        self._due[link] = time.monotonic() + seconds
+
+    def forget(self, link: Direct) -> None:
+        """Let an exchange be: it is over."""
+        self._due.pop(link, None)
+
+    def _look(self) -> None:
+        while True:
+            time.sleep(_LOOK)
+            now = time.monotonic()
+            for link, due in self._due.copy().items():
+                if now > due:
+                    link.shut()

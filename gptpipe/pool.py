@@ -44,7 +44,7 @@ class Pool(Generic[Item, Result]):
         self._stopping = stopping
         self._todo: SimpleQueue[Any] = SimpleQueue()
         self._done: SimpleQueue[tuple[int, Any]] = SimpleQueue()
-        self._slots = Semaphore(WINDOW * jobs)
+        self._slots = Semaphore(WINDOW)  # each for as many items as there are jobs: to wake the reader costs time
         self._lock = Lock()
         self._given = 0  # items that the workers got
         self.stopped = False
@@ -80,7 +80,8 @@ class Pool(Generic[Item, Result]):
             while passed_on in waiting:
                 result = waiting.pop(passed_on)
                 passed_on += 1
-                self._slots.release()
+                if not passed_on % self._jobs:
+                    self._slots.release()
                 if result is not _DROPPED:
                     yield result
             if self.abandoned:
@@ -109,7 +110,8 @@ class Pool(Generic[Item, Result]):
             for item in items:
                 if not self._give(item):
                     return
-                self._slots.acquire()
+                if not self._given % self._jobs:
+                    self._slots.acquire()
         except BaseException as error:
             self._error = error
         self._ended = True

@@ -321,6 +321,41 @@ def test_max_time_writes_what_is_there(run: Run, server: Server) -> None:
     assert "--max-time" in result.err
 
 
+def test_a_connection_is_used_again_by_the_next_record(run: Run, server: Server) -> None:
+    """Also while the server is still at the last piece of the body, which nobody needs."""
+    server.reply(say("fine"), finish(), DONE, 0.05, b": and a comment\n\n", times=10)
+    args = ("--base-url", server.url, "-m", "m", "-j", "1", "--text", "{}")
+    assert run("gptpipe-map", *args, stdin=LINES[: LINES.index(b"11\n")]).text == "fine\n" * 10
+    assert len(server.requests) == 10
+    assert server.connections <= 2  # the first exchange may leave its own behind
+
+
+@pytest.mark.parametrize("last", [[finish()], [finish(), DONE]], ids=["nothing", "the end"])
+def test_a_body_that_does_not_end_after_the_answer_holds_up_no_record(
+    run: Run, server: Server, last: list[bytes]
+) -> None:
+    server.reply(say("one"), finish(), DONE)
+    server.reply(say("fine"), *last, hang=True, times=2)
+    args = ("--base-url", server.url, "-m", "m", "-j", "1", "--max-time", "20", "--text", "{}")
+    result = run("gptpipe-map", *args, stdin=b"1\n2\n3\n")
+    assert (result.status, result.text) == (0, "one\nfine\nfine\n")
+
+
+def test_a_later_record_fails_and_is_repeated_as_the_first(run: Run, server: Server) -> None:
+    server.reply(say("one"), finish(), DONE)
+    server.reply(b"no HTTP\r\n\r\n", raw=True)
+    server.reply(say("cut"), broken=True)
+    server.json(503, {"error": {"message": "slow"}}, headers={"retry-after": "0"})
+    server.reply(say("three"), finish(), DONE)
+    server.reply(say("four"), hang=True)
+    args = ("--base-url", server.url, "-m", "m", "-j", "1", "--idle-timeout", "1", "--retry", "4", "{}")
+    result = run("gptpipe-map", *args, stdin=b"1\n2\n3\n4\n")
+    first, second, third, fourth = rows(result.out)
+    assert (first["answer"], second["error"]["name"], third["answer"]) == ("one", "PROTOCOL", "three")
+    assert (fourth["error"]["status"], len(server.requests)) == (75, 6)
+    assert "silent for 1 s" in fourth["error"]["message"]
+
+
 # The pace
 
 
