@@ -315,6 +315,8 @@ _PROGRAMS: dict[str, str] = {
     "gptpipe-config": "show path check roles cache tokenizer -h --",
     "gptpipe-chat": "-s -S -m --history --reasoning --retry --max-time --cache --no-save -h --",
     "gptpipe-map": "-m {} {a} a {{ --json --jsonl --csv --input -j --retry --max-time --resume -o -x --schema -h --",
+    "gptpipe-batch": "submit status fetch cancel list --requests-only --results --failed-records --wait --csv --jsonl "
+    "-m {} {a} --text -o --force --schema -x --base-url -h --",
     "gptpipe-models": "-p --base-url --json -h --config",
 }
 _WORDS = st.one_of(

@@ -26,6 +26,7 @@ TITLE = "Faults on the wire"
 IDLE = 0.5  # seconds of --idle-timeout where the server falls silent; where it does not, none of it may pass
 AT_ONCE = 12
 LATEST = 15  # seconds for any run: retries, the idle timeout and the tail of an answer take less
+JOBS = 32  # of a map
 PAUSE = 0.02  # seconds between the halves of a reply that is split
 
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
@@ -114,6 +115,7 @@ def broken(data: bytes, fault: str, at: int) -> Reply:
     raise AssertionError(fault)
 
 
+EACH = "each"
 FAULTS = ("cut", "reset", "silence", "split", "bit flipped", "byte replaced", "byte dropped", "byte doubled")
 
 
@@ -227,7 +229,10 @@ def judge(result_text: bytes, status: int, wanted: Expected, *, streamed: bool) 
 
 
 class FaultServer:
-    """Sends replies that were put under a path, the last one for every further request. A context manager."""
+    """Sends replies that were put under a path, the last one for every further request. A context manager.
+
+    Under EACH the reply is that of the name which is the question.
+    """
 
     def __init__(self) -> None:
         self._replies: dict[str, list[Reply]] = {}
@@ -257,12 +262,14 @@ class FaultServer:
         """Take one request, send its reply, end the connection as the reply says."""
         with connection, contextlib.suppress(OSError):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            path = self._request(connection)
-            replies = self._replies[path]
+            replies = self._replies[self._request(connection)]
             reply = replies.pop(0) if len(replies) > 1 else replies[0]
             for number, piece in enumerate(reply.pieces):
                 if number:
                     time.sleep(PAUSE)
+                if number == len(reply.pieces) - 1 and reply.ending == "end":
+                    # The end leaves with the last bytes: a client that has read them sees that the connection is over.
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
                 connection.sendall(piece)
             if reply.ending == "silence":
                 connection.settimeout(LATEST)
@@ -271,16 +278,17 @@ class FaultServer:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def _request(self, connection: socket.socket) -> str:
-        """Read a request to its end, and return the first part of its path."""
+        """Read a request to its end, and return the name of its reply."""
         data = b""
         while b"\r\n\r\n" not in data:
             data += connection.recv(65536) or b"\r\n\r\n"
         head, _, body = data.partition(b"\r\n\r\n")
         length = re.search(rb"(?i)content-length: *(\d+)", head)
-        left = int(length[1]) - len(body) if length else 0
-        while left > 0 and (more := connection.recv(65536)):
-            left -= len(more)
-        return head.split(b"/", 2)[1].split(b"/")[0].decode()
+        size = int(length[1]) if length else 0
+        while len(body) < size and (more := connection.recv(65536)):
+            body += more
+        path = head.split(b"/", 2)[1].split(b"/")[0].decode()
+        return json.loads(body)["messages"][-1]["content"] if path == EACH else path
 
 
 # The cases
@@ -360,7 +368,33 @@ def _unkept(home: Path, out: bytes, status: int, mode: str) -> str:
     return ""
 
 
+def in_one_run(rig: Rig, server: FaultServer, fault: str) -> Iterator[Case]:
+    """Run gptpipe-map once, with a record for each byte that has the fault, and judge each result."""
+    recording = recordings()[0]
+    replies = {f"{fault} at {at}": (at, broken(recording.data, fault, at)) for at in range(len(recording.data))}
+    for name, (_, reply) in replies.items():
+        server.put(name, reply)
+    url = server.put(EACH, Reply((recording.data,)))
+    silent = any(reply.ending == "silence" for _, reply in replies.values())
+    limits = ["--idle-timeout", str(IDLE if silent else LATEST), "--retry", "0"]
+    lines = "".join(f"{name}\n" for name in replies).encode()
+    with rig.home() as home:
+        call = ["gptpipe-map", "--base-url", url, "-m", "m", "-j", str(JOBS), *limits, "{}"]
+        result = rig.run(home, *call, stdin=lines, timeout=len(replies) / JOBS * (IDLE + 1) + LATEST)
+    rows = [json.loads(line) for line in result.out.splitlines()]
+    if wrong := manners(result) or (len(rows) != len(replies) and f"{len(rows)} results of {len(replies)} records"):
+        yield Case(f"a map, {fault}", False, f"{wrong}; {result.err}")
+    for row in rows:
+        at, reply = replies[row["record"]]
+        text = f"{row['answer']}".removesuffix("\n") + "\n" if "answer" in row else ""
+        status = row["error"]["status"] if "error" in row else 0
+        wrong = judge(text.encode(), status, expected(recording, reply, at), streamed=False)
+        yield Case(f"a map, {row['record']}", not wrong, wrong and f"{wrong}; {row}")
+
+
 def cases(rig: Rig) -> Iterator[Case]:
     """Break the answer at every byte."""
     with FaultServer() as server:
         yield from parallel(lambda trial: attempt(rig, server, trial), trials(), AT_ONCE)
+        for fault in FAULTS:
+            yield from in_one_run(rig, server, fault)
