@@ -23,6 +23,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 REAL_ENVIRONMENT = dict(os.environ)  # as it was before any test
 
+# What starts the tests in the background may ignore these, and so would every program that is tested.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for _number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+    signal.signal(_number, signal.SIG_DFL)
+
 Environment = Mapping[str, str | None]
 Input = bytes | int | Path | None
 
