@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import cache as remember
 from importlib import import_module
 from pathlib import Path
-from pydoc_data.topics import topics
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,10 +21,10 @@ from gptpipe.errors import OverLimit, ProtocolError, WriteError
 from gptpipe.message import Message, Turn, counts, from_line, to_line
 from gptpipe.tokens import ATTACHMENT, FRAME, PRIMING, Meter, meter
 from tests.processes import Result, execute
+from tests.talks import CHINESE, Counting, Server, Talk, passage, thought, usage
 from tests.vocabulary import put_vocabulary, vocabulary
 
 ENCODINGS = ("o200k_base", "cl100k_base")
-CHINESE = "人工智能模型在命令行中回答问题，并把结果写入标准输出。"
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 
 
@@ -300,15 +299,6 @@ def test_a_turn_that_does_not_say_weighs_its_bytes_and_16(said: int | None, weig
 # --- what the server counted
 
 
-def usage(prompt: int, completion: int, total: int | None = None) -> dict[str, Any]:
-    total = prompt + completion if total is None else total
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
-
-
-def thought(reasoning: int) -> dict[str, Any]:
-    return {"completion_tokens_details": {"reasoning_tokens": reasoning}}
-
-
 def from_cache(cached: int) -> dict[str, Any]:
     return {"prompt_tokens_details": {"cached_tokens": cached}}
 
@@ -411,60 +401,15 @@ def test_weigh_without_usage(cache: Path, model: str, finish_reason: str | None,
 # --- sessions of 400 turns: the true weight of what is sent, in tokens of o200k_base
 
 
-class Server(NamedTuple):
-    """How a server counts: with which encoding, if at all, and what it adds to each message and to each prompt.
-
-    It may count only what it has not in its cache. Reasoning may come with the answer, told in tokens or as text.
-    """
-
-    encoding: str | None = "o200k_base"
-    frame: int = FRAME
-    hidden: int = PRIMING
-    only_uncached: bool = False
-    reasoning: str = ""
-
-
-class Talk(NamedTuple):
-    """A session: what it may send, its system message (in kind and words), and what is asked and answered.
-
-    ``first`` is the server until half of the turns are over; then there is another model.
-    """
-
-    server: Server = Server()
-    first: Server | None = None
-    limit: int = 32_000
-    system: tuple[str, int] = ("english", 0)
-    asks: tuple[str, int, int] = ("english", 10, 60)
-    answers: tuple[str, int, int] = ("english", 90, 250)
-    vocabulary: bool = False
-
-
-LINES = {
-    "english": [line for text in topics.values() for line in text.splitlines() if len(line.split()) > 8],
-    "code": [line for line in Path(random.__file__).read_text().splitlines() if line.strip()],
-    "chinese": [
-        CHINESE,
-        "服务器报告其用量，而系统消息不计入预算。",
-        "今天天气很好，适合去公园散步。",
-        "请解释这段代码。",
-    ],
-}
-
-
-def passage(dice: random.Random, kind: str, least: int, most: int) -> str:
-    """Return whole lines: of English, about so many words."""
-    return "\n".join(dice.choices(LINES[kind], k=max(1, dice.randint(least, most) // 11)))
-
-
 class Simulation:
     """A session that talks to a server, with nothing between them but the functions of ``tokens``."""
 
     def __init__(self, talk: Talk, encodings: dict[str, Callable[[str], int]], cache: Path) -> None:
-        self.talk, self.encodings, self.cache = talk, encodings, cache
+        self.talk, self.cache = talk, cache
         self.dice = random.Random(20261122)
         self.system = [passage(self.dice, talk.system[0], talk.system[1], talk.system[1])] if talk.system[1] else []
         self.history: list[Turn] = []
-        self.before: list[str] = []
+        self.counting = Counting(encodings)
 
     def weights(self, turns: int = 400) -> Iterator[float]:
         """Yield the true weight of the history sent, as a part of the limit, wherever some of it was left out."""
@@ -476,40 +421,21 @@ class Simulation:
             self.history.append(self.ask(server, sent))
 
     def true(self, server: Server, one: Turn) -> int:
-        return sum(self.encodings["o200k_base"](message["content"]) + server.frame for message in one.history)
+        return sum(self.counting.true(server, message["content"]) for message in one.history)
 
     def ask(self, server: Server, sent: list[Turn]) -> Turn:
         asked, answer = passage(self.dice, *self.talk.asks), passage(self.dice, *self.talk.answers)
         thoughts = passage(self.dice, "english", 20, 500) if server.reasoning else ""
         system: list[Message] = [{"role": "system", "content": text} for text in self.system]
+        prompt = [*self.system, *(message["content"] for past in sent for message in past.history), asked]
         one = Turn(
             [*system, user(asked), {"role": "assistant", "content": answer}],
             model="then" if server is self.talk.server else "first",
             finish_reason="stop",
-            usage=self.usage(
-                server, [*system, *(message for past in sent for message in past.history)], asked, answer, thoughts
-            ),
+            usage=self.counting.said(server, prompt, answer, thoughts),
         )
         seen = thoughts if server.reasoning == "text" else ""
         return from_line(to_line(tokens.weigh(one, seen, sent, self.cache)))
-
-    def usage(
-        self, server: Server, past: list[Message], asked: str, answer: str, thoughts: str
-    ) -> dict[str, Any] | None:
-        if server.encoding is None:
-            return None
-        length = self.encodings[server.encoding]
-        prompt = [*(message["content"] for message in past), asked]
-        known = 0
-        if server.only_uncached:
-            pairs = zip(prompt, [*self.before, ""], strict=False)
-            known = next((number for number, (new, old) in enumerate(pairs) if new != old), len(prompt))
-        self.before = prompt
-        said = usage(
-            sum(length(text) + server.frame for text in prompt[known:]) + server.hidden,
-            length(answer) + length(thoughts),
-        )
-        return said | thought(length(thoughts)) if server.reasoning == "tokens" else said
 
 
 @pytest.fixture(scope="module")

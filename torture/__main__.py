@@ -11,7 +11,19 @@ from typing import NamedTuple
 from torture.frame import Case, Rig
 
 # The order is that of docs/RELIABILITY.md.
-KINDS = ("wire", "fuzzing", "machine", "cron", "sessions", "networks", "security", "shells", "others", "packages")
+KINDS = (
+    "wire",
+    "fuzzing",
+    "machine",
+    "cron",
+    "sessions",
+    "talks",
+    "networks",
+    "security",
+    "shells",
+    "others",
+    "packages",
+)
 LIMIT = 1200  # seconds for one kind, on a machine that does other things too; one that takes longer has failed
 PLAIN = "{0}: {1:,} cases, {2:.0f} s, {3} failures"
 MARKDOWN = "| {0} | {1:,} | {2:.0f} | {3} |"
