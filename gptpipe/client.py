@@ -17,19 +17,17 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from math import inf
-from queue import Empty, SimpleQueue
+from queue import Empty
 from threading import Thread, local
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from gptpipe import __version__, faults, lazy, schema, sse
+from gptpipe import __version__, faults, lazy, schema, sse, transport
 from gptpipe.address import masked
-from gptpipe.errors import BadInput, ConfigError, Failure, ProtocolError, Temporary, Unavailable
+from gptpipe.errors import BadInput, ConfigError, Failure, ProtocolError, Temporary
 from gptpipe.link import Direct, Head, Link, Watch
 from gptpipe.settings import Settings
 
 if TYPE_CHECKING:
-    import ssl
-
     import httpx2
     import openai.types
     from openai import OpenAI
@@ -39,10 +37,7 @@ Waiting = Callable[[str], AbstractContextManager[object]]
 
 _RECENT = 5.0  # seconds for which a name that was found will be found again
 TAIL = 1.0  # seconds for which an answer that has ended is still read: for its usage
-PATIENCE = 30.0  # seconds for a download
 _PAGE = 65536  # bytes shown, at most, of a reply that is no answer
-_REFUSAL = 1 << 20  # bytes read of what a server says beside a status that is none of success
-_REFUSING = 10.0  # seconds for which they are read
 _KEEP_ALIVES = "the server sends nothing but keep-alives; --max-time would end this"
 _CUT = "the answer was cut"
 
@@ -136,42 +131,6 @@ def dialect(body: dict[str, Any], settings: Settings, refused: Collection[str] =
     return body
 
 
-def download(url: str, proxy: str | None, cacert: str | None) -> bytes:
-    """Return what is at an address, by an ``http`` or ``socks5`` proxy if one is named.
-
-    :raises Temporary: if it cannot be reached, or has not come after PATIENCE seconds.
-    :raises Unavailable: if the server refuses it; ConfigError: if its certificate does not verify.
-    """
-    found: SimpleQueue[bytes | BaseException] = SimpleQueue()
-    Thread(target=_fetch, args=(url, proxy, cacert, found), daemon=True).start()
-    try:
-        data = found.get(timeout=PATIENCE)
-    except Empty:
-        raise Temporary(f"{masked(url)} has not come within {PATIENCE:.0f} s") from None
-    if isinstance(data, BaseException):
-        raise data
-    return data
-
-
-def _fetch(url: str, proxy: str | None, cacert: str | None, found: SimpleQueue[bytes | BaseException]) -> None:
-    """Put what is at the address, or the failure: in a thread of its own, because a name lookup has no limit."""
-    import ssl
-
-    import httpx2
-
-    try:
-        trust = ssl.create_default_context(cafile=cacert) if cacert else httpx2.create_ssl_context(trust_env=True)
-        with httpx2.Client(verify=trust, proxy=proxy, trust_env=False, timeout=PATIENCE) as http:
-            response = http.get(url)
-            if response.status_code == 200:
-                found.put(response.content)
-            else:
-                found.put(Unavailable(f"{masked(url)} answered with status {response.status_code}"))
-    except Exception as error:
-        failed = ConfigError if isinstance(_root(error), ssl.SSLCertVerificationError) else Temporary
-        found.put(failed(f"cannot fetch {masked(url)}: {_reason(error)}"))
-
-
 class Gate:
     """What each try has to pass, so that many at once can be held and slowed down together; this one is open."""
 
@@ -204,7 +163,7 @@ class Client:
         lazy.install()
         import httpx2
 
-        trust = _begin_trust(settings)
+        trust = transport.begin_trust(settings)
         load()
         import openai
 
@@ -233,10 +192,10 @@ class Client:
         timeout = httpx2.Timeout(settings.idle_timeout, connect=settings.connect_timeout, pool=None)
         try:
             self._http = httpx2.Client(
-                transport=_transport(settings, trust),
+                transport=transport.to_endpoint(settings, trust),
                 timeout=timeout,
                 trust_env=False,
-                event_hooks={"request": [self._trace], "response": [_bound]},
+                event_hooks={"request": [self._trace], "response": [transport.bound]},
             )
             self._sdk = SDK(
                 api_key=key or "none",
@@ -636,7 +595,8 @@ class Client:
             return failure
         if isinstance(error, openai.APIConnectionError) and error.__cause__ is not None:
             error = error.__cause__
-        if isinstance(error, httpx2.TransportError) and isinstance(refusal := _root(error), httpx2.HTTPStatusError):
+        refusal = transport.root(error)
+        if isinstance(error, httpx2.TransportError) and isinstance(refusal, httpx2.HTTPStatusError):
             # A server that refuses before it has read the request may reset the connection: its status is known.
             code, headers = refusal.response.status_code, refusal.response.headers
             return faults.from_response(code, headers, "", masked(str(refusal.response.url)))
@@ -656,7 +616,7 @@ class Client:
         if (self._settings.proxy and isinstance(error, AssertionError)) or type(error).__module__.startswith("socksio"):
             return Temporary(f"{self._peer()} does not speak SOCKS")  # httpcore2 lets these through
         if isinstance(error, httpx2.TransportError):
-            return Temporary(f"the connection to {self._peer()} was lost: {_reason(error)}", repeat=True)
+            return Temporary(f"the connection to {self._peer()} was lost: {transport.reason(error)}", repeat=True)
         if isinstance(error, UnicodeEncodeError):
             return BadInput("the request is not UTF-8 text: an option or a variable holds other bytes")
         if isinstance(error, Exception):
@@ -668,7 +628,7 @@ class Client:
         import httpx2
 
         if isinstance(error, httpx2.RemoteProtocolError):
-            return Temporary(f"{_CUT}: {_reason(error)}", repeat=True)
+            return Temporary(f"{_CUT}: {transport.reason(error)}", repeat=True)
         return self._translate(error, None)
 
     def _unconnected(self, error: Exception) -> Failure:
@@ -677,14 +637,14 @@ class Client:
 
         import httpx2
 
-        root = _root(error)
+        root = transport.root(error)
         if isinstance(root, ssl.SSLCertVerificationError):
             tls = [url for url in (self._settings.base_url, self._settings.proxy) if url and url.startswith("https:")]
             return ConfigError(
                 f"the certificate of {masked(' or '.join(tls))} does not verify: {root.verify_message}",
                 "--cacert PATH names the authority that signed it",
             )
-        message = f"cannot connect to {self._peer()}: {_reason(error)}"
+        message = f"cannot connect to {self._peer()}: {transport.reason(error)}"
         if isinstance(error, httpx2.ProxyError) and _PROXY_REFUSES.search(str(error)):
             return ConfigError(message, "name and password stand in the proxy's URL: http://NAME:PASSWORD@HOST:PORT")
         if isinstance(root, ssl.SSLError) and root.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
@@ -708,29 +668,6 @@ def _batch(found: openai.types.Batch) -> Batch:
     )
 
 
-def _bound(response: httpx2.Response) -> None:
-    """Read no more of a refusal than tells why, and no longer: the SDK would read to its end, which may not come."""
-    import httpx2
-
-    class Bounded(httpx2.SyncByteStream):
-        def __init__(self, whole: httpx2.SyncByteStream) -> None:
-            self._whole = whole
-
-        def __iter__(self) -> Iterator[bytes]:
-            left, until = _REFUSAL, time.monotonic() + _REFUSING
-            for block in self._whole:
-                yield block[:left]
-                left -= len(block)
-                if left <= 0 or time.monotonic() > until:
-                    return
-
-        def close(self) -> None:
-            self._whole.close()
-
-    if not response.is_success and isinstance(response.stream, httpx2.SyncByteStream):
-        response.stream = Bounded(response.stream)
-
-
 def _merged(events: list[sse.Event]) -> Iterator[sse.Event]:
     """Yield the events of one block, neighbouring pieces of text as one: they came together and leave together."""
     text: list[str] = []
@@ -749,66 +686,3 @@ def _merged(events: list[sse.Event]) -> Iterator[sse.Event]:
 # What an HTTP proxy, and httpcore2 of a SOCKS proxy, say when name and password are wrong or missing.
 _PROXY_REFUSES = re.compile(r"^40[17]\b|NO ACCEPTABLE METHODS|username/password", re.I)
 _EAI_NODATA = -5  # Linux and macOS differ in it, and Python has it only where the C library declares it
-
-
-def _root(error: BaseException) -> BaseException:
-    """Return the exception at the bottom of the causes."""
-    while (below := error.__cause__ or error.__context__) is not None:
-        error = below
-    return error
-
-
-def _reason(error: Exception) -> str:
-    root = _root(error)
-    text = (root.strerror if isinstance(root, OSError) else None) or str(root) or str(error) or type(error).__name__
-    return text[:1].lower() + text[1:].rstrip(".")
-
-
-def _transport(settings: Settings, trust: Callable[[], ssl.SSLContext]) -> httpx2.BaseTransport:
-    """Return the way to the endpoint: the built-in model, or HTTP by the settings' proxy and certificates."""
-    import httpx2
-
-    if settings.base_url is None:
-        from gptpipe import echo
-
-        echo.parse(settings.model)  # a knob that does not exist is a usage error here, not the server's 400
-        return echo.transport()
-    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
-    context, proxy = trust(), settings.proxy
-    way = httpx2.Proxy(proxy, ssl_context=context if proxy.startswith("https:") else None) if proxy else None
-    return httpx2.HTTPTransport(verify=context, proxy=way, limits=limits, trust_env=False)
-
-
-def _begin_trust(settings: Settings) -> Callable[[], ssl.SSLContext]:
-    """Begin to load the certificates, and return the function that waits for them.
-
-    OpenSSL takes 20 ms and releases the GIL: beside the import of the SDK that costs nothing. Without TLS the context
-    trusts nobody.
-    """
-    import ssl
-
-    if not any((url or "").startswith("https:") for url in (settings.base_url, settings.proxy)):
-        return lambda: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    found: SimpleQueue[ssl.SSLContext | Exception] = SimpleQueue()
-
-    def load_certificates() -> None:
-        import httpx2
-
-        try:
-            if settings.cacert:
-                found.put(ssl.create_default_context(cafile=settings.cacert))
-            else:
-                found.put(httpx2.create_ssl_context(trust_env=True))
-        except Exception as error:
-            found.put(error)
-
-    def wait() -> ssl.SSLContext:
-        context = found.get()
-        if isinstance(context, OSError):  # ssl.SSLError is one
-            raise ConfigError(f"cannot use the certificates in {settings.cacert}: {_reason(context)}") from context
-        if isinstance(context, Exception):
-            raise context
-        return context
-
-    Thread(target=load_certificates, daemon=True).start()
-    return wait

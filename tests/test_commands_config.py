@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gptpipe import client, tokens
+from gptpipe import tokens, transport
 from gptpipe.errors import ConfigError, Temporary, Unavailable
 from tests.processes import ROOT
 from tests.server import DONE, Server, certificate, finish, say
@@ -193,17 +193,17 @@ def test_a_vocabulary_that_cannot_be_fetched(run: Any, tmp_path: Path) -> None:
 def test_download(server: Server, tmp_path: Path) -> None:
     server.reply(b"data")
     server.reply(status=404)
-    assert client.download(server.url, None, None) == b"data"
+    assert transport.download(server.url, None, None) == b"data"
     with pytest.raises(Unavailable):
-        client.download(server.url, None, None)
+        transport.download(server.url, None, None)
     context, path = certificate(tmp_path)
     with Server(tls=context) as secure:
         secure.reply(b"secret")
-        assert client.download(secure.url, None, str(path)) == b"secret"
+        assert transport.download(secure.url, None, str(path)) == b"secret"
         with pytest.raises(ConfigError):
-            client.download(secure.url, None, None)
+            transport.download(secure.url, None, None)
     with pytest.raises(Temporary):
-        client.download(server.url, "http://127.0.0.1:1", None)
+        transport.download(server.url, "http://127.0.0.1:1", None)
 
 
 def test_install_docs(run: Any, home: Path) -> None:

@@ -19,6 +19,7 @@ LAYERS = (
     "docs files schema sessions settings tokens",
     "inputs link",
     "cache complete echo editor keys prices records roles upkeep usage",
+    "transport",
     "client views",
     "ask pace",
     "pool results turn",
@@ -36,7 +37,7 @@ LAYERS = (
 # Libraries that take long to import: where each may stand, inside functions only.
 HEAVY = {
     "genai_prices": {"prices"},
-    "httpx2": {"client", "echo"},
+    "httpx2": {"client", "echo", "transport"},
     "jsonschema": {"schema"},
     "openai": {"client"},
     "prompt_toolkit": {"terminal"},

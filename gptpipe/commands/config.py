@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from gptpipe import cache, check, client, docs, keys, output, roles, settings, tokens, turn
+from gptpipe import cache, check, client, docs, keys, output, roles, settings, tokens, transport, turn
 from gptpipe.address import proxy_for
 from gptpipe.check import Finding
 from gptpipe.command import Action, Group, option
@@ -167,8 +167,8 @@ def tokenizer(encoding: str | None, **values: Any) -> int:
 
 
 def _fetched(url: str, chosen: Settings, place: Place) -> bytes:
-    with output.waiting(f"waiting for {url}; after {client.PATIENCE:.0f} s this ends"):
-        return client.download(url, chosen.proxy or proxy_for(url, place.env), chosen.cacert)
+    with output.waiting(f"waiting for {url}; after {transport.PATIENCE:.0f} s this ends"):
+        return transport.download(url, chosen.proxy or proxy_for(url, place.env), chosen.cacert)
 
 
 @command.command("install-docs", cls=Action)
