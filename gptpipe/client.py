@@ -11,7 +11,6 @@ import gc
 import json
 import os
 import random
-import re
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -346,13 +345,10 @@ class Client:
 
     def _head(self, link: Link, body: dict[str, Any] | None = None) -> Head:
         """Wait until the server accepts the request."""
-        limit = self._settings.connect_timeout
         try:
-            item = link.head(limit)
+            item = link.head(self._settings.connect_timeout)
         except Empty:
-            raise Temporary(
-                f"no connection to {self._peer()} within {limit:g} s (--connect-timeout)", repeat=True
-            ) from None
+            raise transport.unreached(self._settings) from None
         if isinstance(item, BaseException):
             raise self._translate(item, body)
         assert isinstance(item, Head)
@@ -550,11 +546,6 @@ class Client:
 
     # Failures
 
-    def _peer(self) -> str:
-        if self._settings.proxy:
-            return f"the proxy {masked(self._settings.proxy)}"
-        return masked(self._settings.base_url or "echo")
-
     def _foreign(self, data: bytes, wanted: str = "Chat Completions") -> ProtocolError:
         shown = " ".join(data[:_PAGE].decode("utf-8", "replace").split())[:60]
         return ProtocolError(
@@ -577,51 +568,28 @@ class Client:
 
     def _translate(self, error: BaseException, body: dict[str, Any] | None) -> Exception:
         """Return what an exception of the worker means; what the server sent may be in its words."""
-        found = self._meaning(error, body)
-        return self._safe(found) if isinstance(found, Failure) else found
-
-    def _meaning(self, error: BaseException, body: dict[str, Any] | None) -> Exception:
-        import httpx2
         import openai
 
         if isinstance(error, openai.APIStatusError):
-            response = error.response
-            failure = self._safe(
-                faults.from_response(response.status_code, response.headers, response.text, masked(str(response.url)))
-            )
-            field = faults.refused_field(error.body) if response.status_code in (400, 422) else None
-            if body is not None and field in body:
-                return _FieldRefused(str(field), failure)
-            return failure
+            return self._judged(error, body)
         if isinstance(error, openai.APIConnectionError) and error.__cause__ is not None:
             error = error.__cause__
-        refusal = transport.root(error)
-        if isinstance(error, httpx2.TransportError) and isinstance(refusal, httpx2.HTTPStatusError):
-            # A server that refuses before it has read the request may reset the connection: its status is known.
-            code, headers = refusal.response.status_code, refusal.response.headers
-            return faults.from_response(code, headers, "", masked(str(refusal.response.url)))
-        limit = self._settings
-        if isinstance(error, httpx2.ConnectTimeout):
-            return Temporary(
-                f"no connection to {self._peer()} within {limit.connect_timeout:g} s (--connect-timeout)", repeat=True
-            )
-        if isinstance(error, httpx2.TimeoutException):
-            return Temporary(f"the server was silent for {limit.idle_timeout:g} s (--idle-timeout)")
-        if isinstance(error, (httpx2.ProxyError, httpx2.ConnectError)):
-            return self._unconnected(error)
-        if isinstance(error, httpx2.RemoteProtocolError) and "disconnected" not in str(error).lower():
-            return ProtocolError(f"{masked(self.url)} does not speak HTTP: {error}")
-        if isinstance(error, httpx2.DecodingError):
-            return ProtocolError(f"{masked(self.url)} answered with a broken content encoding: {error}")
-        if (self._settings.proxy and isinstance(error, AssertionError)) or type(error).__module__.startswith("socksio"):
-            return Temporary(f"{self._peer()} does not speak SOCKS")  # httpcore2 lets these through
-        if isinstance(error, httpx2.TransportError):
-            return Temporary(f"the connection to {self._peer()} was lost: {transport.reason(error)}", repeat=True)
         if isinstance(error, UnicodeEncodeError):
             return BadInput("the request is not UTF-8 text: an option or a variable holds other bytes")
-        if isinstance(error, Exception):
-            return error
-        return RuntimeError(repr(error))
+        if failure := transport.failure(error, self._settings, self.url):
+            return self._safe(failure)
+        return error if isinstance(error, Exception) else RuntimeError(repr(error))
+
+    def _judged(self, error: openai.APIStatusError, body: dict[str, Any] | None) -> Exception:
+        """Return what a status means that is none of success: that a field of the request is refused, or a failure."""
+        response = error.response
+        failure = self._safe(
+            faults.from_response(response.status_code, response.headers, response.text, masked(str(response.url)))
+        )
+        field = faults.refused_field(error.body) if response.status_code in (400, 422) else None
+        if body is not None and field in body:
+            return _FieldRefused(str(field), failure)
+        return failure
 
     def _broken(self, error: BaseException) -> Exception:
         """Return what an exception in the midst of a reply means: its head was HTTP, so what follows was damaged."""
@@ -630,27 +598,6 @@ class Client:
         if isinstance(error, httpx2.RemoteProtocolError):
             return Temporary(f"{_CUT}: {transport.reason(error)}", repeat=True)
         return self._translate(error, None)
-
-    def _unconnected(self, error: Exception) -> Failure:
-        import socket
-        import ssl
-
-        import httpx2
-
-        root = transport.root(error)
-        if isinstance(root, ssl.SSLCertVerificationError):
-            tls = [url for url in (self._settings.base_url, self._settings.proxy) if url and url.startswith("https:")]
-            return ConfigError(
-                f"the certificate of {masked(' or '.join(tls))} does not verify: {root.verify_message}",
-                "--cacert PATH names the authority that signed it",
-            )
-        message = f"cannot connect to {self._peer()}: {transport.reason(error)}"
-        if isinstance(error, httpx2.ProxyError) and _PROXY_REFUSES.search(str(error)):
-            return ConfigError(message, "name and password stand in the proxy's URL: http://NAME:PASSWORD@HOST:PORT")
-        if isinstance(root, ssl.SSLError) and root.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
-            return ProtocolError(f"{self._peer()} does not speak TLS", "is it http:// that it speaks?")
-        unknown = isinstance(root, socket.gaierror) and root.errno in (socket.EAI_NONAME, _EAI_NODATA)
-        return Temporary(message, repeat=not unknown)
 
 
 def _batch(found: openai.types.Batch) -> Batch:
@@ -681,8 +628,3 @@ def _merged(events: list[sse.Event]) -> Iterator[sse.Event]:
         yield event
     if text:
         yield sse.Text("".join(text))
-
-
-# What an HTTP proxy, and httpcore2 of a SOCKS proxy, say when name and password are wrong or missing.
-_PROXY_REFUSES = re.compile(r"^40[17]\b|NO ACCEPTABLE METHODS|username/password", re.I)
-_EAI_NODATA = -5  # Linux and macOS differ in it, and Python has it only where the C library declares it

@@ -1,15 +1,17 @@
-"""The way to an endpoint: HTTP, by the proxy and under the certificates of the settings."""
+"""The way to an endpoint: HTTP by the proxy and the certificates of the settings, and what it means that it breaks."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from gptpipe import faults
 from gptpipe.address import masked
-from gptpipe.errors import ConfigError, Temporary, Unavailable
+from gptpipe.errors import ConfigError, Failure, ProtocolError, Temporary, Unavailable
 from gptpipe.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 PATIENCE = 30.0  # seconds for a download
 _REFUSAL = 1 << 20  # bytes read of what a server says beside a status that is none of success
 _REFUSING = 10.0  # seconds for which they are read
+# What an HTTP proxy, and httpcore2 of a SOCKS proxy, say when name and password are wrong or missing.
+_PROXY_REFUSES = re.compile(r"^40[17]\b|NO ACCEPTABLE METHODS|username/password", re.I)
+_EAI_NODATA = -5  # Linux and macOS differ in it, and Python has it only where the C library declares it
 
 
 def to_endpoint(settings: Settings, trust: Callable[[], ssl.SSLContext]) -> httpx2.BaseTransport:
@@ -127,19 +132,81 @@ def _fetch(url: str, proxy: str | None, cacert: str | None, found: SimpleQueue[b
             else:
                 found.put(Unavailable(f"{masked(url)} answered with status {response.status_code}"))
     except Exception as error:
-        failed = ConfigError if isinstance(root(error), ssl.SSLCertVerificationError) else Temporary
+        failed = ConfigError if isinstance(_root(error), ssl.SSLCertVerificationError) else Temporary
         found.put(failed(f"cannot fetch {masked(url)}: {reason(error)}"))
 
 
-def root(error: BaseException) -> BaseException:
-    """Return the exception at the bottom of the causes."""
-    while (below := error.__cause__ or error.__context__) is not None:
-        error = below
-    return error
+# What it means when the way breaks
+
+
+def failure(error: BaseException, settings: Settings, url: str) -> Failure | None:
+    """Return what an exception of the HTTP library means, None if it is none of the transport's; ``url`` was asked."""
+    import httpx2
+
+    if isinstance(error, httpx2.TransportError) and isinstance(refusal := _root(error), httpx2.HTTPStatusError):
+        # A server that refuses before it has read the request may reset the connection: its status is known.
+        code, headers = refusal.response.status_code, refusal.response.headers
+        return faults.from_response(code, headers, "", masked(str(refusal.response.url)))
+    if isinstance(error, httpx2.ConnectTimeout):
+        return unreached(settings)
+    if isinstance(error, httpx2.TimeoutException):
+        return Temporary(f"the server was silent for {settings.idle_timeout:g} s (--idle-timeout)")
+    if isinstance(error, (httpx2.ProxyError, httpx2.ConnectError)):
+        return _unconnected(error, settings)
+    if isinstance(error, httpx2.RemoteProtocolError) and "disconnected" not in str(error).lower():
+        return ProtocolError(f"{masked(url)} does not speak HTTP: {error}")
+    if isinstance(error, httpx2.DecodingError):
+        return ProtocolError(f"{masked(url)} answered with a broken content encoding: {error}")
+    if (settings.proxy and isinstance(error, AssertionError)) or type(error).__module__.startswith("socksio"):
+        return Temporary(f"{_peer(settings)} does not speak SOCKS")  # httpcore2 lets these through
+    if isinstance(error, httpx2.TransportError):
+        return Temporary(f"the connection to {_peer(settings)} was lost: {reason(error)}", repeat=True)
+    return None
+
+
+def unreached(settings: Settings) -> Temporary:
+    """Return the failure of a connection that takes longer than it may."""
+    limit = settings.connect_timeout
+    return Temporary(f"no connection to {_peer(settings)} within {limit:g} s (--connect-timeout)", repeat=True)
+
+
+def _unconnected(error: Exception, settings: Settings) -> Failure:
+    import socket
+    import ssl
+
+    import httpx2
+
+    root = _root(error)
+    if isinstance(root, ssl.SSLCertVerificationError):
+        tls = [url for url in (settings.base_url, settings.proxy) if url and url.startswith("https:")]
+        return ConfigError(
+            f"the certificate of {masked(' or '.join(tls))} does not verify: {root.verify_message}",
+            "--cacert PATH names the authority that signed it",
+        )
+    message = f"cannot connect to {_peer(settings)}: {reason(error)}"
+    if isinstance(error, httpx2.ProxyError) and _PROXY_REFUSES.search(str(error)):
+        return ConfigError(message, "name and password stand in the proxy's URL: http://NAME:PASSWORD@HOST:PORT")
+    if isinstance(root, ssl.SSLError) and root.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
+        return ProtocolError(f"{_peer(settings)} does not speak TLS", "is it http:// that it speaks?")
+    unknown = isinstance(root, socket.gaierror) and root.errno in (socket.EAI_NONAME, _EAI_NODATA)
+    return Temporary(message, repeat=not unknown)
+
+
+def _peer(settings: Settings) -> str:
+    if settings.proxy:
+        return f"the proxy {masked(settings.proxy)}"
+    return masked(settings.base_url or "echo")
 
 
 def reason(error: Exception) -> str:
     """Return in a few words why, as far down as the causes go: lower case, no full stop."""
-    cause = root(error)
+    cause = _root(error)
     text = (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or str(error) or type(error).__name__
     return text[:1].lower() + text[1:].rstrip(".")
+
+
+def _root(error: BaseException) -> BaseException:
+    """Return the exception at the bottom of the causes."""
+    while (below := error.__cause__ or error.__context__) is not None:
+        error = below
+    return error
