@@ -11,8 +11,8 @@ from gptpipe.address import masked
 from gptpipe.ask import Answer, Receiver, Terms, Want, ask, check_budget, enter
 from gptpipe.client import Client
 from gptpipe.errors import Failure
+from gptpipe.place import Place
 from gptpipe.settings import Settings
-from gptpipe.turn import Place
 
 _QUESTION = "Count from one to five."
 _SCHEMA = {

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from gptpipe import files, records, schema, settings, tokens, turn
+from gptpipe import files, records, schema, settings, tokens
 from gptpipe.ask import Answer, Receiver, Terms, Want, ask, check_budget, enter, recall, wanted
 from gptpipe.client import Client
 from gptpipe.errors import BadInput, ConfigError, Failure, KeyRefused, OverLimit, Temporary, Unavailable, UsageError
 from gptpipe.inputs import text_or_file
 from gptpipe.message import Message, counts
 from gptpipe.pace import Pace
+from gptpipe.place import Place, role_of
 from gptpipe.records import Input, Record
 from gptpipe.results import Outcome, State
 from gptpipe.schema import Schema
 from gptpipe.settings import Settings
 from gptpipe.template import Template, parse
-from gptpipe.turn import Place
 
 Known = Callable[[int, str], State]
 
@@ -54,7 +54,7 @@ def maker_of(template: str | None, options: Mapping[str, Any], place: Place) -> 
     :raises Failure: if settings, role or schema are faulty.
     """
     how = records.how(options)
-    role = turn.role_of(place, options.get("role"), dict(options.get("var", ())))
+    role = role_of(place, options.get("role"), dict(options.get("var", ())))
     if template is None and role.prompt is None:
         raise UsageError("no template was given", "{} in it is the record, as in 'translate: {}'")
     pieces: Template = [role.prompt or ""]

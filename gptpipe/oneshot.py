@@ -18,8 +18,9 @@ from gptpipe.errors import Failure, Interrupted, Refused, Status, Temporary, Tru
 from gptpipe.extract import Fence
 from gptpipe.inputs import compose, given, part_of, piped, prompt_of, read_file
 from gptpipe.message import Content, compact
+from gptpipe.place import Place, here, role_of
 from gptpipe.roles import Role
-from gptpipe.turn import Place, Question, Run
+from gptpipe.turn import Question, Run
 
 
 class _Stream(Receiver):
@@ -102,9 +103,9 @@ def _answer(run: Run, words: Sequence[str], values: dict[str, Any], meta: output
     """Ask and write; return why an answer that has ended is not complete, or None."""
     if values["json"] or values["output"] is None:
         output.check_stdout()
-    place = turn.here(values["config"], verbose=values["verbose"])
+    place = here(values["config"], verbose=values["verbose"])
     options = given(values)
-    role = turn.role_of(place, values["role"], dict(values["var"]))
+    role = role_of(place, values["role"], dict(values["var"]))
     run.settings = chosen = settings.resolve(options, role.settings, {}, place.env, place.config, need_model=False)
     if chosen.max_time:
         interrupt.Deadline(run.started, chosen.max_time, lambda: _expire(run, meta, chosen.max_time or 0))

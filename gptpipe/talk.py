@@ -14,9 +14,10 @@ from gptpipe.ask import Want
 from gptpipe.errors import UsageError
 from gptpipe.inputs import compose, decode, part_of, read_file, text_or_file
 from gptpipe.message import Content, Part
+from gptpipe.place import Place
 from gptpipe.sessions import Memory
 from gptpipe.settings import Settings, resolve
-from gptpipe.turn import Place, Question
+from gptpipe.turn import Question
 
 QUIT = b"QUIT"
 

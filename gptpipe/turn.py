@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,46 +11,15 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
-from gptpipe import client, files, interrupt, keys, output, prices, roles, schema, settings, tokens
+from gptpipe import client, files, interrupt, keys, output, prices, schema, settings, tokens
 from gptpipe.address import masked
 from gptpipe.ask import Answer, Receiver, Terms, Want, ask, check_budget, check_price, enter, recall
-from gptpipe.config import Config
 from gptpipe.errors import Failure, Status, UsageError
 from gptpipe.message import Content, Counts, Message, Turn, counts
-from gptpipe.roles import Role
+from gptpipe.place import Place
 from gptpipe.schema import Schema
-from gptpipe.sessions import Memory, NoSession, Session, SessionStore, Warn, silent
+from gptpipe.sessions import Memory, NoSession, Session, Warn, silent
 from gptpipe.settings import Paths, Settings
-
-
-class Place(NamedTuple):
-    """Where a program runs: its environment when it began, the settings file, the folders, its name.
-
-    ``note`` is told what only ``--verbose`` shows.
-    """
-
-    env: Mapping[str, str]
-    config: Config
-    paths: Paths
-    program: str = "gptpipe"
-    note: Warn = silent
-
-    @property
-    def sessions(self) -> SessionStore:
-        """The store of named conversations."""
-        return SessionStore(self.paths.sessions)
-
-
-def here(config: str | None, program: str = "gptpipe", *, verbose: bool = False) -> Place:
-    """Return where this process is; ``config`` names the settings file if it is not the usual one.
-
-    What the program uses is entered under its name.
-
-    :raises ConfigError: if the settings file is faulty or there is no home directory.
-    """
-    env = dict(os.environ)
-    note = output.say if verbose else silent
-    return Place(env, settings.read_file(config, env), settings.paths(), program, note)
 
 
 class Question(NamedTuple):
@@ -308,18 +276,6 @@ def _history(run: Run, question: Question, place: Place, early: Settings) -> Ite
         with place.sessions.lock(name, early.lock_timeout, output.waiting, output.say) as session:
             run.open(session)
             yield session.history()
-
-
-def role_of(place: Place, name: str | None, variables: Mapping[str, str]) -> Role:
-    """Return the role of this name, its fields filled; without a name, one that says nothing.
-
-    :raises Failure: as ``roles.load`` does; UsageError: for variables without a role.
-    """
-    if name is not None:
-        return roles.load(place.paths.roles, name, variables)
-    if variables:
-        raise UsageError("--var needs a --role whose fields it fills")
-    return Role({})
 
 
 def previewed(request: Request, place: Place) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gptpipe import turn
+from gptpipe.place import here
 from tests.server import DONE, Server, chunk, finish, say
 
 ECHO = ("gptpipe", "-m", "echo")
@@ -389,7 +390,7 @@ def test_a_session_that_goes_while_it_is_looked_for_begins_anew(home: Path, monk
     path = home / ".local/share/gptpipe/sessions/s.jsonl"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"{}\n")
-    place = turn.here(None)
+    place = here(None)
     question = turn.Question("x", {"model": "echo", "session": "s"}, {})
     found = Path.stat
 

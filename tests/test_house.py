@@ -21,6 +21,7 @@ LAYERS = (
     "cache complete echo editor keys prices records roles upkeep usage",
     "transport",
     "client views",
+    "place",
     "ask pace",
     "pool results turn",
     "each",

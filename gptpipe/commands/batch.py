@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from gptpipe import batches, interrupt, output, records, settings, turn
+from gptpipe import batches, interrupt, output, records, settings
 from gptpipe.ask import Want
 from gptpipe.batches import Replies, Submission
 from gptpipe.client import Batch, Client
@@ -30,10 +30,10 @@ from gptpipe.options import (
     system_option,
     verbose_option,
 )
+from gptpipe.place import Place, here
 from gptpipe.progress import Progress
 from gptpipe.results import Outcome, line
 from gptpipe.settings import Settings, described
-from gptpipe.turn import Place
 
 _FIRST_POLL, _LONGEST_POLL = 1.0, 30.0  # seconds between two looks at a batch
 
@@ -64,7 +64,7 @@ def submit(template: str | None, **values: Any) -> int:
     """Send a request for each record, and print the name of the batch."""
     started = time.monotonic()
     output.check_stdout()
-    place = turn.here(values["config"], "gptpipe-batch", verbose=values["verbose"])
+    place = here(values["config"], "gptpipe-batch", verbose=values["verbose"])
     maker, want = maker_of(template, given(values), place)
     if maker.settings.base_url is None and not values["requests_only"]:
         raise UsageError("the model echo has no Batch API", "--requests-only writes the requests")
@@ -98,7 +98,7 @@ def status(names: tuple[str, ...], **values: Any) -> int:
 
     A line for each: name, batch, status, requests that are done, failed, in all.
     """
-    place, started = turn.here(values["config"], "gptpipe-batch", verbose=values["verbose"]), time.monotonic()
+    place, started = here(values["config"], "gptpipe-batch", verbose=values["verbose"]), time.monotonic()
     for name in names or batches.names(place.paths.batches):
         found = batches.load(place.paths.batches, name)
         client = _reconnect(found, values, place, started)
@@ -112,7 +112,7 @@ def status(names: tuple[str, ...], **values: Any) -> int:
 @config_option
 def list_batches(config: str | None) -> int:
     """List what was submitted: name, time, model, records, batches."""
-    place = turn.here(config)
+    place = here(config)
     for name in batches.names(place.paths.batches):
         found = batches.load(place.paths.batches, name)
         row = [found.name, found.at, found.endpoint["model"], found.records, len(found.parts)]
@@ -125,7 +125,7 @@ def list_batches(config: str | None) -> int:
 @_shared
 def cancel(name: str, **values: Any) -> int:
     """Cancel a batch; what it has done can be fetched."""
-    place, started = turn.here(values["config"], "gptpipe-batch", verbose=values["verbose"]), time.monotonic()
+    place, started = here(values["config"], "gptpipe-batch", verbose=values["verbose"]), time.monotonic()
     found = batches.load(place.paths.batches, name)
     client = _reconnect(found, values, place, started)
     for state in _states(found, client):
@@ -144,7 +144,7 @@ def cancel(name: str, **values: Any) -> int:
 def fetch(name: str | None, results: str | None, **values: Any) -> int:
     """Print the results of a batch that has ended, as gptpipe-map prints them."""
     output.check_stdout()
-    place, started = turn.here(values["config"], "gptpipe-batch", verbose=values["verbose"]), time.monotonic()
+    place, started = here(values["config"], "gptpipe-batch", verbose=values["verbose"]), time.monotonic()
     states: list[Batch] = []
     if results is not None:
         path = Path(results)

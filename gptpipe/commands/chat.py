@@ -26,6 +26,7 @@ from gptpipe.options import (
     system_option,
     verbose_option,
 )
+from gptpipe.place import here, role_of
 from gptpipe.roles import Role
 from gptpipe.talk import Talk
 from gptpipe.turn import Question, Run
@@ -67,8 +68,8 @@ def command(**values: Any) -> int:
     /help lists what else can be typed. The manual is gptpipe-chat(1).
     """
     output.check_stdout()
-    place = turn.here(values["config"], "gptpipe-chat", verbose=values["verbose"])
-    role = turn.role_of(place, values["role"], dict(values["var"]))
+    place = here(values["config"], "gptpipe-chat", verbose=values["verbose"])
+    role = role_of(place, values["role"], dict(values["var"]))
     options = given(values)
     held = Talk(options, role.settings, wanted(options, Role({})), place)
     question, answer = talk.prompts(held.settings, place.env)

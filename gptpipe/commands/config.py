@@ -8,15 +8,15 @@ from typing import Any
 
 import click
 
-from gptpipe import cache, check, client, docs, keys, output, roles, settings, tokens, transport, turn
+from gptpipe import cache, check, client, docs, keys, output, roles, settings, tokens, transport
 from gptpipe.address import proxy_for
 from gptpipe.check import Finding
 from gptpipe.command import Action, Group, option
 from gptpipe.errors import ConfigError, Failure, Status, UsageError
 from gptpipe.inputs import given
 from gptpipe.options import config_option, limit_options, model_options, network_options, verbose_option
+from gptpipe.place import Place, here
 from gptpipe.settings import Paths, Settings
-from gptpipe.turn import Place
 
 PROGRAM = "gptpipe-config"
 
@@ -40,7 +40,7 @@ def show(**values: Any) -> int:
     They are those of a call with the same options. Secrets are masked.
     """
     output.check_stdout()
-    place = turn.here(values["config"], PROGRAM)
+    place = here(values["config"], PROGRAM)
     chosen = settings.resolve(given(values), {}, {}, place.env, place.config, need_model=False)
     output.print_text(settings.as_toml(chosen))
     return Status.OK
@@ -68,7 +68,7 @@ def path(what: str | None, **values: Any) -> int:
     WHAT is settings, roles, sessions, attachments, usage, batches, answers or vocabularies; without it all are named.
     """
     output.check_stdout()
-    place = turn.here(values["config"], PROGRAM)
+    place = here(values["config"], PROGRAM)
     places = _places(place.paths, place.config.path)
     if what is None:
         output.print_text("".join(f"{name}\t{where}\n" for name, where in places.items()))
@@ -92,7 +92,7 @@ def check_(online: bool, **values: Any) -> int:
     The status is 78 if anything does not.
     """
     output.check_stdout()
-    place = turn.here(values["config"], PROGRAM, verbose=values["verbose"])
+    place = here(values["config"], PROGRAM, verbose=values["verbose"])
     options = given(values)
     bad = _print(check.offline(options, place))
     if online and not bad:
@@ -122,7 +122,7 @@ def _print(findings: Iterable[Finding]) -> int:
 def roles_(**values: Any) -> int:
     """Print the names of the roles, one a line."""
     output.check_stdout()
-    place = turn.here(values["config"], PROGRAM)
+    place = here(values["config"], PROGRAM)
     output.print_text("".join(f"{name}\n" for name in roles.names(place.paths.roles)))
     return Status.OK
 
@@ -137,7 +137,7 @@ def cache_(clear: bool, older_than: str | None, **values: Any) -> int:
     They are those of --cache. What was removed is counted.
     """
     output.check_stdout()
-    answers = turn.here(values["config"], PROGRAM).paths.answers
+    answers = here(values["config"], PROGRAM).paths.answers
     if clear or older_than:
         output.print_text(str(cache.clear(answers, cache.parse_age(older_than) if older_than else None)))
     else:
@@ -156,7 +156,7 @@ def tokenizer(encoding: str | None, **values: Any) -> int:
     Without ENCODING it is o200k_base. The path of the vocabulary is printed.
     """
     output.check_stdout()
-    place = turn.here(values["config"], PROGRAM)
+    place = here(values["config"], PROGRAM)
     encoding = encoding or tokens.DEFAULT_ENCODING
     if not tokens.installed(encoding, place.paths.cache):
         chosen = settings.resolve(given(values), {}, {}, place.env, place.config, need_model=False)

@@ -32,12 +32,12 @@ from gptpipe.options import (
     verbose_option,
 )
 from gptpipe.pace import Pace
+from gptpipe.place import Place, here
 from gptpipe.pool import Pool
 from gptpipe.progress import Progress
 from gptpipe.records import Record
 from gptpipe.results import Outcome, ResultFile, State, bare, line, new_file
 from gptpipe.settings import Settings, described
-from gptpipe.turn import Place
 from gptpipe.usage import Log
 
 _GRACE = 1.0  # seconds after --max-time in which what is there can still be written
@@ -76,7 +76,7 @@ def command(template: str | None, **values: Any) -> int:
     _check(values)
     if not (values["output"] or values["dry_run"]):
         output.check_stdout()
-    place = turn.here(values["config"], "gptpipe-map", verbose=values["verbose"])
+    place = here(values["config"], "gptpipe-map", verbose=values["verbose"])
     maker, want = maker_of(template, given(values), place)
     descriptor = records.open_input(values["file"])
     if os.isatty(descriptor):

@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
-from gptpipe import interrupt, keys, output, settings, turn
+from gptpipe import interrupt, keys, output, settings
 from gptpipe.client import Client
 from gptpipe.command import Command
 from gptpipe.errors import Absent, Status
 from gptpipe.inputs import given
 from gptpipe.options import config_option, limit_options, model_options, network_options, verbose_option
+from gptpipe.place import here
 
 
 @click.command("gptpipe-models", cls=Command, options_metavar="[OPTION]...")
@@ -28,7 +29,7 @@ def command(**values: Any) -> int:
     """
     started = time.monotonic()
     output.check_stdout()
-    place = turn.here(values["config"], "gptpipe-models", verbose=values["verbose"])
+    place = here(values["config"], "gptpipe-models", verbose=values["verbose"])
     chosen = settings.resolve(given(values), {}, {}, place.env, place.config, need_model=False)
     deadline = started + chosen.max_time if chosen.max_time else None
     if chosen.max_time:

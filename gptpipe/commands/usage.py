@@ -10,13 +10,13 @@ from typing import Any
 
 import click
 
-from gptpipe import ask, output, report, settings, turn, usage
+from gptpipe import ask, output, report, settings, usage
 from gptpipe.cache import parse_age
 from gptpipe.command import Command, option
 from gptpipe.errors import Status, UsageError
 from gptpipe.message import compact
 from gptpipe.options import config_option
-from gptpipe.turn import Place
+from gptpipe.place import Place, here
 from gptpipe.usage import Entry, Row
 
 _DAY = 86400
@@ -37,7 +37,7 @@ def command(by: str, since: str | None, plot: bool, **values: Any) -> int:
     if plot and values["json"]:
         raise UsageError("--plot and --json exclude each other")
     output.check_stdout()
-    place = turn.here(values["config"], "gptpipe-usage")
+    place = here(values["config"], "gptpipe-usage")
     entries = usage.read(place.paths.usage, _first_day(since), output.say)
     rows = usage.table(entries, by, _price(place))
     if values["json"]:
