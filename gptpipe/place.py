@@ -1,4 +1,4 @@
-"""Where a program runs, and the role that it was given: what every program finds out before it does anything."""
+"""Where a program runs, the role that it was given, its way to the endpoint: what comes before anything is asked."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from gptpipe import output, roles, settings
+from gptpipe import interrupt, keys, output, roles, settings
+from gptpipe.client import Client
 from gptpipe.config import Config
 from gptpipe.errors import UsageError
 from gptpipe.roles import Role
 from gptpipe.sessions import SessionStore, Warn, silent
-from gptpipe.settings import Paths
+from gptpipe.settings import Paths, Settings
 
 
 class Place(NamedTuple):
@@ -54,3 +55,16 @@ def role_of(place: Place, name: str | None, variables: Mapping[str, str]) -> Rol
     if variables:
         raise UsageError("--var needs a --role whose fields it fills")
     return Role({})
+
+
+def connect(chosen: Settings, place: Place, started: float) -> Client:
+    """Return a client for the endpoint, and let ``--max-time`` count from ``started`` (monotonic) on.
+
+    :raises ConfigError: Temporary: as ``keys.find`` does.
+    """
+    if chosen.max_time:
+        message = f"the run took longer than {chosen.max_time:g} s (--max-time)"
+        interrupt.Deadline(started, chosen.max_time, lambda: output.say(message))
+    key = keys.find(chosen, place.env)
+    place.note(f"{settings.described(chosen)}, key: {key.source}")
+    return Client(chosen, key.value, deadline=chosen.deadline(started), waiting=output.waiting)

@@ -181,6 +181,10 @@ class Settings(NamedTuple):
     question: str | None = None
     answer: str | None = None
 
+    def deadline(self, started: float) -> float | None:
+        """The time by which a run that began at ``started`` is to end, None if it may last; both are monotonic."""
+        return None if self.max_time is None else started + self.max_time
+
     def __repr__(self) -> str:
         shown = self._asdict() | {
             "base_url": self.base_url and masked(self.base_url),

@@ -154,7 +154,7 @@ def take(run: Run, question: Question, place: Place, receiver: Receiver) -> None
     :raises Interrupted: after settling, if a signal came.
     """
     early = _resolve(question, place, _past(question, place))
-    deadline = run.started + early.max_time if early.max_time else None
+    deadline = early.deadline(run.started)
     want = question.want
     if not want.stored:
         check_budget(early, place.paths, over=want.over_budget)  # before the SDK is imported

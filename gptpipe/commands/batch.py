@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from gptpipe import batches, interrupt, output, records, settings
+from gptpipe import batches, output, records, settings
 from gptpipe.ask import Want
 from gptpipe.batches import Replies, Submission
 from gptpipe.client import Batch, Client
@@ -17,7 +17,6 @@ from gptpipe.command import Group, option
 from gptpipe.each import Tally, maker_of
 from gptpipe.errors import Status, Temporary, UsageError
 from gptpipe.inputs import given
-from gptpipe.keys import find
 from gptpipe.message import compact
 from gptpipe.options import (
     config_option,
@@ -30,10 +29,9 @@ from gptpipe.options import (
     system_option,
     verbose_option,
 )
-from gptpipe.place import Place, here
+from gptpipe.place import Place, connect, here
 from gptpipe.progress import Progress
 from gptpipe.results import Outcome, line
-from gptpipe.settings import Settings, described
 
 _FIRST_POLL, _LONGEST_POLL = 1.0, 30.0  # seconds between two looks at a batch
 
@@ -70,7 +68,7 @@ def submit(template: str | None, **values: Any) -> int:
         raise UsageError("the model echo has no Batch API", "--requests-only writes the requests")
     source = records.read(records.open_input(values["file"]), maker.how, output.say)
     kept = {"schema": want.schema, "extract": want.extract}
-    client = None if values["requests_only"] else _client(maker.settings, place, started)
+    client = None if values["requests_only"] else connect(maker.settings, place, started)
     prepared = batches.prepare(place.paths.batches, source, maker, kept, single=client is None)
     if client is None:
         _write_file(prepared.files[0])
@@ -211,15 +209,4 @@ def _reconnect(found: Submission, values: dict[str, Any], place: Place, started:
     if not found.parts:
         raise UsageError(f"{found.name} was not sent: --requests-only wrote it", "fetch --results PATH reads what came")
     chosen = settings.resolve(given(values), {}, found.endpoint, place.env, place.config)
-    return _client(chosen, place, started)
-
-
-def _client(chosen: Settings, place: Place, started: float) -> Client:
-    """Return a client, and let ``--max-time`` count."""
-    deadline = started + chosen.max_time if chosen.max_time else None
-    if chosen.max_time:
-        message = f"the run took longer than {chosen.max_time:g} s (--max-time)"
-        interrupt.Deadline(started, chosen.max_time, lambda: output.say(message))
-    key = find(chosen, place.env)
-    place.note(f"{described(chosen)}, key: {key.source}")
-    return Client(chosen, key.value, deadline=deadline, waiting=output.waiting)
+    return connect(chosen, place, started)

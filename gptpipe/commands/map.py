@@ -134,8 +134,7 @@ def _run(values: dict[str, Any], maker: Maker, want: Want, place: Place, descrip
     writer = _Writer(values)
     report = _Report(Progress(records.count(descriptor, maker.how), "records"), chosen, values["verbose"])
     pace = Pace(values["rpm"], values["tpm"], report.held)
-    deadline = started + chosen.max_time if chosen.max_time else None
-    connection = client.Client(chosen, key.value, deadline=deadline, waiting=report.waiting, gate=pace)
+    connection = client.Client(chosen, key.value, deadline=chosen.deadline(started), waiting=report.waiting, gate=pace)
     terms = Terms(chosen, place.paths, want, place.program, note=place.note, log=Log(place.paths.usage))
     if not want.cache_only:
         check_price(terms)

@@ -7,13 +7,12 @@ from typing import Any
 
 import click
 
-from gptpipe import interrupt, keys, output, settings
-from gptpipe.client import Client
+from gptpipe import output, settings
 from gptpipe.command import Command
 from gptpipe.errors import Absent, Status
 from gptpipe.inputs import given
 from gptpipe.options import config_option, limit_options, model_options, network_options, verbose_option
-from gptpipe.place import here
+from gptpipe.place import connect, here
 
 
 @click.command("gptpipe-models", cls=Command, options_metavar="[OPTION]...")
@@ -31,13 +30,7 @@ def command(**values: Any) -> int:
     output.check_stdout()
     place = here(values["config"], "gptpipe-models", verbose=values["verbose"])
     chosen = settings.resolve(given(values), {}, {}, place.env, place.config, need_model=False)
-    deadline = started + chosen.max_time if chosen.max_time else None
-    if chosen.max_time:
-        message = f"the run took longer than {chosen.max_time:g} s (--max-time)"
-        interrupt.Deadline(started, chosen.max_time, lambda: output.say(message))
-    key = keys.find(chosen, place.env)
-    place.note(f"{settings.described(chosen)}, key: {key.source}")
-    names = Client(chosen, key.value, deadline=deadline, waiting=output.waiting).models()
+    names = connect(chosen, place, started).models()
     if not names:
         raise Absent("the endpoint offers no models")
     output.print_text("".join(f"{name}\n" for name in names))
