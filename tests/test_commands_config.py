@@ -133,6 +133,12 @@ def test_a_key_that_is_refused(run: Any, server: Server) -> None:
     assert marks(result.text)["answer"] == "BAD"
 
 
+def test_online_check_ends_by_max_time(run: Any, server: Server) -> None:
+    server.reply(hang=True, times=2)
+    result = run("gptpipe-config", "check", "--online", "--base-url", server.url, "-m", "m", "--max-time", "1")
+    assert (result.status, result.err) == (75, "gptpipe-config: the run took longer than 1 s (--max-time)\n")
+
+
 # tokenizer and install-docs
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from gptpipe import cache, check, client, docs, keys, output, roles, settings, tokens, transport
+from gptpipe import cache, check, docs, output, roles, settings, tokens, transport
 from gptpipe.address import proxy_for
 from gptpipe.check import Finding
 from gptpipe.command import Action, Group, option
 from gptpipe.errors import ConfigError, Failure, Status, UsageError
 from gptpipe.inputs import given
 from gptpipe.options import config_option, limit_options, model_options, network_options, verbose_option
-from gptpipe.place import Place, here
+from gptpipe.place import Place, connect, here
 from gptpipe.settings import Paths, Settings
 
 PROGRAM = "gptpipe-config"
@@ -91,16 +91,14 @@ def check_(online: bool, **values: Any) -> int:
 
     The status is 78 if anything does not.
     """
+    started = time.monotonic()
     output.check_stdout()
     place = here(values["config"], PROGRAM, verbose=values["verbose"])
     options = given(values)
     bad = _print(check.offline(options, place))
     if online and not bad:
         chosen = settings.resolve(options, {}, {}, place.env, place.config)
-        key = keys.find(chosen, place.env)
-        deadline = time.monotonic() + chosen.max_time if chosen.max_time else None
-        connection = client.Client(chosen, key.value, deadline=deadline, waiting=output.waiting)
-        bad = _print(check.online(chosen, connection, place))
+        bad = _print(check.online(chosen, connect(chosen, place, started), place))
     if bad:
         raise ConfigError("there is something that does not work")
     return Status.OK
