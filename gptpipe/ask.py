@@ -99,21 +99,82 @@ class Terms(NamedTuple):
     note: Callable[[str], object] = lambda _: None
     log: usage.Log | None = None
 
+    @property
+    def account(self) -> usage.Account:
+        """In whose name usage is entered."""
+        return usage.Account(self.program, self.settings.profile, self.settings.model, self.session)
+
 
 class _Pending(NamedTuple):
     """A request that is on its way; ``started`` is monotonic."""
 
-    terms: Terms
+    account: usage.Account
     messages: list[Message]
     started: float
+
+
+class Bill:
+    """What the requests for one answer used, tries that failed and repairs included.
+
+    ``used`` is the ``usage`` that the server has sent with the present one, ``accepted`` whether it took that one.
+    ``entries`` are lines of usage that are still to be written.
+    """
+
+    def __init__(self) -> None:
+        self.used: dict[str, Any] | None = None
+        self.accepted = False
+        self.entries: list[usage.Entry] = []
+        self._first: dict[str, Any] | None = None  # what the server sent with the first answer, if that was mended
+        self._before: dict[str, Any] | None = None  # and with all before the present one
+        self._pending: _Pending | None = None
+
+    def void(self) -> None:
+        """Forget what the server said of the present request: it comes to nothing."""
+        self.used, self.accepted = None, False
+
+    def mend(self) -> None:
+        """Keep what it said, and be told that the answer is asked for again."""
+        self._first, self._before = self._first or self.used, self.total
+        self.void()
+
+    @property
+    def total(self) -> dict[str, Any] | None:
+        """What the server says that all requests took."""
+        return add_usage(self._before, self.used)
+
+    @property
+    def measured(self) -> dict[str, Any] | None:
+        """The usage as if the answer had come at once: the prompt of the first request, the completion of the last."""
+        if self._first is None or self.used is None:
+            return self.used
+        prompt = {key: value for key, value in self._first.items() if key.startswith("prompt")}
+        return {key: value for key, value in self.used.items() if key != "total_tokens"} | prompt
+
+    def begin(self, account: usage.Account, messages: list[Message]) -> None:
+        """Be told that a request is about to be sent."""
+        self._pending = _Pending(account, messages, time.monotonic())
+
+    def settle(self, status: int, said: str) -> None:
+        """Enter the request that is on its way, once, with what it ended with; ``said`` is what came of its answer.
+
+        One that the server has not accepted used nothing.
+        """
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        estimate = (0, 0)
+        if self.accepted:
+            reply: list[Message] = [{"content": said}] if said else []
+            estimate = tokens.estimate(pending.messages), tokens.estimate(reply)
+        seconds = time.monotonic() - pending.started
+        self.entries.append(usage.counted(self.used, estimate, pending.account, seconds, status))
 
 
 class Answer:
     """What has come of an answer so far.
 
-    ``finish_reason`` is as the server sent it, ``usage`` what the server says that it took, repairs included; None
-    also if it was stored. ``served_by`` is the model that the server says answered. ``entries`` are lines of usage
-    that are still to be written.
+    ``finish_reason`` is as the server sent it, ``served_by`` the model that it says answered, ``bill`` what the answer
+    used.
     """
 
     def __init__(self) -> None:
@@ -122,29 +183,26 @@ class Answer:
         self.request_id: str | None = None
         self.cached = False
         self.first_token: float | None = None
-        self.entries: list[usage.Entry] = []
+        self.bill = Bill()
         self._value: Any = None
         self._invalid: Absent | None = None
-        self._first: dict[str, Any] | None = None  # the usage of the first request, of all before this, and of this
-        self._before: dict[str, Any] | None = None
-        self._used: dict[str, Any] | None = None
-        self._pending: _Pending | None = None
-        self.void()
+        self._forget()
 
-    def void(self) -> None:
-        """Forget what came: the try is repeated."""
+    def _forget(self) -> None:
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
-        self._used = None
-        self.accepted = False
         self.finish_reason: str | None = None
+
+    def void(self) -> None:
+        """Forget what came: the try is repeated."""
+        self._forget()
+        self.bill.void()
 
     def mend(self) -> None:
         """Forget what came, but not what it cost: it is asked for again."""
-        self._first = self._first or self._used
-        self._before = self.usage
-        self.void()
+        self._forget()
+        self.bill.mend()
 
     def recall(self, stored: dict[str, Any]) -> None:
         """Become an answer that was stored."""
@@ -152,7 +210,7 @@ class Answer:
         self.cached = True
         self._text, self._reasoning = [str(stored.get("text", ""))], [str(stored.get("reasoning", ""))]
         self.finish_reason, self.served_by = stored.get("finish_reason"), stored.get("served_by")
-        self._used = stored.get("usage")
+        self.bill.used = stored.get("usage")
 
     def storable(self) -> dict[str, Any]:
         """Return what :meth:`recall` takes."""
@@ -161,7 +219,7 @@ class Answer:
             "reasoning": self.reasoning,
             "finish_reason": self.finish_reason,
             "served_by": self.served_by,
-            "usage": self.measured,
+            "usage": self.bill.measured,
         }
 
     @property
@@ -171,16 +229,8 @@ class Answer:
 
     @property
     def usage(self) -> dict[str, Any] | None:
-        """What the server says that all requests for it took."""
-        return None if self.cached else add_usage(self._before, self._used)
-
-    @property
-    def measured(self) -> dict[str, Any] | None:
-        """The usage as if the answer had come at once: the prompt of the first request, the completion of the last."""
-        if self._first is None or self._used is None:
-            return self._used
-        prompt = {key: value for key, value in self._first.items() if key.startswith("prompt")}
-        return {key: value for key, value in self._used.items() if key != "total_tokens"} | prompt
+        """What the server says that it took, repairs included; None also if it was stored."""
+        return None if self.cached else self.bill.total
 
     @property
     def text(self) -> str:
@@ -227,11 +277,11 @@ class Answer:
             case sse.Finish(reason):
                 self.finish_reason = reason
             case sse.Usage(used):
-                self._used = used
+                self.bill.used = used
             case sse.Served(model, _):
                 self.served_by = model
             case Opened(request_id):
-                self.request_id, self.accepted = request_id, True
+                self.request_id, self.bill.accepted = request_id, True
             case Again():
                 self.void()
 
@@ -263,32 +313,9 @@ class Answer:
                 self._invalid = problem
         return self._invalid
 
-    def begin(self, terms: Terms, messages: list[Message]) -> None:
-        """Be told that a request is about to be sent for it."""
-        self._pending = _Pending(terms, messages, time.monotonic())
-
     def settle(self, status: int) -> None:
-        """Enter the request that is on its way, once, with what it ended with.
-
-        One that the server has not accepted used nothing.
-        """
-        pending, self._pending = self._pending, None
-        if pending is None:
-            return
-        reply: Message = {"content": "".join([*self._reasoning, *self._text])}
-        estimate = tokens.estimate(pending.messages), tokens.estimate([reply] if reply["content"] else [])
-        self.entries.append(
-            usage.counted(
-                self._used,
-                estimate if self.accepted else (0, 0),
-                program=pending.terms.program,
-                profile=pending.terms.settings.profile,
-                model=pending.terms.settings.model,
-                session=pending.terms.session,
-                seconds=time.monotonic() - pending.started,
-                status=status,
-            )
-        )
+        """Enter the request that is on its way, once, with what it ended with."""
+        self.bill.settle(status, "".join([*self._reasoning, *self._text]))
 
 
 def _block(text: str, which: str) -> str:
@@ -340,13 +367,13 @@ def ask(client: Client, body: dict[str, Any], answer: Answer, receiver: Receiver
 def _once(client: Client, body: dict[str, Any], answer: Answer, receiver: Receiver, terms: Terms) -> Absent | None:
     """Ask, and return in what an answer that is complete is not valid for the schema."""
     status = int(Status.BUG)
-    answer.begin(terms, body["messages"])
+    answer.bill.begin(terms.account, body["messages"])
     try:
         for event in client.stream(body, repeatable=receiver.repeatable):
             if isinstance(event, Again):
-                if answer.accepted:  # it was paid for
+                if answer.bill.accepted:  # it was paid for
                     answer.settle(event.failure.status)
-                    answer.begin(terms, body["messages"])
+                    answer.bill.begin(terms.account, body["messages"])
                 receiver.again()
             if answer.first_token is None and isinstance(event, (sse.Text, sse.Refusal)):
                 answer.first_token = time.monotonic()
@@ -446,8 +473,8 @@ def check_price(terms: Terms) -> None:
 
 def enter(answer: Answer, terms: Terms) -> None:
     """Enter what the answer's requests used. Called when the answer is out: under a budget in USD it finds prices."""
-    while answer.entries:
-        entry = answer.entries.pop(0)
+    while answer.bill.entries:
+        entry = answer.bill.entries.pop(0)
         if not terms.settings.usage:
             continue
         if terms.settings.budget.day_usd is not None or terms.settings.budget.month_usd is not None:

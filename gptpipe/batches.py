@@ -20,7 +20,7 @@ from gptpipe import faults, records, sse, usage
 from gptpipe.ask import Answer, Want
 from gptpipe.client import Batch, Client, dialect
 from gptpipe.each import Maker
-from gptpipe.errors import BadInput, Failure, NoInput, Temporary, Unavailable, WriteError
+from gptpipe.errors import BadInput, Failure, NoInput, Status, Temporary, Unavailable, WriteError
 from gptpipe.message import compact
 from gptpipe.output import replace
 from gptpipe.records import Record
@@ -326,19 +326,11 @@ def enter(submission: Submission, outcomes: Iterator[Outcome], directory: Path) 
 
     :raises WriteError: if that fails.
     """
+    account = usage.Account("gptpipe-batch", submission.endpoint["profile"], submission.endpoint["model"])
     for outcome in outcomes:
         if outcome.answer.usage and not submission.entered:
-            used = usage.counted(
-                outcome.answer.usage,
-                (0, 0),
-                program="gptpipe-batch",
-                profile=submission.endpoint["profile"],
-                model=submission.endpoint["model"],
-                session=None,
-                seconds=0.0,
-                status=outcome.failure.status if outcome.failure else 0,
-            )
-            usage.append(directory, used)
+            status = outcome.failure.status if outcome.failure else Status.OK
+            usage.append(directory, usage.counted(outcome.answer.usage, (0, 0), account, 0.0, status))
         yield outcome
     if not submission.entered:
         submission._replace(entered=True).save()

@@ -141,7 +141,7 @@ def _turn(request: Request, answer: Answer) -> Turn:
         profile=chosen.profile,
         base_url=chosen.base_url if chosen.profile is None else None,
         finish_reason=answer.finish_reason,
-        usage=answer.measured,
+        usage=answer.bill.measured,
     )
     weighed = tokens.weigh(turn, answer.reasoning, request.turns, request.paths.cache)
     return replace(weighed, usage=answer.usage)

@@ -55,16 +55,17 @@ class Entry(NamedTuple):
     usd: float | None = None
 
 
+class Account(NamedTuple):
+    """In whose name a request is entered."""
+
+    program: str
+    profile: str | None
+    model: str
+    session: str | None = None
+
+
 def counted(
-    usage: Mapping[str, Any] | None,
-    estimate: tuple[int, int],
-    *,
-    program: str,
-    profile: str | None,
-    model: str,
-    session: str | None,
-    seconds: float,
-    status: int,
+    usage: Mapping[str, Any] | None, estimate: tuple[int, int], account: Account, seconds: float, status: int
 ) -> Entry:
     """Return the entry of a request that ends now, by the server's ``usage``, or if it gave none by the estimate.
 
@@ -74,10 +75,7 @@ def counted(
     known = bool(used.input or used.output)
     return Entry(
         at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        program=program,
-        profile=profile,
-        model=model,
-        session=session,
+        **account._asdict(),
         input=used.input if known else estimate[0],
         output=used.output if known else estimate[1],
         cached=used.cached,

@@ -58,9 +58,7 @@ def on(monkeypatch: pytest.MonkeyPatch, *date: int) -> None:
     ],
 )
 def test_counted(found: dict[str, Any] | None, input_output_cached_reasoning: tuple[int, ...], estimated: bool) -> None:
-    made = usage.counted(
-        found, (100, 50), program="gptpipe", profile=None, model="m", session="s", seconds=1.23456, status=0
-    )
+    made = usage.counted(found, (100, 50), usage.Account("gptpipe", None, "m", "s"), 1.23456, 0)
     assert (made.input, made.output, made.cached, made.reasoning) == input_output_cached_reasoning
     assert made.estimated is estimated
     assert made.seconds == 1.235
@@ -170,8 +168,7 @@ def run(process):
     os.read(gate, 1)
     for n in range(20):
         usage.append(Path(sys.argv[1]), usage.counted(
-            {"prompt_tokens": process, "completion_tokens": n}, (0, 0),
-            program="gptpipe", profile=None, model="m" * 300, session=None, seconds=0, status=0,
+            {"prompt_tokens": process, "completion_tokens": n}, (0, 0), usage.Account("gptpipe", None, "m" * 300), 0, 0
         ))
 
 gate, opener = os.pipe()
