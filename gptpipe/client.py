@@ -256,12 +256,16 @@ class Client:
                 yield from attempt()
                 return
             except _FieldRefused as refused:
+                failure = self._masked(refused.failure)
                 if refused.field in dropped or not repeatable():
-                    raise refused.failure from None
+                    raise failure from None
                 dropped.add(refused.field)
                 self._refused.add(refused.field)  # by the other threads' next requests too
-                yield Again(refused.failure, 0)
-            except Temporary as failure:
+                yield Again(failure, 0)
+            except Failure as failure:
+                self._masked(failure)
+                if not isinstance(failure, Temporary):
+                    raise
                 delay = self._delay(failure, tries)
                 if not failure.repeat or tries >= self._settings.retry or not repeatable():
                     raise
@@ -409,7 +413,7 @@ class Client:
                             return
                         continue
                     case sse.Error(error) if ended is None:
-                        raise self._safe(faults.from_event(error))
+                        raise faults.from_event(error)
                     case sse.Malformed() if ended is None:
                         if not known and not head.event_stream:
                             raise self._foreign(event.data.encode())
@@ -440,13 +444,13 @@ class Client:
         except ValueError:
             raise Temporary(f"{_CUT}: the reply is not whole JSON", repeat=True) from None
         if isinstance(body, dict) and ("error" in body or body.get("object") == "error"):
-            raise self._safe(faults.from_event(body.get("error", body)))
+            raise faults.from_event(body.get("error", body))
         if not isinstance(body, dict) or not isinstance(body.get("choices"), list):
             raise self._foreign(data)
         finished = False
         for event in sse.from_completion(body, self._settings.thinks):
             if isinstance(event, sse.Error):
-                raise self._safe(faults.from_event(event.body))
+                raise faults.from_event(event.body)
             finished = finished or isinstance(event, sse.Finish)
             yield event
         if not finished:
@@ -547,9 +551,10 @@ class Client:
     # Failures
 
     def _foreign(self, data: bytes, wanted: str = "Chat Completions") -> ProtocolError:
-        shown = " ".join(data[:_PAGE].decode("utf-8", "replace").split())[:60]
+        # Without the key before it is shortened, or the half of one would be left.
+        shown = self._clean(" ".join(data[:_PAGE].decode("utf-8", "replace").split()))
         return ProtocolError(
-            f"{masked(self.url)} answered with something that is not {wanted}: {self._clean(shown)}",
+            f"{masked(self.url)} answered with something that is not {wanted}: {shown[:60]}",
             "check the base URL (often it must end in /v1), and that no login page is in between",
         )
 
@@ -561,13 +566,13 @@ class Client:
                 text = text.replace(secret, "***")
         return text
 
-    def _safe(self, failure: Failure) -> Failure:
+    def _masked(self, failure: Failure) -> Failure:
         """Return the failure without a key or header value that the server repeated in it."""
         failure.message = self._clean(failure.message)
         return failure
 
     def _translate(self, error: BaseException, body: dict[str, Any] | None) -> Exception:
-        """Return what an exception of the worker means; what the server sent may be in its words."""
+        """Return what an exception of the worker means."""
         import openai
 
         if isinstance(error, openai.APIStatusError):
@@ -577,15 +582,14 @@ class Client:
         if isinstance(error, UnicodeEncodeError):
             return BadInput("the request is not UTF-8 text: an option or a variable holds other bytes")
         if failure := transport.failure(error, self._settings, self.url):
-            return self._safe(failure)
+            return failure
         return error if isinstance(error, Exception) else RuntimeError(repr(error))
 
     def _judged(self, error: openai.APIStatusError, body: dict[str, Any] | None) -> Exception:
         """Return what a status means that is none of success: that a field of the request is refused, or a failure."""
         response = error.response
-        failure = self._safe(
-            faults.from_response(response.status_code, response.headers, response.text, masked(str(response.url)))
-        )
+        text = self._clean(response.text)  # before it is shortened, or the half of a key would be left
+        failure = faults.from_response(response.status_code, response.headers, text, masked(str(response.url)))
         field = faults.refused_field(error.body) if response.status_code in (400, 422) else None
         if body is not None and field in body:
             return _FieldRefused(str(field), failure)
