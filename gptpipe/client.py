@@ -78,6 +78,14 @@ class Batch(NamedTuple):
         return self.status in ("completed", "failed", "expired", "cancelled")
 
 
+class _Seen:
+    """What has been seen of an answer: text, an event that says something, its end, and when (monotonic)."""
+
+    def __init__(self) -> None:
+        self.text = self.known = False
+        self.ended: float | None = None
+
+
 class _FieldRefused(Exception):
     def __init__(self, field: str, failure: Failure) -> None:
         super().__init__(field)
@@ -377,63 +385,67 @@ class Client:
 
     def _events(self, first: bytes, link: Link, head: Head) -> Iterator[Event]:
         """Decode an event stream up to the end of the answer."""
-        decoder = sse.Decoder(self._settings.thinks)
-        ended: float | None = None
-        text = known = False
-
-        def decoded() -> Iterator[sse.Event]:
-            yield from _merged(decoder.feed(first))
-            lost: Failure | None = None
-            try:
-                for block in self._blocks(link, lambda: ended):
-                    # An event may also say nothing: an empty delta, again and again.
-                    yield from _merged(decoder.feed(block) or [sse.KeepAlive()])
-            except Failure as failure:
-                lost = failure
-            yield from decoder.close()
-            if lost and ended is None:  # the last event may have been whole, and the end of the answer
-                raise lost
-
-        with ExitStack() as quiet:
-            announced = False
-            for event in decoded():
-                if ended is not None and time.monotonic() > ended + TAIL:
-                    return
-                match event:
-                    case sse.KeepAlive():
-                        if not announced:
-                            announced = True
-                            quiet.enter_context(self._waiting(_KEEP_ALIVES))
-                        continue
-                    case sse.Done():
-                        if ended is None and text:
-                            yield sse.Finish("stop")
-                            ended = time.monotonic()
-                        if ended is not None:
-                            return
-                        continue
-                    case sse.Error(error) if ended is None:
-                        raise faults.from_event(error)
-                    case sse.Malformed() if ended is None:
-                        if not known and not head.event_stream:
-                            raise self._foreign(event.data.encode())
-                        raise Temporary(f"{_CUT}: an event in it is not JSON", repeat=True)
-                    case sse.Error() | sse.Malformed():
+        seen = _Seen()
+        for event in self._announced(self._decoded(first, link, seen)):
+            if seen.ended is not None and time.monotonic() > seen.ended + TAIL:
+                return
+            match event:
+                case sse.Done():
+                    if seen.ended is None and seen.text:
+                        yield sse.Finish("stop")
+                        seen.ended = time.monotonic()
+                    if seen.ended is not None:
                         return
-                    case sse.Finish():
-                        ended = time.monotonic()
-                    case sse.Text() | sse.Refusal():
-                        text = True
-                quiet.close()
-                known = True
-                yield event
-                if ended is not None and isinstance(event, sse.Usage):
+                    continue
+                case sse.Error(error) if seen.ended is None:
+                    raise faults.from_event(error)
+                case sse.Malformed(data) if seen.ended is None:
+                    if not seen.known and not head.event_stream:
+                        raise self._foreign(data.encode())
+                    raise Temporary(f"{_CUT}: an event in it is not JSON", repeat=True)
+                case sse.Error() | sse.Malformed():
                     return
-        if ended is not None:
+                case sse.Finish():
+                    seen.ended = time.monotonic()
+                case sse.Text() | sse.Refusal():
+                    seen.text = True
+            seen.known = True
+            yield event
+            if seen.ended is not None and isinstance(event, sse.Usage):
+                return
+        if seen.ended is not None:
             return
-        if not known and not head.event_stream:
+        if not seen.known and not head.event_stream:
             raise self._foreign(first)
         raise Temporary(f"{_CUT}: the server ended it without a finish reason", repeat=True)
+
+    def _decoded(self, first: bytes, link: Link, seen: _Seen) -> Iterator[sse.Event]:
+        """Yield the events of a stream; a failure at its end is raised after them, unless the answer has ended."""
+        decoder = sse.Decoder(self._settings.thinks)
+        yield from _merged(decoder.feed(first))
+        lost: Failure | None = None
+        try:
+            for block in self._blocks(link, lambda: seen.ended):
+                # An event may also say nothing: an empty delta, again and again.
+                yield from _merged(decoder.feed(block) or [sse.KeepAlive()])
+        except Failure as failure:
+            lost = failure
+        yield from decoder.close()
+        if lost and seen.ended is None:  # the last event may have been whole, and the end of the answer
+            raise lost
+
+    def _announced(self, events: Iterator[sse.Event]) -> Iterator[sse.Event]:
+        """Yield the events that say something; that none does for long is announced, once."""
+        announced = False
+        with ExitStack() as quiet:
+            for event in events:
+                if not isinstance(event, sse.KeepAlive):
+                    if not isinstance(event, sse.Done):  # without text before it, it ends no wait
+                        quiet.close()
+                    yield event
+                elif not announced:
+                    announced = True
+                    quiet.enter_context(self._waiting(_KEEP_ALIVES))
 
     def _whole(self, data: bytes) -> Iterator[Event]:
         """Read a reply in one piece: an answer to a request without ``stream``, or an error."""
