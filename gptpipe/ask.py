@@ -323,6 +323,17 @@ def _block(text: str, which: str) -> str:
     return fence.feed(text) + fence.close()
 
 
+def system_of(settings: Settings) -> list[Message]:
+    """Return the system message, in a list, or an empty list."""
+    return [{"role": "system", "content": settings.system}] if settings.system else []
+
+
+def body_of(settings: Settings, messages: list[Message], form: Schema | None = None) -> dict[str, Any]:
+    """Return a request's JSON, but for the fields with which the client asks for a stream; ``form`` is the answer's."""
+    body = {"model": settings.model, "messages": messages, **settings.params}
+    return body if form is None else {**body, "response_format": schema.response_format(form)}
+
+
 class Receiver:
     """Where an answer goes while it arrives; this one holds it back."""
 

@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from gptpipe import keys, roles, schema, settings, tokens
+from gptpipe import keys, roles, settings, tokens
 from gptpipe.address import masked
-from gptpipe.ask import Answer, Receiver, Terms, Want, ask, check_budget, enter
+from gptpipe.ask import Answer, Receiver, Terms, Want, ask, body_of, check_budget, enter
 from gptpipe.client import Client
 from gptpipe.errors import Failure
 from gptpipe.place import Place
@@ -89,15 +89,15 @@ def online(chosen: Settings, client: Client, place: Place) -> Iterator[Finding]:
     """Ask the endpoint, which costs some tokens, and yield what it can do."""
     yield _models(chosen, client)
     answer, pieces = Answer(), _Pieces()
-    body = {"model": chosen.model, "messages": [{"role": "user", "content": _QUESTION}], **chosen.params}
-    failure = _asked(client, body, answer, pieces, Terms(chosen, place.paths, Want(), place.program, note=place.note))
+    terms = Terms(chosen, place.paths, Want(), place.program, note=place.note)
+    failure = _asked(client, answer, pieces, terms)
     if failure:
         yield _bad("answer", failure)
         return
     yield Finding("answer", True, f"from {answer.served_by or 'a model that it does not name'}")
     yield Finding("streaming", pieces.count > 1 or None, "in pieces" if pieces.count > 1 else "in one piece")
     yield Finding("usage", True if answer.usage else None, "reported" if answer.usage else "not reported: estimated")
-    yield _schema(client, body, Terms(chosen, place.paths, Want(schema=_SCHEMA), place.program, note=place.note))
+    yield _schema(client, terms._replace(want=Want(schema=_SCHEMA)))
 
 
 def _models(chosen: Settings, client: Client) -> Finding:
@@ -110,8 +110,9 @@ def _models(chosen: Settings, client: Client) -> Finding:
     )
 
 
-def _asked(client: Client, body: dict[str, Any], answer: Answer, receiver: Receiver, terms: Terms) -> Failure | None:
+def _asked(client: Client, answer: Answer, receiver: Receiver, terms: Terms) -> Failure | None:
     """Ask, and return why there is no complete answer, or None."""
+    body = body_of(terms.settings, [{"role": "user", "content": _QUESTION}], terms.want.schema)
     try:
         ask(client, body, answer, receiver, terms)
         return answer.failure()
@@ -131,9 +132,8 @@ class _Pieces(Receiver):
         self.count += 1
 
 
-def _schema(client: Client, body: dict[str, Any], terms: Terms) -> Finding:
-    form = {"response_format": schema.response_format(_SCHEMA)}
-    failure = _asked(client, {**body, **form}, Answer(), Receiver(), terms)
+def _schema(client: Client, terms: Terms) -> Finding:
+    failure = _asked(client, Answer(), Receiver(), terms)
     if failure:
         return Finding("schema", None, failure.message)
     told = "in the system message" if "response_format" in client.refused else "as response_format"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from gptpipe import files, records, schema, settings, tokens
-from gptpipe.ask import Answer, Receiver, Terms, Want, ask, check_budget, enter, recall, wanted
+from gptpipe import files, records, settings, tokens
+from gptpipe.ask import Answer, Receiver, Terms, Want, ask, body_of, check_budget, enter, recall, system_of, wanted
 from gptpipe.client import Client
 from gptpipe.errors import BadInput, ConfigError, Failure, KeyRefused, OverLimit, Temporary, Unavailable, UsageError
 from gptpipe.inputs import text_or_file
@@ -40,11 +40,10 @@ class Maker(NamedTuple):
         if record.failure is not None:
             raise record.failure
         chosen = self.settings
-        messages: list[Message] = [{"role": "system", "content": chosen.system}] if chosen.system else []
-        messages.append({"role": "user", "content": records.content(record, self.template, self.how)})
+        asked: Message = {"role": "user", "content": records.content(record, self.template, self.how)}
+        messages = [*system_of(chosen), asked]
         files.check_total(messages)
-        form = {"response_format": schema.response_format(self.schema)} if self.schema is not None else {}
-        return {"model": chosen.model, "messages": messages, **chosen.params, **form}
+        return body_of(chosen, messages, self.schema)
 
 
 def maker_of(template: str | None, options: Mapping[str, Any], place: Place) -> tuple[Maker, Want]:

@@ -11,9 +11,21 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
-from gptpipe import client, files, interrupt, keys, output, prices, schema, settings, tokens
+from gptpipe import client, files, interrupt, keys, output, prices, settings, tokens
 from gptpipe.address import masked
-from gptpipe.ask import Answer, Receiver, Terms, Want, ask, check_budget, check_price, enter, recall
+from gptpipe.ask import (
+    Answer,
+    Receiver,
+    Terms,
+    Want,
+    ask,
+    body_of,
+    check_budget,
+    check_price,
+    enter,
+    recall,
+    system_of,
+)
 from gptpipe.errors import Failure, Status, UsageError
 from gptpipe.message import Content, Counts, Message, Turn, counts
 from gptpipe.place import Place
@@ -51,8 +63,7 @@ class Request(NamedTuple):
     @property
     def body(self) -> dict[str, Any]:
         """The request's JSON, but for the fields with which the client asks for a stream."""
-        form = {"response_format": schema.response_format(self.schema)} if self.schema is not None else {}
-        return {"model": self.settings.model, "messages": self.messages, **self.settings.params, **form}
+        return body_of(self.settings, self.messages, self.schema)
 
     @property
     def system(self) -> list[Message]:
@@ -210,7 +221,7 @@ def compose(question: Question, place: Place, turns: Iterator[Turn]) -> Request:
     turns, newest, latest = tee(turns, 3)
     total = next((turn.n for turn in newest), 0)
     chosen = _resolve(question, place, _continued(latest))
-    system: list[Message] = [{"role": "system", "content": chosen.system}] if chosen.system else []
+    system = system_of(chosen)
     asked: Message = {"role": "user", "content": question.content}
     if question.again:
         attachments = place.paths.attachments
