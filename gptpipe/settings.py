@@ -186,12 +186,7 @@ class Settings(NamedTuple):
         return None if self.max_time is None else started + self.max_time
 
     def __repr__(self) -> str:
-        shown = self._asdict() | {
-            "base_url": self.base_url and masked(self.base_url),
-            "proxy": self.proxy and masked(self.proxy),
-            "headers": masked_headers(self.headers),
-        }
-        return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in _shown(self).items())})"
 
 
 def described(settings: Settings) -> str:
@@ -202,10 +197,7 @@ def described(settings: Settings) -> str:
 
 def as_toml(settings: Settings) -> str:
     """Return the settings as lines of TOML, secrets masked. A time without a limit is 0."""
-    shown = settings._asdict() | {
-        "base_url": settings.base_url and masked(settings.base_url),
-        "proxy": settings.proxy and masked(settings.proxy),
-        "headers": masked_headers(settings.headers),
+    shown = _shown(settings) | {
         "max_time": settings.max_time or 0,
         "connect_timeout": settings.connect_timeout or 0,
         "idle_timeout": settings.idle_timeout or 0,
@@ -213,14 +205,20 @@ def as_toml(settings: Settings) -> str:
     tables = {
         "chat": {"question": shown.pop("question"), "answer": shown.pop("answer")},
         "budget": shown.pop("budget")._asdict(),
-        "prices": {
-            model: {key: item for key, item in price._asdict().items() if item is not None}
-            for model, price in shown.pop("prices").items()
-        },
+        "prices": {model: _known(price) for model, price in shown.pop("prices").items()},
     }
     del shown["key"]
     inner = ((name, toml.lines(table)) for name, table in tables.items())
     return toml.lines(shown) + "".join(f"\n[{name}]\n{text}" for name, text in inner if text)
+
+
+def _shown(settings: Settings) -> dict[str, Any]:
+    """Return the settings by name, secrets masked."""
+    return settings._asdict() | {
+        "base_url": settings.base_url and masked(settings.base_url),
+        "proxy": settings.proxy and masked(settings.proxy),
+        "headers": masked_headers(settings.headers),
+    }
 
 
 def _known(price: Price) -> dict[str, float]:

@@ -53,7 +53,7 @@ def _places(paths: Paths, config: str | None) -> dict[str, str]:
         "sessions": str(paths.sessions),
         "attachments": str(paths.attachments),
         "usage": str(paths.usage),
-        "batches": str(paths.state / "batches"),
+        "batches": str(paths.batches),
         "answers": str(paths.answers),
         "vocabularies": str(paths.cache / "tiktoken"),
     }
