@@ -1,4 +1,4 @@
-"""What requests cost, in US dollars, and how large a model's context is: by ``genai-prices``, as it is installed.
+"""What requests cost, in US dollars: by ``genai-prices``, as it is installed.
 
 Nothing here asks the network for newer prices. The user's own come first. What is not known is None, never zero.
 """
@@ -31,12 +31,6 @@ def price(
     if used.output and found.model_price.output_mtok is None:
         return None
     return float(found.total_price)
-
-
-def context_window(model: str, base_url: str | None) -> int | None:
-    """Return how many tokens a model takes, question and answer together, or None if that is not known."""
-    found = _look_up(model, Counts(), base_url, None)
-    return found.model.context_window if found else None
 
 
 def _own(price: Price, used: Counts) -> float:

@@ -7,7 +7,7 @@ import pytest
 
 from gptpipe.config import Config
 from gptpipe.message import Counts
-from gptpipe.prices import context_window, price
+from gptpipe.prices import price
 from gptpipe.settings import BUILT_IN, Price, resolve
 from tests.processes import execute
 
@@ -93,19 +93,6 @@ def test_a_price_is_that_of_its_day() -> None:
     before, after = "2025-06-09T12:00:00Z", "2025-06-11T12:00:00Z"  # o3 became cheaper on the 10th
     found = [price("o3", Counts(MILLION), OPENAI, {}, at) for at in (before, after)]
     assert found == [10.0, 2.0]
-
-
-@pytest.mark.parametrize(
-    ("model", "base_url", "expected"),
-    [
-        ("gpt-4o", OPENAI, 128_000),
-        ("no-such-model", OPENAI, None),
-        ("mistral-large-latest", BUILT_IN["mistral"]["base_url"], None),
-        ("gpt-4o", None, None),
-    ],
-)
-def test_context_window(model: str, base_url: str | None, expected: int | None) -> None:
-    assert context_window(model, base_url) == expected
 
 
 PROGRAM = """
