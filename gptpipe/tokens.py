@@ -63,16 +63,17 @@ VOCABULARIES: Mapping[str, Vocabulary] = {
 }
 
 
-def vocabulary_path(encoding: str, cache: Path) -> Path:
-    """Return where a vocabulary lies: in the folder that ``tiktoken``'s own variables name, else under ``cache``.
+def folder(cache: Path) -> Path:
+    """Return where the vocabularies lie: where ``tiktoken``'s own variables say, else under gptpipe's cache folder."""
+    own = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
+    return Path(own) if own else cache / "tiktoken"
 
-    ``cache`` is gptpipe's cache folder.
-    """
+
+def vocabulary_path(encoding: str, cache: Path) -> Path:
+    """Return where a vocabulary lies; ``cache`` is gptpipe's cache folder."""
     import hashlib  # OpenSSL comes with it: only those who count pay for it
 
-    own = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
-    name = hashlib.sha1(VOCABULARIES[encoding].url.encode(), usedforsecurity=False).hexdigest()
-    return (Path(own) if own else cache / "tiktoken") / name
+    return folder(cache) / hashlib.sha1(VOCABULARIES[encoding].url.encode(), usedforsecurity=False).hexdigest()
 
 
 def installed(encoding: str, cache: Path) -> bool:

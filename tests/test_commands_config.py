@@ -44,6 +44,7 @@ def test_path(run: Any, home: Path) -> None:
     for name, path in lines.items():
         assert run("gptpipe-config", "path", name).text == f"{path}\n"
     assert run("gptpipe-config", "path", "session").status == 2
+    assert run("gptpipe-config", "path", "vocabularies", env={"TIKTOKEN_CACHE_DIR": "/v"}).text == "/v\n"
     run("gptpipe", "-m", "echo", "-s", "s", "--cache", "1d", "hi")
     assert [name for name, path in lines.items() if Path(path).exists()] == ["sessions", "usage", "answers"]
 

@@ -55,7 +55,7 @@ def _places(paths: Paths, config: str | None) -> dict[str, str]:
         "usage": str(paths.usage),
         "batches": str(paths.batches),
         "answers": str(paths.answers),
-        "vocabularies": str(paths.cache / "tiktoken"),
+        "vocabularies": str(tokens.folder(paths.cache)),
     }
 
 
