@@ -198,12 +198,8 @@ def discard(folder: Path) -> None:
 # What is remembered
 
 
-def names(directory: Path) -> list[str]:
-    """Return the names of all submissions, the oldest first."""
-    return [found.name for found in _all(directory)]
-
-
-def _all(directory: Path) -> list[Submission]:
+def load_all(directory: Path) -> list[Submission]:
+    """Return all submissions, the oldest first."""
     folders = directory.iterdir() if directory.is_dir() else []
     found = []
     for folder in folders:
@@ -217,7 +213,7 @@ def load(directory: Path, name: str) -> Submission:
 
     :raises NoInput: if there is none.
     """
-    for found in _all(directory):
+    for found in load_all(directory):
         if name == found.name or name in (part.id for part in found.parts):
             return found
     raise NoInput(f"there is no batch {name}", "gptpipe-batch list names them")
@@ -239,7 +235,7 @@ def find(directory: Path, results: Path) -> Submission:
     :raises NoInput: if there is none, or the file cannot be read.
     """
     replies = Replies([results])
-    for found in _all(directory)[::-1]:
+    for found in load_all(directory)[::-1]:
         if any(name in replies for name, _ in _remembered(found)):
             return found
     raise NoInput(f"{results} belongs to nothing that was submitted from here")

@@ -54,7 +54,9 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"JSON has no {constant}")
 
 
-def _together(*options: Decorator) -> Decorator:
+def together(*options: Decorator) -> Decorator:
+    """Return the decorator that adds options in this order."""
+
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for each in reversed(options):
             function = each(function)
@@ -75,7 +77,7 @@ lock_option = option(
     help="wait this long for another process in the session (default 600; 0: do not wait)",
 )
 
-conversation_options = _together(
+conversation_options = together(
     option("-s", "--session", group="conversation", metavar="NAME", help="continue this conversation, append the turn"),
     option(
         "--history", group="conversation", metavar="N", type=int, help="send at most the last N turns; 0 sends none"
@@ -90,7 +92,7 @@ conversation_options = _together(
     lock_option,
 )
 
-record_options = _together(
+record_options = together(
     option("-f", "--file", group="input", metavar="PATH", help="read the records from PATH, not standard input"),
     option("--jsonl", group="input", is_flag=True, help="each line is JSON"),
     option("--csv", group="input", is_flag=True, help="rows under a header"),
@@ -99,7 +101,7 @@ record_options = _together(
     option("--encoding", group="input", metavar="NAME", default="utf-8", help="of the input (default UTF-8)"),
 )
 
-model_options = _together(
+model_options = together(
     option("-m", "--model", group="model", metavar="NAME", help="the model; 'echo' is built in"),
     option("-p", "--profile", group="model", metavar="NAME", help="an endpoint from the settings, or a built-in one"),
     option("--temperature", group="model", metavar="N", type=float, help="sent only when given, as the next two"),
@@ -116,7 +118,7 @@ model_options = _together(
     ),
 )
 
-limit_options = _together(
+limit_options = together(
     option(
         "--max-time",
         group="limits",
@@ -142,14 +144,14 @@ limit_options = _together(
     option("--max-input-tokens", group="limits", metavar="N", type=int, help="refuse to send more than this"),
 )
 
-network_options = _together(
+network_options = together(
     option("--base-url", group="network", metavar="URL", help="the endpoint's address"),
     option("--proxy", group="network", metavar="URL", help="http, https, socks5 or socks5h"),
     option("--cacert", group="network", metavar="PATH", help="trust the authorities in this file"),
 )
 
 config_option = option("--config", group="other", metavar="PATH", help="another settings file")
-role_options = _together(
+role_options = together(
     option("-r", "--role", group="message", metavar="NAME", help="a role: system message and settings"),
     option(
         "-V",
@@ -162,7 +164,7 @@ role_options = _together(
     ),
 )
 
-schema_options = _together(
+schema_options = together(
     option("--schema", group="answer", metavar="PATH", help="a JSON Schema: ask for such JSON, check it, print it"),
     option(
         "--repair",
@@ -173,7 +175,7 @@ schema_options = _together(
     ),
 )
 
-cost_options = _together(
+cost_options = together(
     option("--cache", group="limits", metavar="AGE", help="reuse an answer to the same request (30m, 12h, 7d)"),
     option("--cache-only", group="limits", is_flag=True, help="never ask, only reuse"),
     option("--over-budget", group="limits", is_flag=True, help="ask although a budget is used up"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from gptpipe.options import (
     role_options,
     schema_options,
     system_option,
+    together,
     verbose_option,
 )
 from gptpipe.place import Place, connect, here
@@ -44,9 +45,7 @@ def command() -> None:
     """
 
 
-def _shared(function: Callable[..., int]) -> Callable[..., int]:
-    """Add the options that every word with the network has."""
-    return limit_options(network_options(config_option(verbose_option(function))))
+_shared = together(limit_options, network_options, config_option, verbose_option)  # of every word with the network
 
 
 @command.command("submit")
@@ -97,8 +96,8 @@ def status(names: tuple[str, ...], **values: Any) -> int:
     A line for each: name, batch, status, requests that are done, failed, in all.
     """
     place, started = here(values["config"], "gptpipe-batch", verbose=values["verbose"]), time.monotonic()
-    for name in names or batches.names(place.paths.batches):
-        found = batches.load(place.paths.batches, name)
+    chosen = [batches.load(place.paths.batches, name) for name in names] or batches.load_all(place.paths.batches)
+    for found in chosen:
         client = _reconnect(found, values, place, started)
         for state in _states(found, client):
             row = [found.name, state.id, state.status, state.completed, state.failed, state.total]
@@ -111,8 +110,7 @@ def status(names: tuple[str, ...], **values: Any) -> int:
 def list_batches(config: str | None) -> int:
     """List what was submitted: name, time, model, records, batches."""
     place = here(config)
-    for name in batches.names(place.paths.batches):
-        found = batches.load(place.paths.batches, name)
+    for found in batches.load_all(place.paths.batches):
         row = [found.name, found.at, found.endpoint["model"], found.records, len(found.parts)]
         output.print_text("\t".join(map(str, row)))
     return Status.OK

@@ -13,7 +13,7 @@ import click
 from gptpipe import cache, files, inputs, output, settings, upkeep, views
 from gptpipe.command import Group, option
 from gptpipe.errors import Absent, BadInput, Failure, NoInput, Status, UsageError
-from gptpipe.options import lock_option
+from gptpipe.options import lock_option, together
 from gptpipe.sessions import SessionStore
 
 _NAMED_IN_QUESTION = 10
@@ -146,11 +146,16 @@ def path(name: str) -> int:
     return Status.OK
 
 
+_from_a_to_b = together(
+    click.argument("source", metavar="A"),
+    click.argument("target", metavar="B"),
+    option("--force", group="change", is_flag=True, help="replace B if it exists"),
+    lock_option,
+)
+
+
 @command.command()
-@click.argument("source", metavar="A")
-@click.argument("target", metavar="B")
-@option("--force", group="change", is_flag=True, help="replace B if it exists")
-@lock_option
+@_from_a_to_b
 def copy(source: str, target: str, force: bool, lock_timeout: float | None) -> int:
     """Fork session A: B begins with its turns."""
     timeout = _lock_timeout(lock_timeout)
@@ -159,10 +164,7 @@ def copy(source: str, target: str, force: bool, lock_timeout: float | None) -> i
 
 
 @command.command()
-@click.argument("source", metavar="A")
-@click.argument("target", metavar="B")
-@option("--force", group="change", is_flag=True, help="replace B if it exists")
-@lock_option
+@_from_a_to_b
 def rename(source: str, target: str, force: bool, lock_timeout: float | None) -> int:
     """Give the session A the name B."""
     timeout = _lock_timeout(lock_timeout)
