@@ -120,6 +120,13 @@ def test_cancel(batch: Run) -> None:
     assert batch("status", "batch_1").text.split()[2] == "cancelled"
 
 
+def test_the_status_of_all_is_that_of_those_that_were_sent(batch: Run) -> None:
+    batch("submit", "--requests-only", "{}", stdin=b"1\n")
+    batch("submit", "{}", stdin=b"1\n")
+    result = batch("status")
+    assert (result.status, [line.split()[0] for line in result.text.splitlines()]) == (0, ["batch_1"])
+
+
 def test_the_round_trip_through_another_engine(batch: Run, server: Server, tmp_path: Path) -> None:
     server.batches.polls = 0
     batch("submit", "say {}", stdin=RECORDS)

@@ -96,8 +96,9 @@ def status(names: tuple[str, ...], **values: Any) -> int:
     A line for each: name, batch, status, requests that are done, failed, in all.
     """
     place, started = here(values["config"], "gptpipe-batch", verbose=values["verbose"]), time.monotonic()
-    chosen = [batches.load(place.paths.batches, name) for name in names] or batches.load_all(place.paths.batches)
-    for found in chosen:
+    chosen = [batches.load(place.paths.batches, name) for name in names]
+    sent = (found for found in batches.load_all(place.paths.batches) if found.parts)  # others have no status
+    for found in chosen or sent:
         client = _reconnect(found, values, place, started)
         for state in _states(found, client):
             row = [found.name, state.id, state.status, state.completed, state.failed, state.total]
