@@ -18,7 +18,7 @@ from gptpipe.errors import BadInput, NoInput, UsageError
 from gptpipe.message import Content, Part
 from gptpipe.output import patience, visible, waiting
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 16
 
 
 def prompt_of(words: Sequence[str]) -> str:
@@ -142,7 +142,7 @@ def read_stdin(say: Callable[[str], None], meanwhile: Callable[[], None] = lambd
     :raises NoInput: if it cannot be read.
     """
     message = "waiting for standard input to end: -n does not read it, --max-time bounds it"
-    return b"".join(_blocks(lambda: say(message), meanwhile))
+    return b"".join(blocks(0, "standard input", lambda: say(message), meanwhile))
 
 
 def read_lines(say: Callable[[str], None], meanwhile: Callable[[], None] = lambda: None) -> Iterator[bytes]:
@@ -150,18 +150,26 @@ def read_lines(say: Callable[[str], None], meanwhile: Callable[[], None] = lambd
 
     :raises NoInput: if it cannot be read.
     """
+    message = "waiting for a line of standard input: its end ends this"
     rest = b""
-    for block in _blocks(lambda: say("waiting for a line of standard input: its end ends this"), meanwhile):
+    for block in blocks(0, "standard input", lambda: say(message), meanwhile):
         *lines, rest = (rest + block).split(b"\n")
         yield from lines
     if rest:
         yield rest
 
 
-def _blocks(announce: Callable[[], None], meanwhile: Callable[[], None]) -> Iterator[bytes]:
-    """Yield standard input as it comes, to its end."""
+def blocks(
+    descriptor: int, name: str, announce: Callable[[], None], meanwhile: Callable[[], None] = lambda: None
+) -> Iterator[bytes]:
+    """Yield what a descriptor gives, as it comes, to its end; ``name`` says in the message what that is.
+
+    ``announce`` is called once if a wait lasts, ``meanwhile`` once before the first wait.
+
+    :raises NoInput: if it cannot be read.
+    """
     poll = select.poll()
-    poll.register(0, select.POLLIN)
+    poll.register(descriptor, select.POLLIN)
     limit: float | None = patience()
     if not poll.poll(0):
         meanwhile()
@@ -171,11 +179,11 @@ def _blocks(announce: Callable[[], None], meanwhile: Callable[[], None]) -> Iter
             limit = None
             continue
         try:
-            block = os.read(0, _BLOCK)
+            block = os.read(descriptor, _BLOCK)
         except BlockingIOError:
             continue
         except OSError as error:
-            raise NoInput(f"cannot read standard input: {error.strerror}") from error
+            raise NoInput(f"cannot read {name}: {error.strerror}") from error
         if not block:
             return
         yield block

@@ -9,15 +9,13 @@ import codecs
 import csv
 import json
 import os
-import select
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from gptpipe import files, schema
 from gptpipe.errors import BadInput, Failure, NoInput, UsageError
-from gptpipe.inputs import decode, join, read_file
+from gptpipe.inputs import blocks, decode, join, read_file
 from gptpipe.message import Content, Part, compact
-from gptpipe.output import patience
 from gptpipe.template import Field, Template, fields
 
 _BLOCK = 1 << 16
@@ -115,8 +113,9 @@ def _split(descriptor: int, separator: str, encoding: str, say: Callable[[str], 
         decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
     except (LookupError, UnicodeError):
         raise UsageError(f"unknown encoding '{encoding}'") from None
+    message = "waiting for records on standard input; ^C ends the run with what was asked so far"
     pieces: list[str] = []
-    for block in _blocks(descriptor, say):
+    for block in blocks(descriptor, "the records", lambda: say(message)):
         *ended, rest = decoder.decode(block).split(separator)
         if ended:
             yield "".join((*pieces, ended[0]))
@@ -125,26 +124,6 @@ def _split(descriptor: int, separator: str, encoding: str, say: Callable[[str], 
         pieces.append(rest)
     if last := "".join((*pieces, decoder.decode(b"", True))):
         yield last
-
-
-def _blocks(descriptor: int, say: Callable[[str], None]) -> Iterator[bytes]:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    limit: float | None = patience()
-    while True:
-        if not poll.poll(None if limit is None else limit * 1000):
-            say("waiting for records on standard input; ^C ends the run with what was asked so far")
-            limit = None
-            continue
-        try:
-            block = os.read(descriptor, _BLOCK)
-        except BlockingIOError:
-            continue
-        except OSError as error:
-            raise NoInput(f"cannot read the records: {error.strerror}") from error
-        if not block:
-            return
-        yield block
 
 
 def _checked(number: int, value: Any, text: str, encoding: str) -> Record:
