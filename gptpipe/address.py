@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from ipaddress import IPv6Address, ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
 
-from gptpipe.errors import ConfigError
+from gptpipe.errors import ConfigError, clause
 
 PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 # urlsplit drops tabs and newlines, and clients disagree about where a host ends at a backslash.
@@ -61,7 +61,7 @@ def _split(url: str, what: str, schemes: tuple[str, ...]) -> SplitResult:
             raise ValueError("it names no host")
         parts.port  # noqa: B018 - looked at because a faulty port is found only then
     except ValueError as error:
-        raise ConfigError(f"{what} {masked(url)} cannot be used: {str(error)[:1].lower()}{str(error)[1:]}") from None
+        raise ConfigError(f"{what} {masked(url)} cannot be used: {clause(error)}") from None
     return parts
 
 

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from gptpipe import __version__, interrupt, output
-from gptpipe.errors import Failure, Interrupted, Status, UsageError
+from gptpipe.errors import Failure, Interrupted, Status, UsageError, clause
 
 WIDTH = 80
 
@@ -116,8 +116,7 @@ class Group(Command, click.Group):
 
 def _plain(error: click.UsageError) -> str:
     """Return Click's sentence in the manner of the other messages."""
-    message = error.format_message().strip().removesuffix(".")
-    return message[:1].lower() + message[1:].replace("\n", " ")
+    return clause(error.format_message()).replace("\n", " ")
 
 
 def _eager(*names_and_text: Any) -> click.Option:

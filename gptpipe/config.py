@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from gptpipe.errors import ConfigError, UsageError
+from gptpipe.errors import ConfigError, UsageError, clause
 from gptpipe.names import check_name
 
 Check = Callable[[Any], Any]
@@ -73,7 +73,7 @@ def load(path: str | os.PathLike[str], *, required: bool) -> Config:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from None
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: {str(error)[:1].lower()}{str(error)[1:]}") from None
+        raise ConfigError(f"{path}: {clause(error)}") from None
     found = check(value, SHAPE, source=path)
     if found.get("usage") is False and found.get("budget"):
         raise ConfigError(f"{path}: usage = false and [budget] exclude each other", "a budget is kept by the usage")

@@ -10,6 +10,15 @@ from enum import IntEnum
 from typing import ClassVar
 
 
+def clause(words: object) -> str:
+    """Return what a library says in the manner of the messages: no capital at its beginning, no full stop.
+
+    A word in capitals stays, such as EOF.
+    """
+    text = str(words).strip().rstrip(".")
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]
+
+
 class Status(IntEnum):
     """What a program ends with."""
 

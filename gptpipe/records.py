@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from gptpipe import files, schema
-from gptpipe.errors import BadInput, Failure, NoInput, UsageError
+from gptpipe.errors import BadInput, Failure, NoInput, UsageError, clause
 from gptpipe.inputs import blocks, decode, join, read_file
 from gptpipe.message import Content, Part, compact
 from gptpipe.template import Field, Template, fields
@@ -152,8 +152,7 @@ def _parsed(number: int, line: str, encoding: str) -> Record:
     try:
         value = schema.parse(line.removeprefix("\ufeff") if number == 1 else line)
     except ValueError as error:
-        reason = str(error)
-        return Record(number, shown(line), BadInput(f"the record is no JSON: {reason[:1].lower()}{reason[1:]}"))
+        return Record(number, shown(line), BadInput(f"the record is no JSON: {clause(error)}"))
     return _checked(number, value, line, encoding)
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from gptpipe import toml
 from gptpipe.config import SAMPLING, Named, check, params, profile_name, text, text_or_empty
-from gptpipe.errors import ConfigError, NoInput, UsageError, WriteError
+from gptpipe.errors import ConfigError, NoInput, UsageError, WriteError, clause
 from gptpipe.names import check_name
 from gptpipe.storage import failing, make_folder, open_regular
 from gptpipe.template import escape, fill, is_name, parse
@@ -152,7 +152,7 @@ def _toml(front: str, path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads("\n" + front)  # the +++ line counts, so that the message names the file's line
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: {str(error)[:1].lower()}{str(error)[1:]}") from None
+        raise ConfigError(f"{path}: {clause(error)}") from None
 
 
 def _value(known: Mapping[str, str], key: str, name: str) -> str:

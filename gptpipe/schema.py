@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from gptpipe.errors import Absent, ConfigError, NoInput
+from gptpipe.errors import Absent, ConfigError, NoInput, clause
 from gptpipe.extract import whole_fence
 from gptpipe.message import Message, compact
 
@@ -47,7 +47,7 @@ def load(path: str) -> Schema:
     except (OSError, ValueError) as error:
         if isinstance(error, OSError):
             raise NoInput(f"cannot read {path}: {error.strerror}") from error
-        raise ConfigError(f"{path} is no JSON: {_lower(str(error))}") from None
+        raise ConfigError(f"{path} is no JSON: {clause(error)}") from None
     if not isinstance(schema, dict):
         raise ConfigError(f"{path} is no JSON Schema: it is no object")
     try:
@@ -83,10 +83,6 @@ def _finite(text: str) -> float:
     if math.isinf(value):
         raise ValueError(f"{text} is out of range")
     return value
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
 
 
 def _short(text: str) -> str:
@@ -163,7 +159,7 @@ def validate(text: str, schema: Schema) -> Any:
     try:
         value = parse(whole_fence(text))
     except ValueError as error:
-        raise Absent(f"the answer is no JSON: {_lower(str(error))}") from None
+        raise Absent(f"the answer is no JSON: {clause(error)}") from None
     validator = _dialect(schema)(schema, registry=_registry(schema))
     try:
         violation = best_match(validator.iter_errors(value))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from gptpipe import faults
 from gptpipe.address import masked
-from gptpipe.errors import ConfigError, Failure, ProtocolError, Temporary, Unavailable
+from gptpipe.errors import ConfigError, Failure, ProtocolError, Temporary, Unavailable, clause
 from gptpipe.settings import Settings
 
 if TYPE_CHECKING:
@@ -199,10 +199,10 @@ def _peer(settings: Settings) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Return in a few words why, as far down as the causes go: lower case, no full stop."""
+    """Return in a few words why, as far down as the causes go."""
     cause = _root(error)
     text = (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or str(error) or type(error).__name__
-    return text[:1].lower() + text[1:].rstrip(".")
+    return clause(text)
 
 
 def _root(error: BaseException) -> BaseException:
