@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return lines of aligned columns: the first to the left, the others, which are numbers, to the right."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+def table(rows: Sequence[Sequence[str]], numbers: Sequence[bool]) -> str:
+    """Return lines of aligned columns: those of numbers to the right, the others to the left."""
+    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
     lines = [
-        "  ".join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in (head, *rows)
+        "  ".join(_padded(cell, width, right=right) for cell, width, right in zip(row, widths, numbers, strict=True))
+        for row in rows
     ]
     return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def _padded(text: str, width: int, *, right: bool = False) -> str:
+    space = " " * (width - _width(text))
+    return space + text if right else text + space
+
+
+def _width(text: str) -> int:
+    """Return how many columns of a terminal a text takes."""
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
+    return len(text) + wide - sum(unicodedata.category(char) in ("Mn", "Me") for char in text)
 
 
 def bars(rows: Sequence[tuple[str, float, str]], width: int) -> str:
@@ -25,11 +36,11 @@ def bars(rows: Sequence[tuple[str, float, str]], width: int) -> str:
     if not rows:
         return ""
     labels, values, notes = zip(*rows, strict=True)
-    label, note = max(map(len, labels)), max(map(len, notes))
+    label, note = max(map(_width, labels)), max(map(_width, notes))
     room = max(8, width - label - note - 4)
     largest = max(values) or 1
     lines = [
-        f"{name.ljust(label)}  {bar(value / largest * room).ljust(room)}  {text.rjust(note)}"
+        f"{_padded(name, label)}  {bar(value / largest * room).ljust(room)}  {_padded(text, note, right=True)}"
         for name, value, text in rows
     ]
     return "".join(f"{line.rstrip()}\n" for line in lines)

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import re
 import time
-import unicodedata
 from collections import deque
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import islice
 from typing import NamedTuple
 
-from gptpipe import extract, files, sse
+from gptpipe import extract, files, report, sse
 from gptpipe.errors import Absent, Failure, Truncated
 from gptpipe.message import SYSTEM_ROLES, Message, Turn, compact
 from gptpipe.sessions import Record, SessionStore, Warn, silent
 from gptpipe.upkeep import Summary, oldest_first
 
-_RIGHT = ("turns", "tokens", "size")  # the columns of numbers
+_NUMBERS = ("turns", "tokens", "size")
 
 
 def table(summaries: Iterable[Summary], *, header: bool) -> str:
@@ -32,29 +31,12 @@ def table(summaries: Iterable[Summary], *, header: bool) -> str:
     rows = [_row(summary) for summary in summaries]
     if header:
         rows.insert(0, [name.replace("_", "-") for name in Summary._fields])
-    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
-    return "".join(_aligned(row, widths) for row in rows)
+    return report.table(rows, [name in _NUMBERS for name in Summary._fields])
 
 
 def _row(summary: Summary) -> list[str]:
     shown = summary._replace(model=re.sub(r"\s", "_", summary.model or "-"))._asdict()
     return [str(value) for value in {**shown, "last_use": _minute(summary.last_use)}.values()]
-
-
-def _aligned(row: list[str], widths: list[int]) -> str:
-    cells = [
-        " " * (width - _width(cell)) + cell if name in _RIGHT else cell + " " * (width - _width(cell))
-        for name, cell, width in zip(Summary._fields, row, widths, strict=True)
-    ]
-    return "  ".join(cells) + "\n"
-
-
-def _width(text: str) -> int:
-    """Return how many columns of a terminal a text takes."""
-    if text.isascii():
-        return len(text)
-    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
-    return len(text) + wide - sum(unicodedata.category(char) in ("Mn", "Me") for char in text)
 
 
 def _minute(seconds: float) -> str:

@@ -6,7 +6,10 @@ from gptpipe import report
 
 
 def test_table() -> None:
-    assert report.table(("day", "n"), [("a", "1"), ("long", "100")]) == "day     n\na       1\nlong  100\n"
+    rows = [("day", "n"), ("a", "1"), ("long", "100"), ("日记", "10"), ("e\u0301", "2")]
+    lines = ["day     n", "a       1", "long  100", "日记   10", "e\u0301       2"]
+    assert report.table(rows, [False, True]) == "".join(f"{line}\n" for line in lines)
+    assert report.table([], [False, True]) == ""
 
 
 def test_bars() -> None:
@@ -16,6 +19,7 @@ def test_bars() -> None:
 
 def test_bars_of_nothing() -> None:
     assert report.bars([], 80) == ""
+    assert report.bars([("日记", 1, ""), ("abcd", 1, "")], 16) == "日记  ████████\nabcd  ████████\n"
     assert report.bars([("a", 0, "0")], 16) == "a              0\n"
 
 

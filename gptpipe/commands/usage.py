@@ -94,8 +94,8 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _table(by: str, rows: Sequence[Row]) -> str:
-    total = usage.total(rows)
-    return output.visible(report.table((by, *_HEAD), [_cells(row) for row in (*rows, total)]))
+    lines = [(by, *_HEAD), *map(_cells, (*rows, usage.total(rows)))]
+    return output.visible(report.table(lines, [False, *[True] * len(_HEAD)]))
 
 
 def _plot(rows: Sequence[Row]) -> str:
