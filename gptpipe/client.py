@@ -1,7 +1,8 @@
 """The client: one request to a server of the Chat Completions protocol, and the retries around it.
 
-The ``openai`` SDK carries the request; the bytes of the answer are decoded by :mod:`gptpipe.sse`. Everything that
-can block (name lookup, TCP, TLS, reading) happens in the daemon thread of a :mod:`gptpipe.link`.
+The ``openai`` SDK carries the request, over :mod:`gptpipe.transport`; the bytes of the answer are decoded by
+:mod:`gptpipe.sse`. What can block (name lookup, TCP, TLS, reading) happens in a :mod:`gptpipe.link`, most often in a
+daemon thread of its own.
 Protocol: https://platform.openai.com/docs/api-reference/chat
 """
 
@@ -174,15 +175,6 @@ class Client:
         load()
         import openai
 
-        class SDK(openai.OpenAI):
-            def platform_headers(self) -> dict[str, str]:
-                """Say nothing about the user's machine; finding it out runs ``uname`` in a process of its own."""
-                return {}
-
-            @property
-            def user_agent(self) -> str:
-                return f"gptpipe/{__version__}"
-
         self.url = f"{settings.base_url}/chat/completions"
         self.retries = 0
         self._settings = settings
@@ -196,22 +188,14 @@ class Client:
         self._refused: set[str] = set()
         signed = key or any(name.lower() == "authorization" for name in settings.headers)
         self._unsigned = {} if signed else {"Authorization": openai.Omit()}
-        timeout = httpx2.Timeout(settings.idle_timeout, connect=settings.connect_timeout, pool=None)
         try:
             self._http = httpx2.Client(
                 transport=transport.to_endpoint(settings, trust),
-                timeout=timeout,
+                timeout=httpx2.Timeout(settings.idle_timeout, connect=settings.connect_timeout, pool=None),
                 trust_env=False,
                 event_hooks={"request": [self._trace], "response": [transport.bound]},
             )
-            self._sdk = SDK(
-                api_key=key or "none",
-                base_url=settings.base_url or "http://echo.invalid/v1",
-                default_headers=settings.headers,
-                timeout=timeout,
-                max_retries=0,
-                http_client=self._http,
-            )
+            self._sdk = _sdk(settings, key, self._http)
         except (httpx2.InvalidURL, ValueError) as error:
             raise ConfigError(f"the address {masked(self.url)} cannot be used: {error}") from error
 
@@ -614,6 +598,28 @@ class Client:
         if isinstance(error, httpx2.RemoteProtocolError):
             return Temporary(f"{_CUT}: {transport.reason(error)}", repeat=True)
         return self._translate(error, None)
+
+
+def _sdk(settings: Settings, key: str | None, http: httpx2.Client) -> OpenAI:
+    """Return the SDK over an HTTP client; it repeats nothing, and says nothing about the user's machine."""
+    import openai
+
+    class SDK(openai.OpenAI):
+        def platform_headers(self) -> dict[str, str]:
+            return {}  # finding them out runs ``uname`` in a process of its own
+
+        @property
+        def user_agent(self) -> str:
+            return f"gptpipe/{__version__}"
+
+    return SDK(
+        api_key=key or "none",
+        base_url=settings.base_url or "http://echo.invalid/v1",
+        default_headers=settings.headers,
+        timeout=http.timeout,
+        max_retries=0,
+        http_client=http,
+    )
 
 
 def _batch(found: openai.types.Batch) -> Batch:
