@@ -17,7 +17,7 @@ from shutil import rmtree
 from typing import Any, NamedTuple, TextIO
 
 from gptpipe import faults, records, sse, usage
-from gptpipe.ask import Answer, Want
+from gptpipe.answer import Answer, Want
 from gptpipe.client import Batch, Client, dialect
 from gptpipe.each import Maker
 from gptpipe.errors import BadInput, Failure, NoInput, Status, Temporary, Unavailable, WriteError

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from gptpipe import keys, roles, settings, tokens
 from gptpipe.address import masked
-from gptpipe.ask import Answer, Receiver, Terms, Want, ask, body_of, check_budget, enter
+from gptpipe.answer import Answer, Want
+from gptpipe.ask import Receiver, Terms, ask, body_of, check_budget, enter
 from gptpipe.client import Client
 from gptpipe.errors import Failure
 from gptpipe.place import Place

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from gptpipe import files, records, settings, tokens
-from gptpipe.ask import Answer, Receiver, Terms, Want, ask, body_of, check_budget, enter, recall, system_of, wanted
+from gptpipe.answer import Answer, Want
+from gptpipe.ask import Receiver, Terms, ask, body_of, check_budget, enter, recall, system_of, wanted
 from gptpipe.client import Client
 from gptpipe.errors import BadInput, ConfigError, Failure, KeyRefused, OverLimit, Temporary, Unavailable, UsageError
 from gptpipe.inputs import text_or_file

@@ -14,7 +14,7 @@ from enum import IntEnum
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from gptpipe.ask import Answer
+from gptpipe.answer import Answer
 from gptpipe.errors import BadInput, Failure, Refused, Temporary, Truncated, UsageError, WriteError
 from gptpipe.message import compact
 from gptpipe.output import replace, write_all

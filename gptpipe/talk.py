@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from gptpipe import editor, turn
-from gptpipe.ask import Want
+from gptpipe.answer import Want
 from gptpipe.errors import UsageError
 from gptpipe.inputs import compose, decode, part_of, read_file, text_or_file
 from gptpipe.message import Content, Part

@@ -13,19 +13,8 @@ from typing import Any, NamedTuple
 
 from gptpipe import client, files, interrupt, keys, output, prices, settings, tokens
 from gptpipe.address import masked
-from gptpipe.ask import (
-    Answer,
-    Receiver,
-    Terms,
-    Want,
-    ask,
-    body_of,
-    check_budget,
-    check_price,
-    enter,
-    recall,
-    system_of,
-)
+from gptpipe.answer import Answer, Want
+from gptpipe.ask import Receiver, Terms, ask, body_of, check_budget, check_price, enter, recall, system_of
 from gptpipe.errors import Failure, Status, UsageError
 from gptpipe.message import Content, Counts, Message, Turn, counts
 from gptpipe.place import Place

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from gptpipe import batches, output, records, settings
-from gptpipe.ask import Want
+from gptpipe.answer import Want
 from gptpipe.batches import Replies, Submission
 from gptpipe.client import Batch, Client
 from gptpipe.command import Group, option

@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 from gptpipe import client, interrupt, output, prices, records, tokens, turn
-from gptpipe.ask import Terms, Want, check_budget, check_price
+from gptpipe.answer import Want
+from gptpipe.ask import Terms, check_budget, check_price
 from gptpipe.command import Command, option
 from gptpipe.each import Asker, Maker, Tally, maker_of, unknown
 from gptpipe.errors import Failure, Interrupted, Status, Temporary, UsageError
