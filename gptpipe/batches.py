@@ -259,7 +259,6 @@ class Replies:
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
-        self._files: list[int] = []
         self._places: dict[str, tuple[int, int]] = {}
         for path in paths:
             with failing(NoInput, f"cannot read {path}"):

@@ -52,7 +52,6 @@ class Again(NamedTuple):
     """A try failed and is repeated: what came of it is void."""
 
     failure: Failure
-    delay: float
 
 
 Event = sse.Event | Opened | Again
@@ -253,7 +252,7 @@ class Client:
                     raise failure from None
                 dropped.add(refused.field)
                 self._refused.add(refused.field)  # by the other threads' next requests too
-                yield Again(failure, 0)
+                yield Again(failure)
             except Failure as failure:
                 self._masked(failure)
                 if not isinstance(failure, Temporary):
@@ -267,7 +266,7 @@ class Client:
                     ) from None
                 tries += 1
                 self.retries += 1
-                yield Again(failure, delay)
+                yield Again(failure)
                 with self._waiting(
                     f"{failure.message}; trying again in {delay:.0f} s, --max-time or --retry 0 ends it"
                 ):

@@ -185,11 +185,11 @@ class Target:
         try:
             mode = os.stat(self._path).st_mode
         except FileNotFoundError:
-            self._folder = _writable_folder(self._path)
+            _check_folder(self._path)
             return
         if stat.S_ISREG(mode):
             os.close(os.open(self._path, os.O_WRONLY))
-            self._folder = _writable_folder(self._path)
+            _check_folder(self._path)
         else:
             with waiting(f"waiting until {self._path} is opened to be read"):  # as opening a FIFO does
                 self._descriptor = os.open(self._path, os.O_WRONLY | os.O_NOCTTY)
@@ -219,13 +219,16 @@ def _descriptor_number(path: str) -> int | None:
     return min(int(match[1] or match[2]), _LARGEST_DESCRIPTOR) if match else None
 
 
-def _writable_folder(path: str) -> str:
+def _check_folder(path: str) -> None:
+    """See that a file can be put at the path, as :func:`replace` does.
+
+    :raises OSError: if not.
+    """
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    return folder
 
 
 def replace(path: str, data: bytes | Iterable[bytes], mode: int | None = None) -> None:
