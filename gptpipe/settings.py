@@ -113,6 +113,10 @@ _CHECKS: Mapping[str, Check] = TOP | {"param": params, "session": check_name, "c
 _NUMERIC = (number, seconds, count, positive)
 _PATHS = ("config", "cacert")
 
+# Settings that one layer decides, without a rule of their own.
+_PLAIN = ("session", "retry", "max_input_tokens", "history", "history_tokens", "lock_timeout", "usage")
+_TIMES = ("max_time", "connect_timeout", "idle_timeout")
+
 # Who named the endpoint: places in the order of the module's docstring.
 _OPTION, _ROLE, _SESSION, _ENVIRONMENT, _FILE, _NOBODY = range(6)
 
@@ -197,11 +201,8 @@ def described(settings: Settings) -> str:
 
 def as_toml(settings: Settings) -> str:
     """Return the settings as lines of TOML, secrets masked. A time without a limit is 0."""
-    shown = _shown(settings) | {
-        "max_time": settings.max_time or 0,
-        "connect_timeout": settings.connect_timeout or 0,
-        "idle_timeout": settings.idle_timeout or 0,
-    }
+    shown = _shown(settings)
+    shown |= {name: shown[name] or 0 for name in _TIMES}
     tables = {
         "chat": {"question": shown.pop("question"), "answer": shown.pop("answer")},
         "budget": shown.pop("budget")._asdict(),
@@ -378,7 +379,6 @@ def resolve(
         profile=choice.profile,
         base_url=base_url,
         system=_first([sources.options, role, session, config.top], "system") or None,
-        session=_first(layers, "session"),
         params=_params(layers),
         headers=held.get("headers", EMPTY),
         key=_key_ways(held),
@@ -386,19 +386,11 @@ def resolve(
         allow_http=held.get("allow_http", False),
         proxy=proxy,
         cacert=cacert,
-        max_time=_first(layers, "max_time") or None,
-        connect_timeout=_first(layers, "connect_timeout") or None,
-        idle_timeout=_first(layers, "idle_timeout") or None,
-        retry=_first(layers, "retry"),
-        max_input_tokens=_first(layers, "max_input_tokens"),
-        history=_first(layers, "history"),
-        history_tokens=_first(layers, "history_tokens"),
-        lock_timeout=_first(layers, "lock_timeout"),
-        usage=_first(layers, "usage"),
         budget=Budget(**config.budget),
         prices=own_prices(config),
         question=config.chat.get("question"),
         answer=config.chat.get("answer"),
+        **_single(layers),
     )
 
 
@@ -466,6 +458,12 @@ def _layers(sources: _Sources, held: Mapping[str, Any], *, named: bool) -> Layer
 
 def _first(layers: Layers, name: str) -> Any:
     return next((layer[name] for layer in layers if layer.get(name) is not None), None)
+
+
+def _single(layers: Layers) -> dict[str, Any]:
+    """Return the settings that are what the first layer says that has them; of the times 0 is no limit."""
+    plain = {name: _first(layers, name) for name in _PLAIN}
+    return plain | {name: _first(layers, name) or None for name in _TIMES}
 
 
 def _params(layers: Layers) -> dict[str, Any]:
