@@ -26,6 +26,7 @@ from gptpipe.storage import failing, forward, make_folder, open_regular
 
 _DAY_FILE = re.compile(r"(\d{4}-\d{2}-\d{2})\.jsonl", re.ASCII)
 _WORTH_KEEPING = 1 << 16  # bytes of today's lines that are summed anew by each call, before the sum is kept
+_MOST = 10**15
 _ANYWAY = "--over-budget asks all the same"
 
 GROUPS = ("day", "model", "session", "program")
@@ -161,13 +162,23 @@ def _open(path: Path) -> int:
 def read(directory: Path, since: str = "", warn: Callable[[str], None] = lambda _: None) -> Iterator[tuple[str, Entry]]:
     """Yield day and entry of each request, oldest day first, from the day ``since`` on (``YYYY-MM-DD``).
 
-    A damaged line is skipped, and ``warn`` told its file and byte.
+    A damaged line is skipped, and ``warn`` told its file and byte; a file whose name is no date is none of ours.
 
     :raises NoInput: if a file cannot be read.
     """
     for day, path in _days(directory):
-        if day >= since:
+        if day >= since and is_date(day):
             yield from ((day, entry) for entry in _entries(path, warn))
+
+
+def is_date(text: str) -> bool:
+    """Return whether a text is a day of the calendar, ``YYYY-MM-DD``."""
+    from datetime import date  # what a call with a budget does without
+
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def _days(directory: Path) -> list[tuple[str, Path]]:
@@ -201,14 +212,24 @@ def _entry(line: bytes) -> Entry:
     value = json.loads(line)
     if not isinstance(value, dict):
         raise TypeError
+    from datetime import datetime  # only whoever prints a table reads whole entries
+
     entry = Entry(**{key: item for key, item in value.items() if key in Entry._fields})
-    numbers = (entry.input, entry.output, entry.cached, entry.reasoning, entry.seconds, entry.usd or 0)
-    names = (entry.program, entry.model, entry.profile or "", entry.session or "")
-    if not all(isinstance(number, int | float) for number in numbers) or not all(
-        isinstance(name, str) for name in names
-    ):
-        raise TypeError
+    for number in (entry.input, entry.output, entry.cached, entry.reasoning, entry.seconds, entry.usd or 0):
+        _sound(number)
+    "".join((entry.program, entry.model, entry.profile or "", entry.session or "")).encode()
+    datetime.fromisoformat(entry.at)
     return entry
+
+
+def _sound(number: Any) -> int | float:
+    """Return a number that can be added to others.
+
+    :raises ValueError: if it is none: negative, not finite, or larger than what any request uses.
+    """
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= _MOST:
+        raise ValueError
+    return number
 
 
 class Row(NamedTuple):
@@ -329,7 +350,9 @@ def _spent(directory: Path, today: str) -> dict[str, _Sum]:
 def _kept_sums(directory: Path) -> dict[str, _Sum]:
     value = _read_json(directory / "sums.json")
     try:
-        return {day: _Sum(int(size), int(tokens), float(usd)) for day, (size, tokens, usd) in value.items()}
+        return {
+            day: _Sum(int(_sound(size)), int(_sound(tokens)), _sound(usd)) for day, (size, tokens, usd) in value.items()
+        }
     except (AttributeError, TypeError, ValueError):
         return {}
 
@@ -359,7 +382,8 @@ def _continued(path: Path, known: _Sum) -> _Sum:
     for line in data.split(b"\n"):
         with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):  # a damaged line
             value = json.loads(line)
-            both, price = int(value["input"] + value["output"]), float(value.get("usd") or 0)
+            both = int(_sound(value["input"]) + _sound(value["output"]))
+            price = _sound(value.get("usd") or 0)
             tokens, usd = tokens + both, usd + price
     return _Sum(known.size + len(data), tokens, usd)
 

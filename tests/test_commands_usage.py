@@ -120,3 +120,27 @@ def test_a_damaged_line_is_named_and_not_counted(run: Any, home: Path) -> None:
 @pytest.mark.parametrize("options", [["--by", "hour"], ["--since", "soon"], ["--json", "--plot"]], ids=str)
 def test_what_makes_no_sense(run: Any, options: list[str]) -> None:
     assert run("gptpipe-usage", *options).status == 2
+
+
+@pytest.mark.parametrize("since", ["tomorrow", "2026-02-30", "2026-13-01", "20261101", ""])
+def test_since_is_a_date_or_an_age(run: Any, since: str) -> None:
+    call = run("gptpipe-usage", "--since", since)
+    assert call.status == 2
+    assert call.err.splitlines()[1] == "--since takes YYYY-MM-DD, or an age such as 7d"
+
+
+@pytest.mark.parametrize("columns", ["x", "-5", ""])
+@pytest.mark.usefixtures("month")
+def test_columns_that_are_no_number_are_eighty(run: Any, columns: str) -> None:
+    assert max(map(len, run("gptpipe-usage", "--plot", env={"COLUMNS": columns}).text.splitlines())) == 80
+
+
+def test_a_plot_over_the_change_of_the_clocks(run: Any, home: Path) -> None:
+    enter(home)
+    folder = home / ".local/state/gptpipe/usage"
+    line = (folder / f"{day()}.jsonl").read_bytes()
+    (folder / f"{day()}.jsonl").unlink()
+    for name in ("2026-03-28", "2026-03-31"):
+        (folder / f"{name}.jsonl").write_bytes(line)
+    rows = run("gptpipe-usage", "--plot", env={"TZ": "Europe/Berlin"}).text.splitlines()
+    assert [row.split()[0] for row in rows] == ["2026-03-28", "2026-03-29", "2026-03-30", "2026-03-31"]

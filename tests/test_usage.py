@@ -110,6 +110,37 @@ def test_damaged_lines_are_skipped(folder: Path) -> None:
     assert len(warnings) == len(bad)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"input": float("inf")},
+        {"input": -1},
+        {"output": True},
+        {"seconds": float("nan")},
+        {"usd": 10**400},
+        {"at": "yesterday"},
+        {"at": None},
+        {"model": "\ud800"},
+        {"session": ["s"]},
+    ],
+    ids=repr,
+)
+def test_values_that_cannot_be_added_or_shown_are_damage(folder: Path, fields: dict[str, Any]) -> None:
+    folder.mkdir(parents=True)
+    line = json.dumps(entry()._asdict() | fields)
+    (folder / "2026-11-22.jsonl").write_text(line + "\n" + json.dumps(entry()._asdict()) + "\n")
+    warnings: list[str] = []
+    assert list(usage.read(folder, warn=warnings.append)) == [("2026-11-22", entry())]
+    assert len(warnings) == 1
+
+
+@pytest.mark.parametrize("name", ["2026-02-30", "2026-13-01", "0000-01-01"])
+def test_a_file_whose_name_is_no_date_is_none_of_ours(folder: Path, name: str) -> None:
+    usage.append(folder, entry())
+    (folder / "2026-11-22.jsonl").rename(folder / f"{name}.jsonl")
+    assert list(usage.read(folder)) == []
+
+
 def test_cut_line_spoils_no_other(folder: Path) -> None:
     usage.append(folder, entry())
     path = folder / "2026-11-22.jsonl"
@@ -339,7 +370,33 @@ def test_sum_of_a_long_day_is_kept(folder: Path) -> None:
     assert spent(folder) == 15 * 502
 
 
-@pytest.mark.parametrize("content", [b"", b"[", b"[1]", b'{"2026-11-01": [1]}', b'{"2026-11-01": [99999, 5, 0]}'])
+@pytest.mark.parametrize(
+    "fields",
+    [{"input": float("inf")}, {"input": -1000}, {"output": True}, {"usd": float("nan")}, {"usd": float("inf")}],
+    ids=repr,
+)
+def test_a_damaged_line_makes_no_difference_to_a_budget(folder: Path, fields: dict[str, Any]) -> None:
+    usage.append(folder, entry(usd=1.0))
+    with (folder / "2026-11-22.jsonl").open("a") as file:
+        file.write(json.dumps(entry(usd=1.0)._asdict() | fields) + "\n")
+    assert spent(folder) == 15
+    with pytest.raises(OverLimit, match=r"month_usd = 1 is used up \(1\)"):
+        usage.check(folder, limits(month_usd=1.0))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[",
+        b"[1]",
+        b'{"2026-11-01": [1]}',
+        b'{"2026-11-01": [99999, 5, 0]}',
+        b'{"2026-11-01": [1e999, 5, 0]}',
+        b'{"2026-11-01": [-5, 5, 0]}',
+        b'{"2026-11-01": [0, 5, NaN]}',
+    ],
+)
 def test_sums_are_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     on(monkeypatch, 2026, 11, 1)
     usage.append(folder, entry())

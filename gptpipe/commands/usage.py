@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Sequence
+from datetime import date, timedelta
 from typing import Any
 
 import click
@@ -19,7 +19,7 @@ from gptpipe.options import config_option
 from gptpipe.place import Place, here
 from gptpipe.usage import Entry, Row
 
-_DAY = 86400
+_USUAL_WIDTH = 80
 _HEAD = ("requests", "input", "cached", "output", "reasoning", "seconds", "USD")
 
 
@@ -50,16 +50,17 @@ def command(by: str, since: str | None, plot: bool, **values: Any) -> int:
 
 
 def _first_day(since: str | None) -> str:
-    """Return the day to begin with, by local time."""
-    if since is None:
-        return ""
-    if re.fullmatch(r"\d{4}-\d{2}-\d{2}", since, re.ASCII):
-        return since
-    return _date(time.time() - parse_age(since))
+    """Return the day to begin with, by local time.
 
-
-def _date(at: float) -> str:
-    return time.strftime("%Y-%m-%d", time.localtime(at))
+    :raises UsageError: if it is neither a date nor an age.
+    """
+    if since is None or usage.is_date(since):
+        return since or ""
+    try:
+        age = parse_age(since)
+    except UsageError:
+        raise UsageError(f"{since!r} is no date and no age", "--since takes YYYY-MM-DD, or an age such as 7d") from None
+    return time.strftime("%Y-%m-%d", time.localtime(time.time() - age))
 
 
 def _price(place: Place) -> Callable[[Entry], float | None]:
@@ -110,17 +111,15 @@ def _width() -> int:
     try:
         return os.get_terminal_size(output.STDOUT).columns
     except OSError:
-        return int(os.environ.get("COLUMNS") or 80)
+        columns = os.environ.get("COLUMNS", "")
+        return int(columns) if columns.isascii() and columns.isdecimal() else _USUAL_WIDTH
 
 
 def _every_day(rows: Sequence[Row]) -> list[Row]:
     """Return the rows with one for each day between them without a request."""
-    found = {row.group: row for row in rows}
+    found = {date.fromisoformat(row.group): row for row in rows}
     if not found:
         return []
-    at = time.mktime(time.strptime(min(found), "%Y-%m-%d")) + _DAY / 2  # noon: a day may have 23 hours, or 25
-    days = []
-    while (day := _date(at)) <= max(found):
-        days.append(found.get(day, Row(day)))
-        at += _DAY
-    return days
+    first = min(found)
+    days = (first + timedelta(number) for number in range((max(found) - first).days + 1))
+    return [found.get(day, Row(day.isoformat())) for day in days]
