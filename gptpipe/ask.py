@@ -40,11 +40,11 @@ def wanted(options: Mapping[str, Any], role: Role) -> Want:
     :raises NoInput: ConfigError: if the schema cannot be read or is none.
     """
     extract, path = options.get("extract"), options.get("schema")
-    if extract and path:
+    if extract and path is not None:
         raise UsageError("--schema and --extract exclude each other")
     if path == "-":
         raise UsageError("--schema takes the path of a file: standard input is part of the message")
-    if not extract and not path:
+    if not extract and path is None:
         extract, path = role.extract, role.schema
         if extract and path:
             raise ConfigError("schema and extract exclude each other, and the role has both")
@@ -53,7 +53,7 @@ def wanted(options: Mapping[str, Any], role: Role) -> Want:
         raise UsageError("--repair must be a whole number, 0 or more")
     return Want(
         extract,
-        schema.load(path) if path else None,
+        schema.load(path) if path is not None else None,
         repair,
         None if age is None else cache.parse_age(age),
         options.get("cache_only", False),

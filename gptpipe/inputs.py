@@ -69,7 +69,7 @@ def read_file(path: str) -> bytes:
             return file.read()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise NoInput(f"cannot read {path}: {reason}") from error
+        raise NoInput(f"cannot read {path or repr(path)}: {reason}") from error
 
 
 def text_or_file(text: str, encoding: str | None = None) -> str:

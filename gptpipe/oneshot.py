@@ -114,7 +114,7 @@ def _answer(run: Run, words: Sequence[str], values: dict[str, Any], meta: output
     if values["edit"]:
         prompt = _edited(prompt, place)
     want = wanted(options, role)
-    if values["save_role"]:
+    if values["save_role"] is not None:
         roles.save(place.paths.roles, values["save_role"], _role(prompt, options, role))
         return None
     if not (want.stored or values["dry_run"]):

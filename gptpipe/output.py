@@ -170,7 +170,7 @@ class Target:
             raise self._failure(error) from error
 
     def _failure(self, error: OSError) -> WriteError:
-        return WriteError(f"cannot write {self._path}: {error.strerror}")
+        return WriteError(f"cannot write {self._path or repr(self._path)}: {error.strerror}")
 
     def _try(self) -> None:
         if not self._path:  # realpath would take it for the folder this runs in

@@ -46,7 +46,7 @@ def load(path: str) -> Schema:
             schema = parse(file.read().decode("utf-8-sig"))
     except (OSError, ValueError) as error:
         if isinstance(error, OSError):
-            raise NoInput(f"cannot read {path}: {error.strerror}") from error
+            raise NoInput(f"cannot read {path or repr(path)}: {error.strerror}") from error
         raise ConfigError(f"{path} is no JSON: {clause(error)}") from None
     if not isinstance(schema, dict):
         raise ConfigError(f"{path} is no JSON Schema: it is no object")

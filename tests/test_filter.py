@@ -104,6 +104,24 @@ def test_a_device_is_not_read(run: Any) -> None:
     assert run(*ECHO, stdin=None).status == 2
 
 
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        (("--schema", ""), 66, "cannot read '': No such file or directory"),
+        (("--schema", "", "-x"), 2, "--schema and --extract exclude each other"),
+        (("--save-role", ""), 2, "'' cannot be a role"),
+        (("-f", ""), 66, "cannot read '': No such file or directory"),
+        (("-o", ""), 74, "cannot write '': No such file or directory"),
+        (("--cache", ""), 2, "'' is no age"),
+    ],
+    ids=["schema", "schema and extract", "role", "file", "output", "cache"],
+)
+def test_an_empty_value_is_not_a_missing_option(run: Any, options: tuple[str, ...], status: int, message: str) -> None:
+    # A variable that a script has not set must not turn JSON into prose, or a role to be written into a question.
+    call = run("gptpipe", "-n", "-m", "echo", *options, "hi")
+    assert (call.status, call.out, call.err.splitlines()[0]) == (status, b"", f"gptpipe: {message}")
+
+
 def test_empty_input_beside_a_prompt_is_ignored_but_not_where_it_is_asked_for(run: Any) -> None:
     assert run(*ECHO, "x", stdin=b"").out == b"x\n"
     assert run(*ECHO, "x", "-f", "-", stdin=b"").status == 66

@@ -136,8 +136,9 @@ def cache_(clear: bool, older_than: str | None, **values: Any) -> int:
     """
     output.check_stdout()
     answers = here(values["config"], PROGRAM).paths.answers
-    if clear or older_than:
-        output.print_text(str(cache.clear(answers, cache.parse_age(older_than) if older_than else None)))
+    if clear or older_than is not None:
+        age = None if older_than is None else cache.parse_age(older_than)
+        output.print_text(str(cache.clear(answers, age)))
     else:
         number, size = cache.size(answers)
         output.print_text(f"{number} answers, {size} bytes")
