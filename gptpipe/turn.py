@@ -19,7 +19,7 @@ from gptpipe.errors import Failure, Status, UsageError
 from gptpipe.message import Content, Counts, Message, Turn, counts
 from gptpipe.place import Place
 from gptpipe.schema import Schema
-from gptpipe.sessions import Memory, NoSession, Session, Warn, silent
+from gptpipe.sessions import Memory, NoSession, Session, Warn, last_turn, silent
 from gptpipe.settings import Paths, Settings
 
 
@@ -208,7 +208,7 @@ def compose(question: Question, place: Place, turns: Iterator[Turn]) -> Request:
     ``turns`` are the session's from the newest; no more of them are read than are needed.
     """
     turns, newest, latest = tee(turns, 3)
-    total = next((turn.n for turn in newest), 0)
+    last = last_turn(newest)
     chosen = _resolve(question, place, _continued(latest))
     system = system_of(chosen)
     asked: Message = {"role": "user", "content": question.content}
@@ -219,9 +219,8 @@ def compose(question: Question, place: Place, turns: Iterator[Turn]) -> Request:
     if chosen.max_input_tokens is not None:  # trimming history comes before refusing the request
         sent = tokens.trim(sent, [*system, asked], chosen.max_input_tokens, chosen.model, place.paths.cache)
     history = files.attach((message for turn in sent for message in turn.history), place.paths.attachments, output.say)
-    return Request(
-        chosen, [*system, *history, asked], sent, total - len(sent), place.paths, schema=question.want.schema
-    )
+    dropped = max(0, (last.n if last else 0) - len(sent))  # the numbers of lines that another program wrote may lie
+    return Request(chosen, [*system, *history, asked], sent, dropped, place.paths, schema=question.want.schema)
 
 
 def _check_size(request: Request, place: Place) -> None:

@@ -363,6 +363,19 @@ def test_history_bounds_the_turns(run: Any) -> None:
         assert (value["turns_sent"], value["turns_dropped"]) == (sent, 3 - sent)
 
 
+def test_turns_that_another_program_wrote_are_counted(run: Any, home: Path) -> None:
+    # All that a line needs is its messages; the two that are numbered came by "cat s.jsonl >>s.jsonl".
+    messages = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
+    bare = json.dumps({"messages": messages, "finish_reason": "stop"})
+    folder = home / ".local/share/gptpipe/sessions"
+    folder.mkdir(parents=True)
+    (folder / "bare.jsonl").write_text(f"{bare}\n" * 3)
+    (folder / "twice.jsonl").write_text(f'{bare[:-1]}, "n": 1}}\n' * 2)
+    for name, number, sent, dropped in (("bare", "9", 3, 0), ("bare", "1", 1, 2), ("twice", "9", 2, 0)):
+        value = run(*ECHO, "-s", name, "--no-save", "--json", "--history", number, "x").json()
+        assert (value["turns_sent"], value["turns_dropped"]) == (sent, dropped)
+
+
 def test_no_save_and_dry_run_append_nothing(run: Any, home: Path) -> None:
     run(*ECHO, "-s", "s", "one")
     run(*ECHO, "-s", "s", "--no-save", "two")
