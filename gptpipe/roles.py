@@ -74,10 +74,10 @@ def names(directory: Path) -> list[str]:
 
 def _is_role(file: str) -> bool:
     try:
-        check_name(file.removesuffix(_SUFFIX), "role")
+        name = file.removesuffix(_SUFFIX)
+        return check_name(name, "role") == name  # one that is not NFC is not found by its name
     except UsageError:
         return False
-    return True
 
 
 def load(directory: Path, name: str, variables: Mapping[str, str]) -> Role:
@@ -125,13 +125,17 @@ def _held(directory: Path, name: str) -> tuple[dict[str, Any], str]:
 
 def _read(path: Path, name: str) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise NoInput(f"there is no role {name!r}", "gptpipe-config roles lists those that there are") from None
     except OSError as error:
         raise NoInput(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from None
+    if (at := content.find("\0")) >= 0:  # no message may hold one, see inputs.decode
+        line = content.count("\n", 0, at) + 1
+        raise ConfigError(f"{path}: there is a NUL in line {line}")
+    return content
 
 
 def _split(content: str, path: Path) -> tuple[str, str]:
@@ -159,7 +163,8 @@ def _value(known: Mapping[str, str], key: str, name: str) -> str:
     try:
         return known[key]
     except KeyError:
-        raise UsageError(f"role {name} needs a value for {{{key}}}", f"give -V {key or 'KEY'}=VALUE") from None
+        hint = f"give -V {key}=VALUE" if key else "a field is written {NAME}, a brace {{"
+        raise UsageError(f"role {name} needs a value for {{{key}}}", hint) from None
 
 
 def save(directory: Path, name: str, role: Role) -> Path:

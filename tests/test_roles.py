@@ -94,10 +94,12 @@ def test_forms(tmp_path: Path, content: str | bytes, role: Role) -> None:
         ),
         pytest.param("+++\nmodel = \n+++\n", ConfigError, r"r\.md: .*line 2", None, id="no TOML"),
         pytest.param('+++\nmodel = "m"\n', ConfigError, r"the line \+\+\+ that ends", None, id="unclosed"),
+        pytest.param(b"+++\n+++\na\0b", ConfigError, r"r\.md: there is a NUL in line 3", None, id="NUL"),
         pytest.param(b"abc\xff", ConfigError, r"not UTF-8 at byte 3", None, id="no text"),
         pytest.param(
             "Hi {name}", UsageError, r"role r needs a value for \{name\}", "give -V name=VALUE", id="no value"
         ),
+        pytest.param("{}", UsageError, r"needs a value for \{\}", "a field is written {NAME}", id="no name"),
         pytest.param("a\n{ }", UsageError, r"role r has a brace in line 2", "{{", id="brace"),
     ],
 )
@@ -120,7 +122,7 @@ def test_names_are_checked(tmp_path: Path) -> None:
 
 
 def test_list(tmp_path: Path) -> None:
-    for name in ("b", "a", ".hidden", "größe"):
+    for name in ("b", "a", ".hidden", "größe", "gro\u0308ße"):
         written(tmp_path, "", name)
     (tmp_path / "notes.txt").touch()
     assert roles.names(tmp_path) == ["a", "b", "größe"]
