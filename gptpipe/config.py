@@ -63,7 +63,7 @@ def load(path: str | os.PathLike[str], *, required: bool) -> Config:
         with open(path, "rb") as file:
             import tomllib  # 5 ms, not paid without a settings file
 
-            value = tomllib.load(file)
+            value = tomllib.loads(file.read().decode("utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):  # HOME=/dev/null
         if required:
             raise ConfigError(f"{path}: no such settings file") from None
@@ -266,6 +266,14 @@ def profile_name(value: Any) -> str:
     :raises UsageError: if it cannot be one.
     """
     return check_name(text(value), "profile")
+
+
+def session_name(value: Any) -> str:
+    """A session's name, normalised.
+
+    :raises UsageError: if it cannot be one.
+    """
+    return check_name(value, "session name")
 
 
 # Settings that a role may hold as well.

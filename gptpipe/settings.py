@@ -63,10 +63,10 @@ from gptpipe.config import (
     positive,
     profile_name,
     seconds,
+    session_name,
     text,
 )
 from gptpipe.errors import ConfigError, UsageError
-from gptpipe.names import check_name
 
 OPENAI = "openai"
 DEFAULT_MODEL = "gpt-5.5"
@@ -109,7 +109,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "cacert": "GPTPIPE_CACERT",
 }
 
-_CHECKS: Mapping[str, Check] = TOP | {"param": params, "session": check_name, "config": text}
+_CHECKS: Mapping[str, Check] = TOP | {"param": params, "session": session_name, "config": text}
 _NUMERIC = (number, seconds, count, positive)
 _PATHS = ("config", "cacert")
 
@@ -406,6 +406,8 @@ def environment(env: Mapping[str, str]) -> dict[str, Any]:
                 found[name] = _checked(name, _typed(name, value))
             except ValueError as error:
                 raise UsageError(f"{variable} {error}") from None
+            except UsageError as error:
+                raise UsageError(f"{variable} {error.message}", error.hint) from None
     return found
 
 

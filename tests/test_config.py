@@ -226,6 +226,11 @@ def test_a_profiles_name_is_normalised(path: Path) -> None:
     assert load(path, "[profiles.'e\u0301']\n").profiles.keys() == {"\u00e9"}
 
 
+def test_a_byte_order_mark_is_none_of_the_text(path: Path) -> None:
+    path.write_bytes(b"\xef\xbb\xbfmodel = 'a'\r\n")  # as editors of Windows write it
+    assert config.load(path, required=False).top == {"model": "a"}
+
+
 @pytest.mark.parametrize(
     ("data", "says"),
     [

@@ -60,7 +60,7 @@ def test_a_symlink_that_leads_to_itself_for_a_session(run: Run, home: Path) -> N
 def test_the_name_of_a_session_is_checked_before_anything_is_asked(program: str, run: Run, home: Path) -> None:
     result = run(program, "-m", "echo", "-s", "../x")
     assert result.status == 2
-    assert "'../x' cannot be a name" in result.err
+    assert "'../x' cannot be a session name" in result.err
 
 
 def test_a_request_names_the_program_and_not_the_machine(run: Run, server: Server) -> None:

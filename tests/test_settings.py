@@ -490,6 +490,8 @@ def test_json_null_is_a_value_of_a_param() -> None:
         ("GPTPIPE_TEMPERATURE", "hot"),
         ("GPTPIPE_MAX_INPUT_TOKENS", "0"),
         ("GPTPIPE_MODEL", "\udcff"),
+        ("GPTPIPE_SESSION", "a/b"),
+        ("GPTPIPE_PROFILE", "a b"),
     ],
 )
 def test_a_faulty_variable(variable: str, value: str) -> None:
