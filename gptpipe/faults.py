@@ -127,7 +127,9 @@ def _judge(status: int | None, body: object, sentence: str) -> Failure:
     if status in (401, 403):
         return KeyRefused(f"the key was refused{number}: {sentence}")
     if status == 404:
-        return Unavailable(f"not found{number}: {sentence}", "check the model and the base URL; gptpipe-models lists")
+        return Unavailable(
+            f"not found{number}: {sentence}", "check the model and the base URL; gptpipe-models lists the models"
+        )
     if status == 429:
         return Temporary(f"rate limit{number}: {sentence}", repeat=True, busy=True)
     if status is None or status in (408, 409) or status >= 500:
