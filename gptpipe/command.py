@@ -78,7 +78,7 @@ class Command(Action):
         except click.exceptions.Exit as leaving:
             return leaving.exit_code
         except click.UsageError as error:
-            output.say(_plain(error), f"try '{name} -h'")
+            output.say(_plain(error), _hint(error, name))
             return Status.USAGE
         except UsageError as failure:
             output.say(failure.message, failure.hint or f"try '{name} -h'")
@@ -116,7 +116,19 @@ class Group(Command, click.Group):
 
 def _plain(error: click.UsageError) -> str:
     """Return Click's sentence in the manner of the other messages."""
-    return clause(error.format_message()).replace("\n", " ")
+    return clause(error.message if _near(error) else error.format_message()).replace("
+", " ")
+
+
+def _hint(error: click.UsageError, name: str) -> str:
+    if near := _near(error):
+        return f"did you mean {' or '.join(near)}?"
+    return f"try '{error.ctx.command_path if error.ctx else name} -h'"
+
+
+def _near(error: click.UsageError) -> list[str]:
+    """Return the options or words that look like the one that is not there; Click would put them into its sentence."""
+    return getattr(error, "possibilities", None) or []
 
 
 def _eager(*names_and_text: Any) -> click.Option:

@@ -361,9 +361,10 @@ BAD = {
     "JSON with a header": (["list", "--json", "--header"], 2, "exclude"),
     "fewer than no turns": (["show", "a", "-n", "-1"], 2, "-1"),
     "a lock timeout below 0": (["copy", "a", "b", "--lock-timeout", "-1"], 2, "lock-timeout"),
-    "no such word": (["lists"], 2, "lists"),
+    "no such word": (["lists"], 2, "no such command 'lists'\ndid you mean list?\n"),
+    "no such option": (["show", "--lats", "s"], 2, "no such option '--lats'\ndid you mean --last or --turns?\n"),
     "no word": ([], 2, "-h"),
-    "no name": (["show"], 2, "NAME"),
+    "no name": (["show"], 2, "missing argument 'NAME'\ntry 'gptpipe-sessions show -h'\n"),
 }
 
 
