@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping
+from contextlib import suppress
 
 from gptpipe.errors import UsageError, WriteError
 from gptpipe.inputs import decode, read_file
@@ -33,7 +34,8 @@ def edit(text: str, env: Mapping[str, str]) -> str:
             _run(env.get("VISUAL") or env.get("EDITOR") or "vi", path, terminal, env)
             return decode(read_file(path), "what the editor has left")
         finally:
-            os.unlink(path)
+            with suppress(OSError):  # an editor that removed it, or put something else there, fails by what is read
+                os.unlink(path)
     except OSError as error:
         raise WriteError(f"cannot write a file for the editor: {error.strerror}") from error
     finally:
@@ -52,4 +54,5 @@ def _run(editor: str, path: str, terminal: int, env: Mapping[str, str]) -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     if status:
-        raise UsageError(f"the editor failed: {editor} ended with {status}", "VISUAL or EDITOR names another one")
+        how = f"ended with {status}" if status > 0 else f"died of signal {-status}"
+        raise UsageError(f"the editor failed: {editor} {how}", "VISUAL or EDITOR names another one")

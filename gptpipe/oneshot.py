@@ -180,7 +180,7 @@ def _edited(prompt: str, place: Place) -> str:
     """
     text = editor.edit(prompt, place.env).removesuffix("\n")
     if not text.strip() or text == prompt:
-        raise UsageError("nothing is asked: the text is empty, or as it was")
+        raise UsageError("nothing is asked: the text is empty, or as it was", "what the editor saves is the prompt")
     return text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -136,12 +137,20 @@ def test_the_prompt_is_written_in_the_editor(spawn: Any) -> None:
         pytest.param("true", (), id="nothing"),
         pytest.param("truncate -s 0", ("text",), id="emptied"),
         pytest.param("false", ("text",), id="failed"),
+        pytest.param("kill -9 $$;", ("text",), id="killed"),
     ],
 )
 def test_nothing_is_asked(spawn: Any, home: Path, editor: str, words: tuple[str, ...]) -> None:
     result = edited(spawn, editor, *words)
     assert (result.status, result.out) == (2, b"")
     assert not list(home.rglob("usage"))
+
+
+@pytest.mark.parametrize("editor", ["rm", "mv -t ."], ids=["removed", "moved"])
+def test_a_text_that_the_editor_took_away(spawn: Any, editor: str) -> None:
+    result = edited(spawn, editor, "text")
+    assert (result.status, result.out) == (66, b"")
+    assert re.search(r"gptpipe: cannot read \S*/gptpipe-\w+\.md: No such file or directory", result.err)
 
 
 def test_without_a_terminal_there_is_no_editor(run: Any) -> None:
