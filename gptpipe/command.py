@@ -116,8 +116,7 @@ class Group(Command, click.Group):
 
 def _plain(error: click.UsageError) -> str:
     """Return Click's sentence in the manner of the other messages."""
-    return clause(error.message if _near(error) else error.format_message()).replace("
-", " ")
+    return clause(error.message if _near(error) else error.format_message()).replace("\n", " ")
 
 
 def _hint(error: click.UsageError, name: str) -> str:

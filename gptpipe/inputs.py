@@ -19,6 +19,7 @@ from gptpipe.message import Content, Part
 from gptpipe.output import patience, visible, waiting
 
 _BLOCK = 1 << 16
+_STDIN = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 
 
 def prompt_of(words: Sequence[str]) -> str:
@@ -65,7 +66,8 @@ def read_file(path: str) -> bytes:
     try:
         # Only a pipe or a device keeps one waiting.
         ready = nullcontext() if os.path.isfile(path) else waiting(f"waiting for {path} to end: --max-time bounds it")
-        with ready, open(path, "rb") as file:
+        # Opened anew, a regular file would begin at its start again, and be read once more as standard input.
+        with ready, open(os.dup(0) if path in _STDIN else path, "rb") as file:
             return file.read()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)

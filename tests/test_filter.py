@@ -129,6 +129,16 @@ def test_empty_input_beside_a_prompt_is_ignored_but_not_where_it_is_asked_for(ru
     assert run(*ECHO, stdin=b"").status == 2
 
 
+@pytest.mark.parametrize("name", ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"])
+def test_standard_input_by_another_name_is_read_once(shell: Any, tmp_path: Path, name: str) -> None:
+    (tmp_path / "text").write_text("text\n")
+    for before in ("", "cat text | "):
+        result = shell(f"{before}gptpipe -m echo -f {name} hi {'' if before else '<text'}")
+        assert result == (0, f"hi\n\n==> {name} <==\ntext\n".encode(), "")
+    system = shell(f"gptpipe -m echo -S @{name} --dry-run hi <text").json()["body"]["messages"]
+    assert [message["content"] for message in system] == ["text\n", "hi"]
+
+
 def test_no_stdin_reads_nothing(shell: Any) -> None:
     result = shell("printf '1\\n2\\n3\\n' | while read -r line; do gptpipe -m echo -n -- \"$line\"; done")
     assert result == (0, b"1\n2\n3\n", "")
