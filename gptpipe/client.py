@@ -460,7 +460,7 @@ class Client:
             entries = json.loads(data)["data"]
             found[:] = [str(entry["id"]) for entry in entries]
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise self._foreign(data, "a list of models") from None
+            raise self._foreign(data, "a list of models", "/models") from None
 
     def _get_models(self) -> httpx2.Response:
         import openai
@@ -545,11 +545,12 @@ class Client:
 
     # Failures
 
-    def _foreign(self, data: bytes, wanted: str = "Chat Completions") -> ProtocolError:
+    def _foreign(self, data: bytes, wanted: str = "Chat Completions", path: str = "/chat/completions") -> ProtocolError:
         # Without the key before it is shortened, or the half of one would be left.
-        shown = self._clean(" ".join(data[:_PAGE].decode("utf-8", "replace").split()))
+        shown = self._clean(" ".join(data[:_PAGE].decode("utf-8", "replace").split())) or "nothing"
+        where = masked(f"{self._settings.base_url}{path}")
         return ProtocolError(
-            f"{masked(self.url)} answered with something that is not {wanted}: {shown[:60]}",
+            f"{where} answered with something that is not {wanted}: {shown[:60]}",
             "check the base URL (often it must end in /v1), and that no login page is in between",
         )
 

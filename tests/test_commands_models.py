@@ -25,7 +25,9 @@ def test_failures(run: Any, server: Server) -> None:
     server.json(200, ["what?"])
     server.reply(hang=True)
     assert run("gptpipe-models", "--base-url", server.url).status == 77
-    assert run("gptpipe-models", "--base-url", server.url).status == 76
+    foreign = run("gptpipe-models", "--base-url", server.url)
+    assert foreign.status == 76
+    assert f"{server.url}/models answered with something that is not a list of models" in foreign.err
     late = run("gptpipe-models", "--base-url", server.url, "--max-time", "1")
     assert (late.status, late.err) == (75, "gptpipe-models: the run took longer than 1 s (--max-time)\n")
     assert run("gptpipe-models", "-p", "openai").status == 78
