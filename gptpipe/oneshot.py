@@ -140,6 +140,8 @@ def _take(
         turn.take(run, question, place, stream)
     except Failure:
         stream.end()
+        if values["verbose"]:
+            turn.note(run)
         raise
     stream.end()
     failure = run.answer.failure()

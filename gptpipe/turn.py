@@ -327,7 +327,7 @@ def note(run: Run) -> None:
     if request is None:
         return
     chosen = request.settings
-    source = "a stored answer" if run.answer.cached else f"key: {run.key_source}"
+    source = "a stored answer" if run.answer.cached else f"key: {run.key_source or 'not looked for'}"
     output.say(f"{settings.described(chosen)}, {source}")
     output.say(
         f"tokens: {usage.get('prompt_tokens', '?')} in, {usage.get('completion_tokens', '?')} out; "

@@ -193,6 +193,8 @@ def test_retry_asks_anew_where_an_answer_is_stored(run: Run, server: Server) -> 
 
 def test_verbose(run: Run) -> None:
     assert "turns: 1 sent, 0 left out" in run(*ECHO, "-v", stdin=b"one\ntwo\n").err
+    failed = run("gptpipe-chat", "-m", "echo:cut=1", "--retry", "0", "-v", stdin=b"one\n").err
+    assert failed.startswith("gptpipe-chat: model echo:cut=1, built in")
 
 
 def test_retry_sends_what_was_before_the_question(run: Run, server: Server) -> None:

@@ -313,6 +313,17 @@ def test_output_to_a_descriptor(shell: Any, tmp_path: Path) -> None:
     assert shell("gptpipe -n -m echo -o - x").out == b"x\n"
 
 
+def test_verbose_tells_of_a_failure_what_was_asked(run: Any, server: Server) -> None:
+    for _ in range(2):
+        server.json(500, {"error": {"message": "no"}})
+    result = run("gptpipe", "--base-url", server.url, "-m", "m", "-v", "--retry", "1", "x")
+    first, second, third, *_ = result.err.splitlines()
+    assert first == f"gptpipe: model m, {server.url}, key: none needed"
+    assert second.endswith("retries: 1")
+    assert third == "gptpipe: the server failed (500): no"
+    assert "key: not looked for" in run(*ECHO, "-v", "--cache-only", "x").err
+
+
 def test_verbose_names_model_endpoint_and_key_source(run: Any, server: Server) -> None:
     result = run("gptpipe", "--base-url", server.url, "-m", "m", "-v", "x", env={"OPENAI_API_KEY": "sk-secret"})
     assert "OPENAI_API_KEY" in result.err

@@ -137,7 +137,7 @@ def _answer(held: Talk, question: Question, stream: _Stream, verbose: bool) -> N
     finally:
         stream.end()
         run.enter()
-    if verbose:
-        turn.note(run)
+        if verbose:
+            turn.note(run)
     if failure := run.answer.failure():
         raise failure
