@@ -12,8 +12,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from gptpipe.errors import Absent, ConfigError, NoInput, clause
+from gptpipe.errors import Absent, ConfigError, clause
 from gptpipe.extract import whole_fence
+from gptpipe.inputs import read_file
 from gptpipe.message import Message, compact
 
 Schema = dict[str, Any]
@@ -42,11 +43,8 @@ def load(path: str) -> Schema:
     :raises ConfigError: if it is no JSON Schema, or refers to anything outside itself.
     """
     try:
-        with open(path, "rb") as file:
-            schema = parse(file.read().decode("utf-8-sig"))
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError):
-            raise NoInput(f"cannot read {path or repr(path)}: {error.strerror}") from error
+        schema = parse(read_file(path).decode("utf-8-sig"))
+    except ValueError as error:
         raise ConfigError(f"{path} is no JSON: {clause(error)}") from None
     if not isinstance(schema, dict):
         raise ConfigError(f"{path} is no JSON Schema: it is no object")

@@ -67,6 +67,7 @@ from gptpipe.config import (
     text,
 )
 from gptpipe.errors import ConfigError, UsageError
+from gptpipe.output import waiting
 
 OPENAI = "openai"
 DEFAULT_MODEL = "gpt-5.5"
@@ -294,7 +295,12 @@ def read_file(option: str | None, env: Mapping[str, str]) -> Config:
     :raises ConfigError: as ``config.load`` and ``paths`` do.
     """
     named = option or env.get(ENVIRONMENT["config"])
-    return load(named or paths().config / "config.toml", required=bool(named))
+    if not named:
+        return load(paths().config / "config.toml", required=False)
+    # What a shell gives by <(command) is there when the command has written it.
+    ready = contextlib.nullcontext() if os.path.isfile(named) else waiting(f"waiting for {named} to end")
+    with ready:
+        return load(named, required=True)
 
 
 def address_of(profile: str | None, config: Config) -> str | None:

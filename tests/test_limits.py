@@ -207,7 +207,7 @@ def test_a_pause_beyond_what_a_thread_can_sleep(run: Any, server: Server) -> Non
     assert "1000000000 s" in result.err
 
 
-@pytest.mark.parametrize("option", ["-o", "--meta", "-f", "-S@"])
+@pytest.mark.parametrize("option", ["-o", "--meta", "-f", "-S@", "--schema", "--config"])
 def test_a_fifo_that_nobody_opens_is_announced(spawn: Any, tmp_path: Path, option: str) -> None:
     os.mkfifo(tmp_path / "fifo")
     argument = [f"{option}fifo"] if option == "-S@" else [option, "fifo"]
