@@ -21,7 +21,23 @@ def _prepare() -> None:
             os.set_inheritable(os.open(os.devnull, flags), True)
 
 
+def _speak_utf8() -> None:
+    """Start anew in Python's UTF-8 mode if the locale has another encoding: arguments and names are UTF-8 in any.
+
+    Python has it by itself in the locale C, and decodes the arguments by all others before anything can be done.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or os.environ.get("PYTHONUTF8") == "1":
+        return
+    try:
+        with open("/proc/self/cmdline", "rb") as file:  # sys.orig_argv may have no way back to the bytes
+            words = file.read().split(b"\0")[:-1]
+    except OSError:
+        return
+    os.execve(sys.executable, words, {**os.environ, "PYTHONUTF8": "1"})
+
+
 def _run(program: str) -> None:
+    _speak_utf8()
     # What the imports make lives to the end; where much more may follow, the client switches this on again.
     gc.disable()
     _prepare()

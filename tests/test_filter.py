@@ -67,8 +67,26 @@ def test_piped_text_is_passed_on_byte_for_byte(run: Any, server: Server, data: b
 
 
 def test_utf_8_whatever_the_locale(run: Any) -> None:
-    for locale in ("C", "C.UTF-8", "de_DE.ISO-8859-1"):
+    for locale in ("C", "C.UTF-8", "no_SUCH"):
         assert run(*ECHO, "größe", stdin="héllo".encode(), env={"LC_ALL": locale}).text == "größe\n\nhéllo\n"
+
+
+@pytest.mark.parametrize(("language", "charset"), [("de_DE", "ISO-8859-1"), ("ja_JP", "EUC-JP")])
+def test_arguments_are_utf_8_in_a_locale_that_is_not(
+    shell: Any, home: Path, tmp_path: Path, language: str, charset: str
+) -> None:
+    locale = f"{language}.{charset}"
+    shell(f"localedef -i {language} -f {charset} ./{locale}")
+    if not (tmp_path / locale).exists():
+        pytest.skip(f"there is no localedef, or it has no sources for {locale}")
+    env = {"LOCPATH": str(tmp_path), "LC_ALL": locale}
+    (tmp_path / "größe").write_text("héllo\n")
+    result = shell("gptpipe -n -m echo -s größe -S größe -O a=größe -f größe größe", env=env)
+    assert result == (0, "größe\n\n==> größe <==\nhéllo\n".encode(), "")
+    line = (home / ".local/share/gptpipe/sessions/größe.jsonl").read_text()
+    assert '{"role":"system","content":"größe"}' in line
+    assert shell("gptpipe-sessions search -l héllo; gptpipe-sessions path größe", env=env).text.startswith("größe\n/")
+    assert shell("echo x | gptpipe -m echo $'a\\xff'", env=env).status == 65
 
 
 BAD = {
