@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from threading import Event, Lock, local
+from threading import TIMEOUT_MAX, Event, Lock, local
 from typing import Any
 
 from gptpipe.client import Gate
@@ -30,8 +30,9 @@ class Stopped(BaseException):
 
 def estimate(body: dict[str, Any]) -> int:
     """Return roughly how many tokens a request counts against a limit, before the server has said so."""
-    limit = body.get("max_completion_tokens") or body.get("max_tokens") or 0
-    return sum(map(size, body["messages"])) // _BYTES_PER_TOKEN + int(limit)
+    limit = body.get("max_completion_tokens") or body.get("max_tokens")
+    longest = int(limit) if isinstance(limit, int | float) and limit > 0 else 0  # --param may set it to anything
+    return sum(map(size, body["messages"])) // _BYTES_PER_TOKEN + longest
 
 
 class Pace(Gate):
@@ -138,5 +139,5 @@ class Pace(Gate):
 
         :raises Stopped: if no more requests are to be sent.
         """
-        if self._stopped.wait(seconds):
+        if self._stopped.wait(min(seconds, TIMEOUT_MAX)):
             raise Stopped

@@ -9,6 +9,7 @@ import codecs
 import csv
 import json
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -76,6 +77,7 @@ def read(descriptor: int, how: Input, say: Callable[[str], None]) -> Iterator[Re
     """Yield the records as they arrive; ``say`` is told of a long wait for them.
 
     :raises NoInput: if the input cannot be read.
+    :raises BadInput: if it ends where its encoding does not let it go on, as UTF-16 without its mark.
     :raises UsageError: if the encoding is unknown.
     """
     texts = _split(descriptor, "\0" if how.null else "\n", how.encoding, say)
@@ -92,12 +94,9 @@ def read(descriptor: int, how: Input, say: Callable[[str], None]) -> Iterator[Re
 
 def count(descriptor: int, how: Input) -> int | None:
     """Return how many records a regular file has from here to its end, or None where that would have to be parsed."""
-    try:
-        start = os.lseek(descriptor, 0, os.SEEK_CUR)
-    except OSError:
+    if how.form not in (LINES, FILES) or not stat.S_ISREG(os.fstat(descriptor).st_mode):
         return None
-    if how.form not in (LINES, FILES):
-        return None
+    start = os.lseek(descriptor, 0, os.SEEK_CUR)
     separator = b"\0" if how.null else b"\n"
     found, last = 0, separator
     while block := os.read(descriptor, _BLOCK):
@@ -109,21 +108,31 @@ def count(descriptor: int, how: Input) -> int | None:
 
 def _split(descriptor: int, separator: str, encoding: str, say: Callable[[str], None]) -> Iterator[str]:
     """Yield what stands between the separators, as soon as it is there; undecodable bytes as lone surrogates."""
-    try:
-        decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
-    except (LookupError, UnicodeError):
-        raise UsageError(f"unknown encoding '{encoding}'") from None
     message = "waiting for records on standard input; ^C ends the run with what was asked so far"
     pieces: list[str] = []
-    for block in blocks(descriptor, "the records", lambda: say(message)):
-        *ended, rest = decoder.decode(block).split(separator)
+    for text in _decoded(blocks(descriptor, "the records", lambda: say(message)), encoding):
+        *ended, rest = text.split(separator)
         if ended:
             yield "".join((*pieces, ended[0]))
             yield from ended[1:]
             pieces = []
         pieces.append(rest)
-    if last := "".join((*pieces, decoder.decode(b"", True))):
+    if last := "".join(pieces):
         yield last
+
+
+def _decoded(blocks: Iterator[bytes], encoding: str) -> Iterator[str]:
+    try:
+        b"    ".decode(encoding, "replace")  # which takes no codec but those of text, unlike the next
+        decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
+    except (LookupError, UnicodeError):
+        raise UsageError(f"unknown encoding '{encoding}'") from None
+    try:
+        for block in blocks:
+            yield decoder.decode(block)
+        yield decoder.decode(b"", True)
+    except UnicodeError as error:  # of a codec that cannot mark what it does not know
+        raise BadInput(f"the input is not {encoding.upper()} text: {getattr(error, 'reason', error)}") from None
 
 
 def _checked(number: int, value: Any, text: str, encoding: str) -> Record:
@@ -140,7 +149,7 @@ def _checked(number: int, value: Any, text: str, encoding: str) -> Record:
 
 def shown(text: str) -> str:
     """Return a text in which what is no Unicode is marked, as a name or record that is printed."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def displayed(value: Any) -> Any:
@@ -237,8 +246,10 @@ def _merged(pieces: Iterable[str | Part]) -> Content:
 
 
 def _file(path: str, encoding: str) -> str | Part:
-    name = path.encode("utf-8", "surrogateescape")
-    data = read_file(os.fsdecode(name))
+    try:
+        data = read_file(os.fsdecode(path.encode("utf-8", "surrogateescape")))
+    except UnicodeEncodeError:  # UTF-7 and unicode_escape have halves of surrogate pairs
+        raise NoInput(f"cannot read {shown(path)}: no file has such a name") from None
     return files.part(data, path) or decode(data, shown(path), encoding)
 
 

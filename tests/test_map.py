@@ -91,6 +91,8 @@ def test_input_and_template_from_files(run: Run, tmp_path: Path) -> None:
     (tmp_path / "template").write_text("say {}")
     assert answers(run, "-f", "list", "@template", stdin=b"") == ["say a", "say b"]
     assert run("gptpipe-map", "-m", "echo", "-f", "nowhere", "{}").status == 66
+    assert run("gptpipe-map", "-m", "echo", "-f", ".", "{}").status == 66
+    assert run("gptpipe-map", "-m", "echo", "-f", ".", "{}", tty="err").status == 66
 
 
 BAD = {
@@ -100,6 +102,7 @@ BAD = {
     "row of another length": (["--csv", "{a}"], b"a,b\n1,1\n2\n3,3\n", "1 cells, the header 2"),
     "not text": (["{}"], b"1\n\xff\n3\n", "not UTF-8 text"),
     "NUL": (["{}"], b"1\n\0\n3\n", "NUL"),
+    "half a surrogate pair": (["--encoding", "utf-7", "{}"], b"1\n+2AA-\n3\n", "not UTF-7 text"),
 }
 
 
@@ -115,6 +118,20 @@ def test_a_bad_record_fails_alone(run: Run, args: list[str], stdin: bytes, words
     assert result.err.startswith("gptpipe-map: 1 of 3 records failed, the first is record 2: ")
 
 
+@pytest.mark.parametrize(
+    ("encoding", "data"), [("utf-16", b"a\0\n\0"), ("unicode_escape", b"a\n\\x\n"), ("punycode", b"a\n")]
+)
+def test_input_that_its_encoding_ends(run: Run, encoding: str, data: bytes) -> None:
+    result = run("gptpipe-map", "-m", "echo", "--encoding", encoding, "{}", stdin=data)
+    assert (result.status, result.err[:42]) == (65, f"gptpipe-map: the input is not {encoding.upper()} text: "[:42])
+
+
+def test_a_path_that_is_no_text_is_no_file(run: Run) -> None:
+    args = ("--files", "--encoding", "utf-7", "{}")
+    (row,) = rows(run("gptpipe-map", "-m", "echo", *args, stdin=b"+2AA-\n").out)
+    assert (row["record"], row["error"]["status"]) == ("\ufffd", 66)
+
+
 REFUSED = {
     "no template": ([], "template"),
     "unknown brace": (["a {b"], "brace"),
@@ -124,6 +141,12 @@ REFUSED = {
     "resume without a file": (["--resume", "{}"], "--output"),
     "resume and text": (["--resume", "-o", "f", "--text", "{}"], "--text"),
     "too many jobs": (["-j", "257", "{}"], "257"),
+    "no rate": (["--rpm", "nan", "{}"], "--rpm must be"),
+    "a rate without end": (["--tpm", "inf", "{}"], "--tpm must be"),
+    "a rate of none": (["--rpm", "0", "{}"], "--rpm must be"),
+    "unknown encoding": (["--encoding", "nonsense", "{}"], "unknown encoding"),
+    "no encoding of text": (["--encoding", "rot13", "{}"], "unknown encoding"),
+    "no encoding of text either": (["--encoding", "hex", "{}"], "unknown encoding"),
 }
 
 
@@ -382,6 +405,12 @@ def test_rpm_caps_from_the_start(run: Run, server: Server) -> None:
     args = ("--base-url", server.url, "-m", "m", "--rpm", "600", "--text", "{}")
     assert run("gptpipe-map", *args, stdin=b"1\n2\n3\n4\n5\n6\n").status == 0
     assert time.monotonic() - begun >= 0.5
+
+
+@pytest.mark.parametrize("limit", ['"none"', "[1]", "-5", "1e3"])
+def test_tpm_bears_any_limit_of_the_answer(run: Run, limit: str) -> None:
+    args = ("--tpm", "60000", "-O", f"max_completion_tokens={limit}", "{}")
+    assert answers(run, *args, stdin=b"a\n") == ["a"]
 
 
 def test_tpm_caps_from_the_start(run: Run, server: Server) -> None:

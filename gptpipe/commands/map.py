@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from math import inf
 from threading import Lock
 from typing import Any
 
@@ -50,8 +51,8 @@ _GRACE = 1.0  # seconds after --max-time in which what is there can still be wri
 @system_option
 @role_options
 @option("-j", "--jobs", group="run", metavar="N", type=click.IntRange(1, 256), default=8, help="so many at once (8)")
-@option("--rpm", group="run", metavar="N", type=click.FloatRange(0, min_open=True), help="requests a minute, at most")
-@option("--tpm", group="run", metavar="N", type=click.FloatRange(0, min_open=True), help="tokens a minute, at most")
+@option("--rpm", group="run", metavar="N", type=float, help="requests a minute, at most")
+@option("--tpm", group="run", metavar="N", type=float, help="tokens a minute, at most")
 @option("--max-failures", group="run", metavar="N", type=click.IntRange(1), help="stop when so many have failed")
 @option("-o", "--output", group="output", metavar="PATH", help="write the results to PATH, a new file")
 @option("--resume", group="output", is_flag=True, help="go on with PATH: ask what has no answer there")
@@ -96,6 +97,9 @@ def _check(values: dict[str, Any]) -> None:
         raise UsageError("--resume and --text exclude each other: bare answers do not say whose they are")
     if values["retry_failed"] and not values["resume"]:
         raise UsageError("--retry-failed needs --resume")
+    for name in ("rpm", "tpm"):
+        if values[name] is not None and not 0 < values[name] < inf:
+            raise UsageError(f"--{name} must be a number above 0")
 
 
 class _Writer:
