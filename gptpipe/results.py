@@ -8,19 +8,22 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 from array import array
 from collections.abc import Iterator
 from enum import IntEnum
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from gptpipe.answer import Answer
-from gptpipe.errors import BadInput, Failure, Refused, Temporary, Truncated, UsageError, WriteError
+from gptpipe.errors import BadInput, Failure, NoInput, Refused, Temporary, Truncated, UsageError, WriteError
 from gptpipe.message import compact
 from gptpipe.output import replace, write_all
 from gptpipe.records import Record, displayed
-from gptpipe.storage import forward
+from gptpipe.storage import forward, stands_at
 
+_BEGINNING = b'{"index":'  # of each line
 _BLOCK = 1 << 16  # bytes of lines that are put in order at once
 
 
@@ -79,16 +82,20 @@ def new_file(path: str) -> int:
     :raises UsageError: if there is anything at the path.
     :raises WriteError: if it cannot be made.
     """
-    return _open(path, os.O_EXCL)
+    return _open(path, path, os.O_EXCL)
 
 
-def _open(path: str, kind: int) -> int:
+def _open(path: str, name: str, kind: int) -> int:
     try:
-        return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | kind, 0o666)
+        # One that is no regular file is looked at below: opening a FIFO is not waited for.
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | kind, 0o666)
     except FileExistsError:
-        raise UsageError(f"{path} exists", "--resume goes on with it; else give another path") from None
+        raise UsageError(f"{name} exists", "--resume goes on with it; else give another path") from None
     except OSError as error:
-        raise WriteError(f"cannot write {path}: {error.strerror}") from error
+        raise WriteError(f"cannot write {name}: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # at the end it would be replaced by one
+        raise WriteError(f"cannot write {name}: it is not a regular file")
+    return descriptor
 
 
 class ResultFile:
@@ -98,19 +105,22 @@ class ResultFile:
 
     :raises UsageError: without ``resume``, if there is anything at the path.
     :raises BadInput: if the file holds anything but results.
-    :raises Temporary: if another process is writing it.
+    :raises Temporary: if another process is writing it, or has just put another in its place.
     :raises WriteError: if it cannot be written.
     """
 
     def __init__(self, path: str, *, resume: bool) -> None:
-        self._path = os.path.realpath(path)
+        self._name = path
+        self._path = os.path.realpath(path) if path else path
         self._offsets = array("q")  # where the line of each record begins, from number 0 on
         self._keys = array("Q")
         self._states = array("B")
         self._lines = 0
-        self._descriptor = _open(self._path, 0 if resume else os.O_EXCL)
+        self._descriptor = _open(self._path, path, 0 if resume else os.O_EXCL)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # or two runs would ask everything twice
+            if not stands_at(self._descriptor, Path(self._path)):  # what is added to the old one would be lost
+                raise BlockingIOError
             self._read()
         except BlockingIOError:
             raise Temporary(f"{path} is being written by another process") from None
@@ -119,14 +129,16 @@ class ResultFile:
 
     def _read(self) -> None:
         for row in forward(self._descriptor):
-            if not row.ended:
-                os.ftruncate(self._descriptor, row.offset)  # torn by a kill: its record is asked again
-                break
             try:
-                self._note(row.offset, row.data)
-            except (ValueError, KeyError, TypeError):
+                if row.ended:
+                    self._note(row.offset, row.data)
+                elif row.data[: len(_BEGINNING)] == _BEGINNING[: len(row.data)]:
+                    os.ftruncate(self._descriptor, row.offset)  # torn by a kill: its record is asked again
+                else:
+                    raise ValueError(row.data)
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 raise BadInput(
-                    f"{self._path} line {self._lines + 1} is no result of gptpipe-map", "give another path with -o"
+                    f"{self._name} line {self._lines + 1} is no result of gptpipe-map", "give another path with -o"
                 ) from None
         self._end = os.fstat(self._descriptor).st_size
 
@@ -162,7 +174,7 @@ class ResultFile:
         :raises WriteError: if that fails.
         """
         data = text.encode() + b"\n"
-        write_all(self._descriptor, data, self._path)
+        write_all(self._descriptor, data, self._name)
         state = State.ANSWERED if outcome.failure is None else State.FAILED
         self._set(outcome.record.number, self._end, outcome.key, state)
         self._end += len(data)
@@ -170,15 +182,18 @@ class ResultFile:
     def finish(self, total: int) -> None:
         """Put the file in the order of the input, one line for each of its ``total`` records, by rename.
 
-        :raises WriteError: if that fails; the file stays as it is.
+        :raises NoInput: if the input had none and the file has: whatever should have written it has failed.
+        :raises WriteError: if that fails; in both cases the file stays as it is.
         """
+        if not total and self._lines:
+            raise NoInput(f"the input is empty, and {self._name} has results", "the file is left as it is")
         wanted = self._offsets[1 : total + 1]
         if self._lines == len(wanted) and all(a < b for a, b in pairwise(wanted)):
             return
         try:
             replace(self._path, self._sorted(total))
         except OSError as error:
-            raise WriteError(f"cannot write {self._path}: {error.strerror}") from error
+            raise WriteError(f"cannot write {self._name}: {error.strerror}") from error
 
     def _sorted(self, total: int) -> Iterator[bytes]:
         block = bytearray()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import struct
@@ -140,6 +141,7 @@ REFUSED = {
     "csv and NUL": (["--csv", "-0", "{}"], "exclude each other"),
     "resume without a file": (["--resume", "{}"], "--output"),
     "resume and text": (["--resume", "-o", "f", "--text", "{}"], "--text"),
+    "resume without a file of its own": (["--resume", "-o", "-", "{}"], "--output"),
     "too many jobs": (["-j", "257", "{}"], "257"),
     "no rate": (["--rpm", "nan", "{}"], "--rpm must be"),
     "a rate without end": (["--tpm", "inf", "{}"], "--tpm must be"),
@@ -232,6 +234,12 @@ def test_bare_answers_into_a_new_file(run: Run, tmp_path: Path) -> None:
     assert run(*args, stdin=b"a\nb\n") == (0, b"", "")
     assert (tmp_path / "answers").read_text() == "a\nb\n"
     assert run(*args, stdin=b"c\n").status == 2
+
+
+@pytest.mark.parametrize("path", ["-", "/dev/stdout"])
+def test_standard_output_is_no_new_file(run: Run, tmp_path: Path, path: str) -> None:
+    assert answers(run, "-o", path, "{}", stdin=b"a\n") == ["a"]
+    assert not (tmp_path / "-").exists()
 
 
 @pytest.mark.parametrize(("model", "status"), [("echo:finish=length", 3), ("echo:refuse", 4)])
@@ -460,6 +468,47 @@ def test_a_file_of_something_else_is_left_alone(run: Run, tmp_path: Path) -> Non
     (tmp_path / "notes").write_text("my notes\nand more")
     result = run("gptpipe-map", "-m", "echo", "-o", "notes", "--resume", "{}", stdin=b"1\n")
     assert (result.status, (tmp_path / "notes").read_text()) == (65, "my notes\nand more")
+
+
+FOREIGN = {
+    "text without a newline": b"precious",
+    "JSON without a newline": b'{"answer":1,"index":1}',
+    "a number": b"7\n",
+    "a key that is too long": b'{"index":1,"key":"ffffffffffffffffffff","answer":"x"}\n',
+    "a key below none": b'{"index":1,"key":"-1","answer":"x"}\n',
+    "a deep line": b"[" * 100_000 + b"\n",
+}
+
+
+@pytest.mark.parametrize("data", FOREIGN.values(), ids=FOREIGN)
+def test_what_is_no_result_is_left_alone(run: Run, tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "file").write_bytes(data)
+    result = run("gptpipe-map", "-m", "echo", "-o", "file", "--resume", "{}", stdin=b"1\n")
+    assert (result.status, (tmp_path / "file").read_bytes()) == (65, data)
+    assert result.err.startswith("gptpipe-map: file line 1 is no result")
+
+
+@pytest.mark.parametrize("torn", [b"{", b'{"index":', b'{"index":1,"key":"3428baf579ba30b0","answer":"x"}'])
+def test_a_line_that_is_torn_anywhere_is_asked_again(run: Run, tmp_path: Path, torn: bytes) -> None:
+    (tmp_path / "file").write_bytes(torn)
+    assert run("gptpipe-map", "-m", "echo", "-o", "file", "--resume", "{}", stdin=b"a\n").status == 0
+    assert [row["answer"] for row in rows((tmp_path / "file").read_bytes())] == ["a"]
+
+
+def test_an_empty_input_does_not_empty_the_file(run: Run, tmp_path: Path) -> None:
+    args = ("gptpipe-map", "-m", "echo", "-o", "out", "--resume", "{}")
+    run(*args, stdin=b"1\n2\n")
+    before = (tmp_path / "out").read_bytes()
+    result = run(*args, stdin=b"")
+    assert (result.status, (tmp_path / "out").read_bytes()) == (66, before)
+    assert "the input is empty" in result.err
+
+
+def test_what_is_no_file_is_not_resumed(run: Run, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "folder").mkdir()
+    for path in ("fifo", "folder"):  # a device too: it would be replaced by a file at the end
+        assert run("gptpipe-map", "-m", "echo", "-o", path, "--resume", "{}", stdin=b"1\n").status == 74
 
 
 def test_two_runs_do_not_write_one_file(run: Run, spawn: Spawn, tmp_path: Path) -> None:

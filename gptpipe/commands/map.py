@@ -76,7 +76,7 @@ def command(template: str | None, **values: Any) -> int:
     """
     started = time.monotonic()
     _check(values)
-    if not (values["output"] or values["dry_run"]):
+    if values["output"] is None and not values["dry_run"]:
         output.check_stdout()
     place = here(values["config"], "gptpipe-map", verbose=values["verbose"])
     maker, want = maker_of(template, given(values), place)
@@ -90,8 +90,10 @@ def command(template: str | None, **values: Any) -> int:
 
 
 def _check(values: dict[str, Any]) -> None:
-    """See that the options go together."""
-    if values["resume"] and not values["output"]:
+    """See that the options go together; standard output is no file of its own."""
+    if values["output"] in ("-", "/dev/stdout"):
+        values["output"] = None
+    if values["resume"] and values["output"] is None:
         raise UsageError("--resume needs --output PATH")
     if values["resume"] and values["text"]:
         raise UsageError("--resume and --text exclude each other: bare answers do not say whose they are")
@@ -110,8 +112,11 @@ class _Writer:
         self._null: bool = values["null"]
         self._with_record = not values["no_record"]
         path = values["output"]
-        self._file = ResultFile(path, resume=values["resume"]) if path and not self._bare else None
-        self._printer = output.Printer(new_file(path) if path and self._bare else output.STDOUT)
+        to_file = path is not None
+        self._file = ResultFile(path, resume=values["resume"]) if to_file and not self._bare else None
+        descriptor = new_file(path) if to_file and self._bare else output.STDOUT
+        self._printer = output.Printer(descriptor)
+        self.to_terminal = self._file is None and os.isatty(descriptor)
         self.ordered = self._file is None and not values["unordered"]
         self.known = self._file.state if self._file else unknown
 
