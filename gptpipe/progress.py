@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from gptpipe.output import STDERR, say, visible
@@ -13,18 +15,22 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """A bar on standard error, if that is a terminal; else nothing. ``total`` is None if it is not known."""
+    """A bar on standard error, if that is a terminal and the bar is ``wanted``; else nothing.
 
-    def __init__(self, total: int | None, unit: str) -> None:
+    ``total`` is only called for a bar, and returns None if it is not known.
+    """
+
+    def __init__(self, total: Callable[[], int | None], unit: str, *, wanted: bool = True) -> None:
         self._bar: tqdm[Any] | None = None
-        if os.isatty(STDERR):
+        if wanted and os.isatty(STDERR):
             import tqdm as library
 
             library.tqdm.monitor_interval = 0  # no thread of its own
             size: dict[str, Any] = {"dynamic_ncols": True}
             if not os.get_terminal_size(STDERR).columns:  # a serial line does not know; tqdm would show nothing
                 size = {"ncols": 80, "nrows": 24}
-            self._bar = library.tqdm(total=total, unit=f" {unit}", file=sys.stderr, **size)
+            # Without miniters it stands still after a burst: it waits for as many as came in a moment then.
+            self._bar = library.tqdm(total=total(), unit=f" {unit}", file=sys.stderr, miniters=1, **size)
 
     @property
     def shown(self) -> bool:
@@ -44,6 +50,10 @@ class Progress:
         else:
             with self._bar.external_write_mode(file=sys.stderr):
                 say(message)
+
+    def aside(self) -> AbstractContextManager[None]:
+        """Take the bar away while a block writes to a terminal, which may be the same."""
+        return nullcontext() if self._bar is None else self._bar.external_write_mode(file=sys.stderr)
 
     def close(self) -> None:
         """Leave the bar as it is, on a line of its own."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import struct
 import threading
@@ -600,6 +601,25 @@ def test_a_terminal_gets_a_bar_and_nothing_else_does(run: Run) -> None:
     assert "100 records" in shown.err
     assert "0 failed, 100 tokens in" in shown.err
     assert shown.out == quiet.out
+
+
+def test_the_bar_is_taken_away_while_a_record_is_written(run: Run) -> None:
+    shown = run("gptpipe-map", "-m", "echo", "--text", "{}", stdin=b"one\n", tty="out err")
+    assert shown.out == b"one\n"
+    assert re.search(r"\r +\r", shown.err)
+    assert not re.search(r"\r +\r", run("gptpipe-map", "-m", "echo", "{}", stdin=b"one\n", tty="err").err)
+
+
+def test_a_message_stands_below_the_bar(run: Run) -> None:
+    args = ("gptpipe-map", "-m", "echo", "-o", "out", "--resume", "{}")
+    run(*args, stdin=b"1\n")
+    assert "\ngptpipe-map: the input is empty" in run(*args, stdin=b"", tty="err").err
+
+
+def test_what_is_typed_has_no_bar_beside_it(run: Run) -> None:
+    result = run("gptpipe-map", "-m", "echo", "--text", "{}", stdin=b"one\n", tty=True)
+    assert (result.status, result.out) == (0, b"one\n")
+    assert result.err == "gptpipe-map: reading the records from the terminal; ^D ends them\n"
 
 
 def test_the_summary_of_verbose(run: Run) -> None:

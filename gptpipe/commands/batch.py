@@ -179,7 +179,7 @@ def _ended(found: Submission, client: Client, *, wait: bool) -> list[Batch]:
 
     :raises Temporary: if they have not, and are not waited for.
     """
-    progress = Progress(found.records - found.failed, "requests") if wait else None
+    progress = Progress(lambda: found.records - found.failed, "requests") if wait else None
     pause, shown = _FIRST_POLL, 0
     while True:
         states = _states(found, client)

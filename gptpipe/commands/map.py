@@ -141,13 +141,15 @@ def _run(values: dict[str, Any], maker: Maker, want: Want, place: Place, descrip
     if not want.stored:
         check_budget(chosen, place.paths, over=want.over_budget)
     key = Key(None, NOT_NEEDED) if want.cache_only else find(chosen, place.env)
-    writer = _Writer(values)
-    report = _Report(Progress(records.count(descriptor, maker.how), "records"), chosen, values["verbose"])
+    # Beside what is typed at the terminal a bar would only be in the way.
+    progress = Progress(lambda: records.count(descriptor, maker.how), "records", wanted=not os.isatty(descriptor))
+    report = _Report(progress, chosen, values["verbose"])
     pace = Pace(values["rpm"], values["tpm"], report.held)
     connection = client.Client(chosen, key.value, deadline=chosen.deadline(started), waiting=report.waiting, gate=pace)
     terms = Terms(chosen, place.paths, want, place.program, note=place.note, log=Log(place.paths.usage))
     if not want.cache_only:
         check_price(terms)
+    writer = _Writer(values)
     asker = Asker(maker, connection, pace, terms, writer.known, values["retry_failed"])
     source = records.read(descriptor, maker.how, report.say)
     pool: Pool[Record, Outcome] = Pool(source, asker.answer, values["jobs"], ordered=writer.ordered, stopping=pace.stop)
@@ -155,13 +157,17 @@ def _run(values: dict[str, Any], maker: Maker, want: Want, place: Place, descrip
     signalled = interrupt.catch_once(pool.stop)
     if chosen.max_time:
         interrupt.Deadline(started, chosen.max_time, lambda: _expire(pool))
-    for outcome in map(tally.judge, pool):
-        writer.write(outcome)
-        report.add(outcome, tally)
-        if tally.over:
-            pool.stop()
-    if not pool.stopped:
-        writer.finish(tally.total)
+    try:
+        for outcome in map(tally.judge, pool):
+            with progress.aside() if writer.to_terminal else nullcontext():
+                writer.write(outcome)
+            report.add(outcome, tally)
+            if tally.over:
+                pool.stop()
+        if not pool.stopped:
+            writer.finish(tally.total)
+    finally:
+        progress.close()
     report.end(tally, key.source, time.monotonic() - started)
     if (signum := signalled()) is not None:
         raise Interrupted(signum)
@@ -222,8 +228,7 @@ class _Report:
         return tokens if self._cost is None else f"{tokens}, ${self._cost:.4f}"
 
     def end(self, tally: Tally, key_source: str, seconds: float) -> None:
-        """Close the bar and write the summary."""
-        self._progress.close()
+        """Write the summary."""
         if self._verbose:
             self.say(f"{described(self._settings)}, key: {key_source}")
             self.say(
