@@ -135,6 +135,7 @@ class Tally:
         self._jobs = jobs
         self._max_failures = max_failures
         self.answered = self.failed = self.known = 0
+        self._stale = 0  # failures that an earlier run has met
         self.fatal: Failure | None = None
         self._first: tuple[int, Failure] | None = None
         self._refused: Unavailable | None = None  # the first refusal, while it may be one of all
@@ -162,6 +163,7 @@ class Tally:
     def _fail(self, outcome: Outcome) -> Outcome:
         failure = outcome.failure or BadInput("its answer is truncated or refused; --retry-failed asks again")
         self.failed += 1
+        self._stale += outcome.known is not State.MISSING
         if isinstance(failure, Unavailable) and not failure.every and (self.answered or self.known):
             failure = BadInput(failure.message, failure.hint)
         if stops(failure):
@@ -170,14 +172,16 @@ class Tally:
             self._refused = self._refused or failure
             if self.failed >= self._jobs:  # as many as were sent at first, and nothing else came
                 self.fatal = self.fatal or self._refused
-        self._first = self._first or (outcome.record.number, failure)
+        if self._first is None or outcome.record.number < self._first[0]:
+            self._first = outcome.record.number, failure
         self._all_temporary = self._all_temporary and isinstance(failure, Temporary)
         return outcome._replace(failure=failure) if outcome.failure else outcome
 
     @property
     def over(self) -> bool:
         """Whether no more records are to be asked."""
-        return self.fatal is not None or (self._max_failures is not None and self.failed >= self._max_failures)
+        limit = self._max_failures
+        return self.fatal is not None or (limit is not None and self.failed - self._stale >= limit)
 
     def verdict(self) -> Failure | None:
         """Return what the whole run ends with."""

@@ -328,6 +328,16 @@ def test_max_failures_stops(run: Run, server: Server) -> None:
     assert 3 <= len(rows(result.out)) <= 7
 
 
+def test_failures_of_an_earlier_run_do_not_stop_this_one(run: Run, server: Server) -> None:
+    args = ("gptpipe-map", "--base-url", server.url, "-m", "m", "-j", "1", "-o", "out", "--resume", "{}")
+    server.reply(say("cut"), finish("length"), DONE, times=3)
+    run(*args, stdin=b"1\n2\n3\n")
+    server.json(500, {"error": {"message": "no"}}, times=2)
+    result = run(*args[:-1], "--retry", "0", "--max-failures", "2", "{}", stdin=LINES)
+    assert (result.status, len(server.requests) >= 3 + 2) == (65, True)
+    assert "records failed, the first is record 1: " in result.err
+
+
 def test_an_input_limit_stops_before_the_request(run: Run, server: Server) -> None:
     args = ("--base-url", server.url, "-m", "m", "-j", "1", "--max-input-tokens", "9", "{}")
     result = run("gptpipe-map", *args, stdin=b"a\n" + b"long " * 50 + b"\n")
