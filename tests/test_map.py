@@ -363,6 +363,13 @@ def test_max_time_writes_what_is_there(run: Run, server: Server) -> None:
     assert "--max-time" in result.err
 
 
+def test_max_time_is_told_also_where_the_results_are_not_read(spawn: Spawn, tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"long " * 40_000 + b"\n")  # more than a pipe holds
+    process = spawn("gptpipe-map", "-m", "echo", "--max-time", "1", "{}", stdin=tmp_path / "in")
+    assert process.wait() == 75
+    assert process.read(stream="stderr") == b"gptpipe-map: the run took longer than 1 s (--max-time)\n"
+
+
 def test_a_connection_is_used_again_by_the_next_record(run: Run, server: Server) -> None:
     """Also while the server is still at the last piece of the body, which nobody needs."""
     server.reply(say("fine"), finish(), DONE, 0.05, b": and a comment\n\n", times=10)

@@ -155,8 +155,9 @@ def _run(values: dict[str, Any], maker: Maker, want: Want, place: Place, descrip
     pool: Pool[Record, Outcome] = Pool(source, asker.answer, values["jobs"], ordered=writer.ordered, stopping=pace.stop)
     tally = Tally(values["jobs"], values["max_failures"])
     signalled = interrupt.catch_once(pool.stop)
+    late = f"the run took longer than {chosen.max_time or 0:g} s (--max-time)"
     if chosen.max_time:
-        interrupt.Deadline(started, chosen.max_time, lambda: _expire(pool))
+        interrupt.Deadline(started, chosen.max_time, lambda: _expire(pool, late))
     try:
         for outcome in map(tally.judge, pool):
             with progress.aside() if writer.to_terminal else nullcontext():
@@ -172,16 +173,17 @@ def _run(values: dict[str, Any], maker: Maker, want: Want, place: Place, descrip
     if (signum := signalled()) is not None:
         raise Interrupted(signum)
     if pool.abandoned:
-        raise Temporary(f"the run took longer than {chosen.max_time:g} s (--max-time)")
+        raise Temporary(late)
     if failure := tally.verdict():
         raise failure
     return Status.OK
 
 
-def _expire(pool: Pool[Record, Outcome]) -> None:
+def _expire(pool: Pool[Record, Outcome], message: str) -> None:
     """Let what is there be written, for a moment: the reader of the results may have stopped reading."""
     pool.abandon()
     time.sleep(_GRACE)
+    output.say(message)
 
 
 class _Report:
