@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -262,10 +263,16 @@ class Replies:
         self._places: dict[str, tuple[int, int]] = {}
         for path in paths:
             with failing(NoInput, f"cannot read {path}"):
-                descriptor = os.open(path, os.O_RDONLY)
-            for line in forward(descriptor):
-                with suppress(ValueError, KeyError, TypeError):  # a line cut at the end of a file
-                    self._places[json.loads(line.data)["custom_id"]] = (descriptor, line.offset)
+                self._read(os.open(path, os.O_RDONLY | os.O_NONBLOCK), path)
+
+    def _read(self, descriptor: int, path: Path) -> None:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # it is read from its start more than once
+            raise NoInput(f"cannot read {path}: it is not a regular file")
+        for line in forward(descriptor):
+            with suppress(ValueError, KeyError, TypeError, RecursionError):  # a line cut at the end of a file
+                reply = json.loads(line.data)
+                if "response" in reply or "error" in reply:  # else it is the file of the requests
+                    self._places[reply["custom_id"]] = (descriptor, line.offset)
 
     def __contains__(self, name: str | None) -> bool:
         return name in self._places
@@ -321,14 +328,20 @@ def enter(submission: Submission, outcomes: Iterator[Outcome], directory: Path) 
 
     :raises WriteError: if that fails.
     """
+    if submission.entered:
+        yield from outcomes
+        return
     account = usage.Account("gptpipe-batch", submission.endpoint["profile"], submission.endpoint["model"])
+    entries = []  # until the last outcome is out: a reader that goes before is one who fetches again
     for outcome in outcomes:
-        if outcome.answer.usage and not submission.entered:
+        if outcome.answer.usage:
             status = outcome.failure.status if outcome.failure else Status.OK
-            usage.append(directory, usage.counted(outcome.answer.usage, (0, 0), account, 0.0, status))
+            entries.append(usage.counted(outcome.answer.usage, (0, 0), account, 0.0, status))
         yield outcome
-    if not submission.entered:
-        submission._replace(entered=True).save()
+    log = usage.Log(directory)
+    for entry in entries:
+        log.append(entry)
+    submission._replace(entered=True).save()
 
 
 def _take(answer: Answer, reply: dict[str, Any] | None, state: Batch | None) -> Failure | None:
@@ -340,9 +353,9 @@ def _take(answer: Answer, reply: dict[str, Any] | None, state: Batch | None) -> 
     response = reply.get("response")
     if not isinstance(response, dict):
         return _own(_refusal(reply.get("error")))
-    body = response.get("body")
-    if response.get("status_code") != 200 or not isinstance(body, dict):
-        return _own(faults.from_response(int(response.get("status_code") or 500), {}, json.dumps(body), "the batch"))
+    body, code = response.get("body"), response.get("status_code")
+    if code != 200 or not isinstance(body, dict):
+        return _own(faults.from_response(code if isinstance(code, int) else 500, {}, json.dumps(body), "the batch"))
     for event in sse.from_completion(body):
         if isinstance(event, sse.Error):
             return _own(faults.from_event(event.body))

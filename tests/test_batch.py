@@ -173,6 +173,48 @@ def test_a_submission_that_breaks_off_is_remembered_so_far(shell: Run, batch: Ru
     assert batch("cancel", "batch_1").status == 0
 
 
+def patched(patch: str, *args: str) -> str:
+    """Return the script of a run in which something of Python is another."""
+    arguments = ", ".join(map(repr, args))
+    return (
+        f'exec {sys.executable} -c "import os, sys, time; from pathlib import Path; {patch};'
+        f'from gptpipe.commands.batch import command; sys.argv[1:] = [{arguments}]; command.main()"'
+    )
+
+
+RESULTS = {
+    "a status that is no number": ({"response": {"status_code": "x", "body": {}}}, 75),
+    "no body": ({"response": {"status_code": 200}}, 76),
+    "no choices": ({"response": {"status_code": 200, "body": {"choices": 7}}}, 5),
+    "an error of words": ({"error": "late"}, 75),
+    "an error of an odd form": ({"response": None, "error": {"code": [1], "message": {}}}, 75),
+}
+
+
+@pytest.mark.parametrize(("reply", "status"), RESULTS.values(), ids=RESULTS)
+def test_results_of_any_form(batch: Run, tmp_path: Path, reply: dict[str, Any], status: int) -> None:
+    (request,) = rows(batch("submit", "--requests-only", "{}", stdin=b"1\n").out)
+    lines = ["[" * 100_000, "7", '{"custom_id":[1],"error":1}', json.dumps({"custom_id": request["custom_id"]} | reply)]
+    (tmp_path / "results").write_text("\n".join(lines) + '\n{"custom')
+    assert brief(batch("fetch", "--results", "results").out) == [(1, status)]
+
+
+def test_what_is_no_file_of_results(batch: Run, shell: Run, tmp_path: Path) -> None:
+    (tmp_path / "requests").write_bytes(batch("submit", "--requests-only", "{}", stdin=b"1\n").out)
+    for path in ("requests", "."):
+        assert batch("fetch", "--results", path).status == 66
+    assert shell("gptpipe-batch fetch --results <(cat requests)").status == 66
+
+
+def test_a_reader_that_is_gone_does_not_double_the_usage(batch: Run, shell: Run, server: Server, home: Path) -> None:
+    server.batches.polls = 0
+    batch("submit", "{}", stdin=RECORDS)
+    assert shell("gptpipe-batch fetch batch_1 > /dev/full").status == 74
+    batch("fetch", "batch_1")
+    (path,) = home.glob(".local/state/gptpipe/usage/*-*.jsonl")
+    assert len(rows(path.read_bytes())) == 6
+
+
 REFUSED = {
     "echo": (("submit", "-m", "echo", "{}"), 2, "--requests-only"),
     "no template": (("submit",), 2, "template"),
