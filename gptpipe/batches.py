@@ -17,19 +17,21 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any, NamedTuple, TextIO
 
-from gptpipe import faults, records, sse, usage
+from gptpipe import faults, records, sse, tokens, usage
 from gptpipe.answer import Answer, Want
 from gptpipe.client import Batch, Client, dialect
 from gptpipe.each import Maker
-from gptpipe.errors import BadInput, Failure, NoInput, Status, Temporary, Unavailable, WriteError
+from gptpipe.errors import BadInput, Failure, NoInput, OverLimit, Status, Temporary, Unavailable, WriteError
 from gptpipe.message import compact
 from gptpipe.output import replace
 from gptpipe.records import Record
 from gptpipe.results import Outcome
+from gptpipe.settings import Paths
 from gptpipe.storage import failing, forward, make_folder, open_regular
 
 MAX_REQUESTS = 50_000  # in a file, https://platform.openai.com/docs/guides/batch#rate-limits
 MAX_BYTES = 200_000_000
+WITHOUT = ("stream",)  # what a request in a file lacks
 
 _STATE = "batch.json"
 _RECORDS = "records.jsonl"
@@ -118,13 +120,26 @@ class Prepared(NamedTuple):
     last: list[int]
 
 
-def prepare(directory: Path, source: Iterable[Record], maker: Maker, want: dict[str, Any], *, single: bool) -> Prepared:
+def prepare(paths: Paths, source: Iterable[Record], maker: Maker, want: dict[str, Any], *, single: bool) -> Prepared:
     """Write the requests of the records to files.
 
-    :raises NoInput: if no record can be made a request.
-    :raises WriteError: if the files cannot be written.
+    :raises NoInput: if no record can be made a request, or the records cannot be read.
+    :raises OverLimit: if one would send more than the user's limit.
+    :raises WriteError: if the files cannot be written. After a failure nothing is left of them.
     """
-    folder = directory / f"requests-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
+    # Not by the number of the process: containers that share the folder have the same ones.
+    name = f"requests-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.urandom(4).hex()}"
+    folder = paths.batches / name
+    try:
+        return _prepare(folder, paths, source, maker, want, single=single)
+    except BaseException:
+        discard(folder)
+        raise
+
+
+def _prepare(
+    folder: Path, paths: Paths, source: Iterable[Record], maker: Maker, want: dict[str, Any], *, single: bool
+) -> Prepared:
     chosen = maker.settings
     found = failed = 0
     with failing(WriteError, f"cannot write {folder}"):
@@ -137,7 +152,11 @@ def prepare(directory: Path, source: Iterable[Record], maker: Maker, want: dict[
                 try:
                     body = maker.request(record)
                     note["key"] = records.key(body)
+                    if chosen.max_input_tokens is not None:
+                        tokens.check(body["messages"], chosen.max_input_tokens, chosen.model, paths.cache)
                     files.add(record.number, _request(custom_id(record.number, note["key"]), dialect_of(body, maker)))
+                except OverLimit:
+                    raise
                 except Failure as failure:
                     failed += 1
                     note["error"] = {"status": failure.status, "message": failure.message}
@@ -155,7 +174,7 @@ def prepare(directory: Path, source: Iterable[Record], maker: Maker, want: dict[
 
 def dialect_of(body: dict[str, Any], maker: Maker) -> dict[str, Any]:
     """Return the request as a batch holds it: it does not stream."""
-    return dialect(body, maker.settings, ("stream",))
+    return dialect(body, maker.settings, WITHOUT)
 
 
 def custom_id(number: int, key: str) -> str:

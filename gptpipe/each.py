@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from gptpipe import files, records, settings, tokens
+from gptpipe import files, prices, records, settings, tokens, turn
 from gptpipe.answer import Answer, Want
 from gptpipe.ask import Receiver, Terms, ask, body_of, check_budget, enter, recall, system_of, wanted
 from gptpipe.client import Client
 from gptpipe.errors import BadInput, ConfigError, Failure, KeyRefused, OverLimit, Temporary, Unavailable, UsageError
 from gptpipe.inputs import text_or_file
-from gptpipe.message import Message, counts
+from gptpipe.message import Counts, Message, counts
 from gptpipe.pace import Pace
 from gptpipe.place import Place, role_of
 from gptpipe.records import Input, Record
@@ -193,3 +193,38 @@ class Tally:
         number, failure = self._first
         many = f"{self.failed} of {self.total} records failed, the first is record {number}"
         return kind(f"{many}: {failure.message}", failure.hint)
+
+
+def rehearse(source: Iterable[Record], maker: Maker, place: Place, without: Collection[str] = ()) -> dict[str, Any]:
+    """Return what a run would send: how many records and tokens, what they cost, and the first request.
+
+    ``without`` are fields that the client would add to it.
+    """
+    chosen = maker.settings
+    meter = tokens.meter(chosen.model, place.paths.cache)
+    first: dict[str, Any] | None = None
+    found = failed = total = 0
+    exact = True
+    cost: float | None = 0.0
+    for record in source:
+        found += 1
+        try:
+            body = maker.request(record)
+        except Failure:
+            failed += 1
+            continue
+        first = first or body
+        messages = body["messages"]
+        counted = meter.prompt(messages)
+        total += counted
+        exact = exact and meter.exact(messages)
+        price = prices.price(chosen.model, Counts(input=counted), chosen.base_url, chosen.prices)
+        cost = None if price is None or cost is None else cost + price
+    return {
+        "records": found,
+        "failed": failed,
+        "tokens": total,
+        "tokens_estimated": not exact,
+        "price": cost,
+        "request": first and turn.shown(chosen, place, first, without),
+    }

@@ -175,10 +175,12 @@ schema_options = together(
     ),
 )
 
+over_budget_option = option("--over-budget", group="limits", is_flag=True, help="ask although a budget is used up")
+
 cost_options = together(
     option("--cache", group="limits", metavar="AGE", help="reuse an answer to the same request (30m, 12h, 7d)"),
     option("--cache-only", group="limits", is_flag=True, help="never ask, only reuse"),
-    option("--over-budget", group="limits", is_flag=True, help="ask although a budget is used up"),
+    over_budget_option,
 )
 
 verbose_option = option(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import dropwhile, tee
@@ -285,12 +285,15 @@ def previewed(request: Request, place: Place) -> dict[str, Any]:
     return {**shown(chosen, place, request.body), **counted, "price": price}
 
 
-def shown(chosen: Settings, place: Place, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the request as ``--dry-run`` shows it, with no secret in it; no key command is run."""
+def shown(chosen: Settings, place: Place, body: Mapping[str, Any], without: Collection[str] = ()) -> dict[str, Any]:
+    """Return the request as ``--dry-run`` shows it, with no secret in it; no key command is run.
+
+    ``without`` are fields that the client would add.
+    """
     return {
         "url": masked(f"{chosen.base_url}/chat/completions") if chosen.base_url else None,
         "headers": keys.shown_headers(chosen, place.env),
-        "body": client.dialect(dict(body), chosen),
+        "body": client.dialect(dict(body), chosen, without),
     }
 
 

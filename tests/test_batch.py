@@ -182,6 +182,42 @@ def patched(patch: str, *args: str) -> str:
     )
 
 
+BROKEN = {
+    "a header that is no CSV": (("--csv", "{a}"), b'"a"x,b\n1,2\n', 65),
+    "an unknown encoding": (("--encoding", "nonsense", "{}"), b"1\n", 2),
+    "a record over the limit": (("--max-input-tokens", "9", "{}"), b"1\n" + b"long " * 50, 6),
+    "no record": (("{}",), b"", 66),
+}
+
+
+@pytest.mark.parametrize(("args", "stdin", "status"), BROKEN.values(), ids=BROKEN)
+def test_what_breaks_off_before_the_first_request_leaves_nothing(
+    batch: Run, server: Server, home: Path, args: tuple[str, ...], stdin: bytes, status: int
+) -> None:
+    result = batch("submit", *args, stdin=stdin)
+    assert (result.status, result.out, server.requests) == (status, b"", [])
+    assert list(home.glob(".local/state/gptpipe/batches/*")) == []
+
+
+def test_a_dry_run_counts_and_sends_nothing(batch: Run, run: Run, server: Server, home: Path) -> None:
+    found = batch("submit", "--jsonl", "--dry-run", "say {a}", stdin=b'{"a":1}\n{}\n').json()
+    assert (found["records"], found["failed"]) == (2, 1)
+    assert found["request"]["body"] == {"model": "m", "messages": [{"role": "user", "content": "say 1"}]}
+    assert run("gptpipe-batch", "submit", "-m", "echo", "--dry-run", "{}", stdin=b"1\n").status == 0
+    assert server.requests == []
+    assert list(home.glob(".local/state/gptpipe/batches/*")) == []
+
+
+def test_a_budget_that_is_used_up_refuses_it(batch: Run, run: Run, server: Server, home: Path) -> None:
+    run("gptpipe", "-m", "echo", "some words")
+    (home / ".config/gptpipe").mkdir(parents=True)
+    (home / ".config/gptpipe/config.toml").write_text("[budget]\nday_tokens = 1\n")
+    assert batch("submit", "{}", stdin=b"1\n").status == 6
+    assert server.requests == []
+    assert batch("submit", "--requests-only", "{}", stdin=b"1\n").status == 0
+    assert batch("submit", "--over-budget", "{}", stdin=b"1\n").status == 0
+
+
 RESULTS = {
     "a status that is no number": ({"response": {"status_code": "x", "body": {}}}, 75),
     "no body": ({"response": {"status_code": 200}}, 76),

@@ -11,10 +11,11 @@ import click
 
 from gptpipe import batches, output, records, settings
 from gptpipe.answer import Want
+from gptpipe.ask import Terms, check_budget, check_price
 from gptpipe.batches import Replies, Submission
 from gptpipe.client import Batch, Client
 from gptpipe.command import Group, option
-from gptpipe.each import Tally, maker_of
+from gptpipe.each import Tally, maker_of, rehearse
 from gptpipe.errors import Status, Temporary, UsageError
 from gptpipe.inputs import given
 from gptpipe.message import compact
@@ -23,6 +24,7 @@ from gptpipe.options import (
     limit_options,
     model_options,
     network_options,
+    over_budget_option,
     record_options,
     role_options,
     schema_options,
@@ -55,6 +57,8 @@ _shared = together(limit_options, network_options, config_option, verbose_option
 @role_options
 @schema_options
 @model_options
+@over_budget_option
+@option("--dry-run", group="other", is_flag=True, help="count records and tokens, show a request; send nothing")
 @option("--requests-only", group="output", is_flag=True, help="write the request file to standard output; send nothing")
 @_shared
 def submit(template: str | None, **values: Any) -> int:
@@ -63,12 +67,20 @@ def submit(template: str | None, **values: Any) -> int:
     output.check_stdout()
     place = here(values["config"], "gptpipe-batch", verbose=values["verbose"])
     maker, want = maker_of(template, given(values), place)
-    if maker.settings.base_url is None and not values["requests_only"]:
+    chosen = maker.settings
+    if chosen.base_url is None and not (values["requests_only"] or values["dry_run"]):
         raise UsageError("the model echo has no Batch API", "--requests-only writes the requests")
     source = records.read(records.open_input(values["file"]), maker.how, output.say)
+    if values["dry_run"]:
+        output.print_json(rehearse(source, maker, place, batches.WITHOUT))
+        return Status.OK
     kept = {"schema": want.schema, "extract": want.extract}
-    client = None if values["requests_only"] else connect(maker.settings, place, started)
-    prepared = batches.prepare(place.paths.batches, source, maker, kept, single=client is None)
+    client = None
+    if not values["requests_only"]:
+        check_budget(chosen, place.paths, over=want.over_budget)
+        client = connect(chosen, place, started)
+        check_price(Terms(chosen, place.paths, want))
+    prepared = batches.prepare(place.paths, source, maker, kept, single=client is None)
     if client is None:
         _write_file(prepared.files[0])
         return Status.OK

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from math import inf
 from threading import Lock
@@ -12,12 +12,12 @@ from typing import Any
 
 import click
 
-from gptpipe import client, interrupt, output, prices, records, tokens, turn
+from gptpipe import client, interrupt, output, prices, records
 from gptpipe.answer import Want
 from gptpipe.ask import Terms, check_budget, check_price
 from gptpipe.command import Command, option
-from gptpipe.each import Asker, Maker, Tally, maker_of, unknown
-from gptpipe.errors import Failure, Interrupted, Status, Temporary, UsageError
+from gptpipe.each import Asker, Maker, Tally, maker_of, rehearse, unknown
+from gptpipe.errors import Interrupted, Status, Temporary, UsageError
 from gptpipe.inputs import given
 from gptpipe.keys import NOT_NEEDED, Key, find
 from gptpipe.message import Counts, counts
@@ -84,7 +84,7 @@ def command(template: str | None, **values: Any) -> int:
     if os.isatty(descriptor):
         output.say("reading the records from the terminal; ^D ends them")
     if values["dry_run"]:
-        output.print_json(_dry(records.read(descriptor, maker.how, output.say), maker, place))
+        output.print_json(rehearse(records.read(descriptor, maker.how, output.say), maker, place))
         return Status.OK
     return _run(values, maker, want, place, descriptor, started)
 
@@ -237,35 +237,3 @@ class _Report:
                 f"records: {tally.answered} answered, {tally.failed} failed, {tally.known} known before; "
                 f"{self._spent()}; {seconds:.1f} s"
             )
-
-
-def _dry(source: Iterable[Record], maker: Maker, place: Place) -> dict[str, Any]:
-    """Return what the run would send: how many records and tokens, what they cost, and the first request."""
-    chosen = maker.settings
-    meter = tokens.meter(chosen.model, place.paths.cache)
-    first: dict[str, Any] | None = None
-    found = failed = total = 0
-    exact = True
-    cost: float | None = 0.0
-    for record in source:
-        found += 1
-        try:
-            body = maker.request(record)
-        except Failure:
-            failed += 1
-            continue
-        first = first or body
-        messages = body["messages"]
-        counted = meter.prompt(messages)
-        total += counted
-        exact = exact and meter.exact(messages)
-        price = prices.price(chosen.model, Counts(input=counted), chosen.base_url, chosen.prices)
-        cost = None if price is None or cost is None else cost + price
-    return {
-        "records": found,
-        "failed": failed,
-        "tokens": total,
-        "tokens_estimated": not exact,
-        "price": cost,
-        "request": first and turn.shown(chosen, place, first),
-    }
