@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import cache
 from typing import NamedTuple
 
 from gptpipe import interrupt, keys, output, roles, settings
@@ -63,8 +64,14 @@ def connect(chosen: Settings, place: Place, started: float) -> Client:
     :raises ConfigError: Temporary: as ``keys.find`` does.
     """
     if chosen.max_time:
-        message = f"the run took longer than {chosen.max_time:g} s (--max-time)"
-        interrupt.Deadline(started, chosen.max_time, lambda: output.say(message))
+        _limit(started, chosen.max_time)
     key = keys.find(chosen, place.env)
     place.note(f"{settings.described(chosen)}, key: {key.source}")
     return Client(chosen, key.value, deadline=chosen.deadline(started), waiting=output.waiting)
+
+
+@cache
+def _limit(started: float, seconds: float) -> None:
+    """Let ``--max-time`` count, once for all clients."""
+    message = f"the run took longer than {seconds:g} s (--max-time)"
+    interrupt.Deadline(started, seconds, lambda: output.say(message))

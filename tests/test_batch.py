@@ -199,6 +199,17 @@ def test_what_breaks_off_before_the_first_request_leaves_nothing(
     assert list(home.glob(".local/state/gptpipe/batches/*")) == []
 
 
+def test_status_of_all_passes_over_what_was_not_sent_or_is_not_there(batch: Run, server: Server) -> None:
+    assert batch("submit", "--requests-only", "{}", stdin=b"1\n").status == 0
+    assert batch("status") == (0, b"", "")
+    for _ in range(2):
+        batch("submit", "{}", stdin=b"1\n")
+    del server.batches.batches["batch_1"]
+    result = batch("status")
+    assert result.text.split() == ["batch_2", "batch_2", "in_progress", "0", "0", "1"]
+    assert (result.status, result.err.count("batch_1: not found")) == (69, 1)
+
+
 def test_a_dry_run_counts_and_sends_nothing(batch: Run, run: Run, server: Server, home: Path) -> None:
     found = batch("submit", "--jsonl", "--dry-run", "say {a}", stdin=b'{"a":1}\n{}\n').json()
     assert (found["records"], found["failed"]) == (2, 1)

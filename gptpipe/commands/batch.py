@@ -16,7 +16,7 @@ from gptpipe.batches import Replies, Submission
 from gptpipe.client import Batch, Client
 from gptpipe.command import Group, option
 from gptpipe.each import Tally, maker_of, rehearse
-from gptpipe.errors import Status, Temporary, UsageError
+from gptpipe.errors import Failure, Status, Temporary, UsageError
 from gptpipe.inputs import given
 from gptpipe.message import compact
 from gptpipe.options import (
@@ -108,14 +108,22 @@ def status(names: tuple[str, ...], **values: Any) -> int:
     A line for each: name, batch, status, requests that are done, failed, in all.
     """
     place, started = here(values["config"], "gptpipe-batch", verbose=values["verbose"]), time.monotonic()
-    chosen = [batches.load(place.paths.batches, name) for name in names]
+    named = [batches.load(place.paths.batches, name) for name in names]
     sent = (found for found in batches.load_all(place.paths.batches) if found.parts)  # others have no status
-    for found in chosen or sent:
-        client = _reconnect(found, values, place, started)
-        for state in _states(found, client):
+    problem: Failure | None = None
+    for found in named or sent:
+        try:
+            client = _reconnect(found, values, place, started)
+            states = _states(found, client)
+            client.close()
+        except Failure as failure:  # the others may be somewhere else
+            output.say(f"{found.name}: {failure.message}", failure.hint)
+            problem = problem or failure
+            continue
+        for state in states:
             row = [found.name, state.id, state.status, state.completed, state.failed, state.total]
             output.print_text("\t".join(map(str, row)))
-    return Status.OK
+    return problem.status if problem else Status.OK
 
 
 @command.command("list")
@@ -138,7 +146,7 @@ def cancel(name: str, **values: Any) -> int:
     found = batches.load(place.paths.batches, name)
     client = _reconnect(found, values, place, started)
     for state in _states(found, client):
-        if not state.ended:
+        if not state.ended and state.status != "cancelling":
             client.cancel_batch(state.id)
     return Status.OK
 
