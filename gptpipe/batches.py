@@ -35,6 +35,7 @@ WITHOUT = ("stream",)  # what a request in a file lacks
 
 _STATE = "batch.json"
 _RECORDS = "records.jsonl"
+_NAME = re.compile(r"\w[\w.-]*", re.ASCII)  # of a batch or file at the provider, that may be one here
 _LATER = ("batch_expired", "batch_cancelled")  # codes of requests that were not tried
 
 
@@ -163,7 +164,6 @@ def _prepare(
                 remembered.write(compact(note) + "\n")
         files.close()
     if not files.paths:
-        discard(folder)
         raise NoInput("there is no record that could be asked")
     endpoint = {"model": chosen.model, "profile": chosen.profile, "base_url": chosen.base_url}
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -201,11 +201,11 @@ def submit(prepared: Prepared, client: Client) -> Submission:
             else:
                 failure.hint = f"'gptpipe-batch cancel {submission.name}' cancels what was submitted before"
             raise
-        if not submission.parts:
+        submission = submission._replace(parts=[*submission.parts, Part(started.id, last)])
+        submission.save()  # before all else: from here on a kill does not lose what is to be paid
+        if len(submission.parts) == 1 and _NAME.fullmatch(started.id):
             with failing(WriteError, f"cannot rename {submission.folder}"):
                 submission = submission._replace(folder=submission.folder.rename(submission.folder.parent / started.id))
-        submission = submission._replace(parts=[*submission.parts, Part(started.id, last)])
-        submission.save()
         (submission.folder / path.name).unlink()
     return submission
 
@@ -314,6 +314,8 @@ def collect(submission: Submission, states: list[Batch], client: Client) -> list
     found = []
     for state in states:
         for file in filter(None, (state.output, state.errors)):
+            if not _NAME.fullmatch(file):
+                raise ProtocolError(f"{state.id} has a file whose name cannot be one here: {file}")
             path = submission.folder / f"results-{file}.jsonl"
             if not path.exists():
                 new = path.with_suffix(".new")

@@ -483,7 +483,7 @@ class Client:
 
         def create(sdk: OpenAI) -> str:
             with open(path, "rb") as file:
-                return sdk.files.create(file=file, purpose="batch", extra_headers=self._unsigned).id
+                return _text(sdk.files.create(file=file, purpose="batch", extra_headers=self._unsigned).id)
 
         return self._typed(create)
 
@@ -534,9 +534,15 @@ class Client:
         """Return what a typed call of the SDK returns, under the limits and with the retries of every request."""
         found: list[Found] = []
 
+        def called() -> None:
+            try:
+                found.append(call(self._sdk))
+            except (AttributeError, TypeError, ValueError):  # the SDK does not look whether the fields are there
+                raise ProtocolError(f"{self._peer()} does not speak the Batch API") from None
+
         def attempt() -> Iterator[Event]:
             with Link(self._here) as link:
-                link.run(lambda: found.append(call(self._sdk)))
+                link.run(called)
                 yield Opened(self._head(link).request_id)
 
         for _ in self._repeat(attempt, lambda: repeatable):
@@ -622,15 +628,21 @@ def _sdk(settings: Settings, key: str | None, http: httpx2.Client) -> OpenAI:
     )
 
 
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
 def _batch(found: openai.types.Batch) -> Batch:
     counts = found.request_counts
     problems = (found.errors and found.errors.data) or []
     return Batch(
-        found.id,
-        found.status,
-        counts.completed if counts else 0,
-        counts.failed if counts else 0,
-        counts.total if counts else 0,
+        _text(found.id),
+        _text(found.status),
+        (counts and counts.completed) or 0,
+        (counts and counts.failed) or 0,
+        (counts and counts.total) or 0,
         found.output_file_id,
         found.error_file_id,
         problems[0].message if problems else None,

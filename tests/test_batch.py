@@ -182,6 +182,25 @@ def patched(patch: str, *args: str) -> str:
     )
 
 
+def test_a_kill_before_the_name_is_there_loses_nothing(shell: Run, batch: Run, server: Server) -> None:
+    server.batches.polls = 0
+    args = ("submit", "--base-url", server.url, "-m", "m", "{}")
+    killed = shell(patched("Path.rename = lambda *_: os._exit(9)", *args), stdin=b"1\n")
+    assert (killed.status, killed.out) == (9, b"")
+    (name,) = [line.split("\t")[0] for line in batch("list").text.splitlines()]
+    assert batch("status").text == f"{name}\tbatch_1\tcompleted\t1\t0\t1\n"
+    assert brief(batch("fetch", "batch_1").out) == brief(batch("fetch", name).out) == [(1, "1")]
+
+
+def test_two_at_once_keep_their_records_apart(shell: Run, batch: Run) -> None:
+    """Also of processes with one number, as in two containers."""
+    script = patched(
+        "time.strftime = lambda *_: 'now'; os.getpid = lambda: 1", "submit", "-m", "echo", "--requests-only", "{}"
+    )
+    assert shell(script, stdin=b"1\n").status == shell(script, stdin=b"2\n").status == 0
+    assert len(batch("list").text.splitlines()) == 2
+
+
 BROKEN = {
     "a header that is no CSV": (("--csv", "{a}"), b'"a"x,b\n1,2\n', 65),
     "an unknown encoding": (("--encoding", "nonsense", "{}"), b"1\n", 2),
@@ -227,6 +246,28 @@ def test_a_budget_that_is_used_up_refuses_it(batch: Run, run: Run, server: Serve
     assert server.requests == []
     assert batch("submit", "--requests-only", "{}", stdin=b"1\n").status == 0
     assert batch("submit", "--over-budget", "{}", stdin=b"1\n").status == 0
+
+
+@pytest.mark.parametrize("reply", [{}, [], 7, {"id": None}, {"id": 5}, {"id": []}], ids=str)
+def test_a_server_without_the_api_is_told(batch: Run, server: Server, reply: object) -> None:
+    server.json(200, reply)
+    assert batch("submit", "{}", stdin=b"1\n").status == 76
+    server.json(200, {"id": "file-1", "object": "file"})
+    server.json(200, reply)
+    result = batch("submit", "{}", stdin=b"1\n")
+    assert (result.status, result.out) == (76, b"")
+    assert "does not speak the Batch API" in result.err
+
+
+def test_names_from_the_server_lead_nowhere_else(batch: Run, server: Server, home: Path) -> None:
+    server.json(200, {"id": "file-1", "object": "file"})
+    server.json(200, {"id": "../../x", "object": "batch", "status": "validating"})
+    name = batch("submit", "{}", stdin=b"1\n").text.strip()
+    assert name.startswith("requests-")
+    ended = {"id": "../../x", "object": "batch", "status": "completed", "output_file_id": "../../y"}
+    server.json(200, ended)
+    assert batch("fetch", name).status == 76
+    assert [path.name for path in home.glob(".local/state/gptpipe/*")] == ["batches"]
 
 
 RESULTS = {

@@ -94,9 +94,9 @@ def submit(template: str | None, **values: Any) -> int:
 def _write_file(path: Path) -> None:
     """Write a request file to standard output, and remove it."""
     with path.open("rb") as file:
+        path.unlink()
         while block := file.read(1 << 20):
             output.write_all(output.STDOUT, block)
-    path.unlink()
 
 
 @command.command("status")
