@@ -329,6 +329,7 @@ def collect(submission: Submission, states: list[Batch], client: Client) -> list
 def outcomes(submission: Submission, replies: Replies, states: list[Batch], want: Want) -> Iterator[Outcome]:
     """Yield what has come of each record, in the order of the input."""
     left = list(zip(submission.parts, states, strict=False))
+    sent = left[-1][0].last if left else submission.records
     for name, note in _remembered(submission):
         while len(left) > 1 and note["index"] > left[0][0].last:
             left.pop(0)
@@ -341,6 +342,8 @@ def outcomes(submission: Submission, replies: Replies, states: list[Batch], want
             failure = kind(note["error"]["message"])
         else:
             failure = _take(answer, replies.get(name), left[0][1] if left else None)
+            if note["index"] > sent:
+                failure = Temporary("it was not sent: submit broke off before")
         yield Outcome(record, note["key"], answer, failure, answer.result if failure is None else answer.text)
 
 

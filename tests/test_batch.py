@@ -170,6 +170,10 @@ def test_a_submission_that_breaks_off_is_remembered_so_far(shell: Run, batch: Ru
     result = small(shell, server, 3)
     assert (result.status, result.out) == (75, b"")
     assert "gptpipe-batch cancel batch_1" in result.err
+    server.batches.polls = 0
+    fetched = batch("fetch", "batch_1")
+    assert brief(fetched.out)[:4] == [(1, "say 1"), (2, "say 2"), (3, "say 3"), (4, 75)]
+    assert "record 4: it was not sent" in fetched.err
     assert batch("cancel", "batch_1").status == 0
 
 

@@ -226,6 +226,9 @@ def _states(found: Submission, client: Client) -> list[Batch]:
 def _reconnect(found: Submission, values: dict[str, Any], place: Place, started: float) -> Client:
     """Return a client for the endpoint that a submission went to."""
     if not found.parts:
-        raise UsageError(f"{found.name} was not sent: --requests-only wrote it", "fetch --results PATH reads what came")
+        raise UsageError(
+            f"{found.name} was not sent: --requests-only wrote it, or submit was killed",
+            "fetch --results PATH reads what came",
+        )
     chosen = settings.resolve(given(values), {}, found.endpoint, place.env, place.config)
     return connect(chosen, place, started)
