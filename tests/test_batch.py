@@ -105,6 +105,20 @@ def test_before_the_end_it_is_75_and_wait_waits(batch: Run, server: Server) -> N
     assert brief(batch("fetch", "--wait", "batch_1").out) == [(1, "1")]
 
 
+def test_a_wait_outlasts_failures_that_may_pass(batch: Run, server: Server) -> None:
+    batch("submit", "{}", stdin=b"1\n")
+    server.json(503, {"error": {"message": "down"}})
+    args = ("fetch", "--wait", "--retry", "0", "batch_1")
+    assert batch(*args).status == 75
+    server.json(200, {"id": "batch_1", "object": "batch", "status": "in_progress"})
+    server.json(503, {"error": {"message": "down"}}, times=2)
+    result = batch(*args)
+    assert brief(result.out) == [(1, "1")]
+    assert [line.partition(";")[0] for line in result.err.splitlines()] == [
+        "gptpipe-batch: the server failed (503): down"
+    ]
+
+
 def test_a_batch_that_fails_as_a_whole(batch: Run, server: Server) -> None:
     server.batches.polls = 0
     server.batches.invalid = {0}

@@ -199,24 +199,44 @@ def _ended(found: Submission, client: Client, *, wait: bool) -> list[Batch]:
 
     :raises Temporary: if they have not, and are not waited for.
     """
-    progress = Progress(lambda: found.records - found.failed, "requests") if wait else None
-    pause, shown = _FIRST_POLL, 0
-    while True:
-        states = _states(found, client)
-        done = sum(state.completed + state.failed for state in states)
-        if progress:
-            progress.advance(done - shown, ", ".join(sorted({state.status for state in states})))
-            shown = done
-        if all(state.ended for state in states):
-            break
-        if not progress:
-            total = found.records - found.failed
-            raise Temporary(f"{found.name} has not ended: {done} of {total} requests are done", "--wait waits for it")
-        time.sleep(pause)
-        pause = min(2 * pause, _LONGEST_POLL)
-    if progress:
+    if wait:
+        return _awaited(found, client)
+    states = _states(found, client)
+    if not all(state.ended for state in states):
+        done, total = _done(states), found.records - found.failed
+        raise Temporary(f"{found.name} has not ended: {done} of {total} requests are done", "--wait waits for it")
+    return states
+
+
+def _awaited(found: Submission, client: Client) -> list[Batch]:
+    """Wait until all batches of a submission have ended. After the first look a failure that may pass ends nothing."""
+    progress = Progress(lambda: found.records - found.failed, "requests")
+    pause, shown, lost = _FIRST_POLL, 0, False
+    states: list[Batch] = []
+    try:
+        while not states or not all(state.ended for state in states):
+            if states:
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_POLL)
+            try:
+                states = _states(found, client)
+            except Temporary as failure:
+                if not states:
+                    raise
+                if not lost:
+                    progress.say(f"{failure.message}; the wait goes on, --max-time would end it")
+                lost = True
+                continue
+            lost = False
+            progress.advance(_done(states) - shown, ", ".join(sorted({state.status for state in states})))
+            shown = _done(states)
+    finally:
         progress.close()
     return states
+
+
+def _done(states: list[Batch]) -> int:
+    return sum(state.completed + state.failed for state in states)
 
 
 def _states(found: Submission, client: Client) -> list[Batch]:
