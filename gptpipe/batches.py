@@ -303,7 +303,7 @@ class Replies:
         descriptor, offset = self._places[name]
         with open(descriptor, "rb", closefd=False) as file:
             file.seek(offset)
-            return dict(json.loads(file.readline()))
+            return dict(sse.clean(json.loads(file.readline())))
 
 
 def collect(submission: Submission, states: list[Batch], client: Client) -> list[Path]:

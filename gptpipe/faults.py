@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from gptpipe import sse
 from gptpipe.address import masked
 from gptpipe.errors import (
     BadInput,
@@ -60,7 +61,7 @@ def from_response(status: int, headers: Mapping[str, str], text: str, url: str) 
             return ProtocolError(f"{url} redirects to {where}, which is not followed", "give the right base URL")
         return ProtocolError(f"{url} answered with status {status}, which is not Chat Completions")
     try:
-        body = json.loads(text)
+        body = sse.clean(json.loads(text))  # its words become lines of UTF-8
     except (ValueError, RecursionError):
         body = None
     failure = _judge(status, body, _sentence(body) or _from_page(text) or "no reason given")
@@ -77,9 +78,10 @@ def from_event(error: object) -> Failure:
 
 def refused_field(failure_body: object) -> str | None:
     """Return the name of the request's field that the error says is not supported, or None."""
-    error = _object(failure_body)
+    body = sse.clean(failure_body)
+    error = _object(body)
     param = error.get("param")
-    text = _sentence(failure_body) or ""
+    text = _sentence(body) or ""
     lengths: tuple[str, ...] = ("max_completion_tokens", "max_tokens")
     if not _UNKNOWN.search(f"{error.get('code')} {text}"):
         lengths = ()  # its value is refused, which another name does not mend

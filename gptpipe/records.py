@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from gptpipe import files, schema
+from gptpipe import files, schema, sse
 from gptpipe.errors import BadInput, Failure, NoInput, UsageError, clause
 from gptpipe.inputs import blocks, decode, join, read_file
 from gptpipe.message import Content, Part, compact
@@ -149,7 +149,7 @@ def _checked(number: int, value: Any, text: str, encoding: str) -> Record:
 
 def shown(text: str) -> str:
     """Return a text in which what is no Unicode is marked, as a name or record that is printed."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return sse.mend(text)
 
 
 def displayed(value: Any) -> Any:

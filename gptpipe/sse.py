@@ -219,11 +219,11 @@ class Decoder:
             self._flush(False, events)
         elif reason:
             self._flush(reason.lower() not in _HALTED, events)
-            events.append(Finish(_clean(reason)))
+            events.append(Finish(clean(reason)))
         if usage and isinstance(usage, dict):
-            events.append(Usage(_clean(usage)))
+            events.append(Usage(clean(usage)))
         if error:
-            events.append(Error(_clean(error)))
+            events.append(Error(clean(error)))
 
     def done(self, events: list[Event]) -> None:
         """Append the end of a complete answer to ``events``."""
@@ -252,8 +252,8 @@ class Decoder:
 
     def _serve(self, chunk: dict[str, Any], events: list[Event]) -> None:
         model, ident = chunk.get("model"), chunk.get("id")
-        model = _clean(model) if model and isinstance(model, str) else None
-        ident = _clean(ident) if ident and isinstance(ident, str) else None
+        model = clean(model) if model and isinstance(model, str) else None
+        ident = clean(ident) if ident and isinstance(ident, str) else None
         if model or ident:
             self._served = True
             events.append(Served(model, ident))
@@ -303,7 +303,7 @@ class Decoder:
         if "\ud800" <= text[-1] <= "\udbff":
             self._halves[kind] = text[-1]
             text = text[:-1]
-        return _mend(text)
+        return mend(text)
 
     def _flush(self, ended: bool, events: list[Event]) -> None:
         for kind in tuple(self._halves):
@@ -380,21 +380,21 @@ class _Thinking:
             self._inside, self._assumed, self._ended = False, False, True
 
 
-def _mend(text: str) -> str:
+def mend(text: str) -> str:
     """Return the text with the halves of a surrogate pair joined and other lone surrogates as U+FFFD."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def _clean(value: Any, depth: int = _NESTING) -> Any:
+def clean(value: Any, depth: int = _NESTING) -> Any:
     """Return the value so that it can be written as JSON in UTF-8: whole strings, finite numbers, nested so deep."""
     if isinstance(value, str):
-        return value if value.isascii() else _mend(value)
+        return value if value.isascii() else mend(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, (list, dict)) and not depth:
         return None
     if isinstance(value, list):
-        return [_clean(item, depth - 1) for item in value]
+        return [clean(item, depth - 1) for item in value]
     if isinstance(value, dict):
-        return {_clean(key, depth - 1): _clean(item, depth - 1) for key, item in value.items()}
+        return {clean(key, depth - 1): clean(item, depth - 1) for key, item in value.items()}
     return value

@@ -293,6 +293,7 @@ RESULTS = {
     "no body": ({"response": {"status_code": 200}}, 76),
     "no choices": ({"response": {"status_code": 200, "body": {"choices": 7}}}, 5),
     "an error of words": ({"error": "late"}, 75),
+    "an error that cannot be written": ({"error": {"code": "batch_expired", "message": "\ud800"}}, 75),
     "an error of an odd form": ({"response": None, "error": {"code": [1], "message": {}}}, 75),
 }
 

@@ -313,6 +313,15 @@ def test_a_request_that_is_refused_is_the_fault_of_its_record(run: Run, server: 
     assert result.status == 65
 
 
+@pytest.mark.parametrize("value", [b'"\\ud800"', b"[" * 900 + b'"\\ud800"' + b"]" * 900], ids=["text", "deep"])
+def test_a_refusal_in_no_words_that_can_be_written(run: Run, server: Server, value: bytes) -> None:
+    server.reply(say("fine"), finish(), DONE)
+    server.reply(b'{"error":{"message":' + value + b"}}", status=400, headers={"content-type": "application/json"})
+    args = ("--base-url", server.url, "-m", "m", "-j", "1", "{}")
+    result = run("gptpipe-map", *args, stdin=b"1\n2\n3\n")
+    assert [row.get("error", {}).get("status") for row in rows(result.out)] == [None, 65, None]
+
+
 def test_when_the_first_requests_are_refused_the_run_stops(run: Run, server: Server) -> None:
     server.json(400, {"error": {"message": "bad parameter"}}, times=1000)
     result = run("gptpipe-map", "--base-url", server.url, "-m", "m", "-j", "2", "{}", stdin=LINES)
