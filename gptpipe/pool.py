@@ -53,7 +53,7 @@ class Pool(Generic[Item, Result]):
         self._error: BaseException | None = None  # of the reader
 
     def stop(self) -> None:
-        """Read no more items; those that are being worked on are finished. A signal handler may call it."""
+        """Begin with no more items; those that are being worked on are finished. A signal handler may call it."""
         self.stopped = True
         self._done.put((0, _WAKE))
 
@@ -123,7 +123,8 @@ class Pool(Generic[Item, Result]):
         while (given := self._todo.get()) is not _END:
             number, item = given
             try:
-                result: Any = self._work(item)
+                # The iteration may hold still, where nobody takes its results, and not have called ``stopping`` yet.
+                result: Any = _DROPPED if self.stopped else self._work(item)
             except Stopped:
                 result = _DROPPED
             except BaseException as error:

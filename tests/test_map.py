@@ -586,6 +586,23 @@ def test_a_signal_finishes_what_is_in_flight(spawn: Spawn, server: Server, numbe
     assert len(server.requests) == 2
 
 
+def test_a_signal_is_heard_while_the_results_are_not_read(spawn: Spawn, server: Server) -> None:
+    late = threading.Event()
+    server.reply(say("x" * 200_000), finish(), DONE)  # more than a pipe holds
+    server.reply(late.wait, say("fine"), finish(), DONE)
+    process = spawn("gptpipe-map", "--base-url", server.url, "-m", "m", "-j", "1", "--text", "{}", stdin=b"")
+    process.write(LINES)
+    server.wait_for_requests(2)
+    time.sleep(0.2)  # until the pipe is full
+    process.kill(signal.SIGINT)
+    time.sleep(0.2)
+    late.set()
+    with pytest.raises(pytest.fail.Exception):
+        server.wait_for_requests(3, timeout=0.5)
+    assert process.read().endswith(b"x\nfine\n")
+    assert process.wait() == 130
+
+
 def test_a_second_signal_ends_it_at_once(spawn: Spawn, server: Server) -> None:
     server.reply(hang=True, times=2)
     process = spawn("gptpipe-map", "--base-url", server.url, "-m", "m", "-j", "2", "{}", stdin=b"")
