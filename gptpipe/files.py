@@ -78,7 +78,7 @@ def part(data: bytes, name: str) -> Part | None:
     family = media.partition("/")[0]
     if len(data) > _LIMITS[family]:
         limit = f"the API takes {_LIMITS[family] // MIB} MB of {'a PDF' if family == 'application' else family}"
-        raise BadInput(f"{name} has {len(data) / MIB:.1f} MB: {limit}")
+        raise BadInput(f"{name} has {_megabytes(len(data))}: {limit}")
     text = _base64(data)
     if family == "audio":
         return {"type": "input_audio", "input_audio": {"data": text, "format": _audio_format(media)}}
@@ -86,6 +86,11 @@ def part(data: bytes, name: str) -> Part | None:
         named = "stdin.pdf" if name == "-" else os.path.basename(name)
         return {"type": "file", "file": {"filename": named, "file_data": f"data:{media};base64,{text}"}}
     return {"type": "image_url", "image_url": {"url": f"data:{media};base64,{text}"}}
+
+
+def _megabytes(size: int) -> str:
+    """Return a size in words, rounded up: one byte above a limit is not to look like the limit."""
+    return f"{-(-size * 10 // MIB) / 10} MB"
 
 
 def _base64(data: bytes) -> str:
@@ -104,7 +109,7 @@ def check_total(messages: Iterable[Message]) -> None:
     total = sum(len(text) * 3 // 4 for message in messages for text in map(_bytes_of, _parts(message)) if text)
     if total > _LIMIT_OF_ALL:
         raise BadInput(
-            f"the files of the request have {total / MIB:.1f} MB: the API takes {_LIMIT_OF_ALL // MIB} MB",
+            f"the files of the request have {_megabytes(total)}: the API takes {_LIMIT_OF_ALL // MIB} MB",
             "those of earlier turns count: --history N sends fewer turns",
         )
 

@@ -78,9 +78,9 @@ def test_part(data: bytes, name: str, part: dict[str, Any] | None) -> None:
 @pytest.mark.parametrize(
     ("head", "megabytes", "message"),
     [
-        pytest.param(PNG, 20, "big has 20.0 MB: the API takes 20 MB of image", id="image"),
-        pytest.param(PDF, 50, "big has 50.0 MB: the API takes 50 MB of a PDF", id="pdf"),
-        pytest.param(WAV, 25, "big has 25.0 MB: the API takes 25 MB of audio", id="audio"),
+        pytest.param(PNG, 20, "big has 20.1 MB: the API takes 20 MB of image", id="image"),
+        pytest.param(PDF, 50, "big has 50.1 MB: the API takes 50 MB of a PDF", id="pdf"),
+        pytest.param(WAV, 25, "big has 25.1 MB: the API takes 25 MB of audio", id="audio"),
     ],
 )
 def test_one_file_too_large(head: bytes, megabytes: int, message: str) -> None:
@@ -98,7 +98,7 @@ def test_all_files_too_large() -> None:
     image = files.part(PNG.ljust(15 * files.MIB, b"\0"), "x")
     assert image is not None
     files.check_total([message(image, image), message({"type": "text", "text": "x"}, image)])
-    with pytest.raises(BadInput, match=r"60\.0 MB: the API takes 50 MB"):
+    with pytest.raises(BadInput, match=r"60\.1 MB: the API takes 50 MB"):
         files.check_total([message(image, image), message(image), {"role": "user", "content": "x"}, message(image)])
 
 
