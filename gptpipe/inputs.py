@@ -97,8 +97,10 @@ def given(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def part_of(data: bytes, path: str, encoding: str) -> str | Part:
+def part_of(data: bytes, path: str, encoding: str | None = None) -> str | Part:
     """Return a file as a part of the message: an image, a PDF or a recording as such, by its content, else its text.
+
+    ``encoding`` is as in :func:`decode`.
 
     :raises BadInput: if it is neither, or larger than the API takes.
     """

@@ -116,7 +116,7 @@ def _history(talk: Talk, number: str) -> str:
 
 def _file(talk: Talk, name: str) -> str:
     path = os.path.expanduser(name)
-    talk.files.append(part_of(read_file(path), path, "utf-8"))
+    talk.files.append(part_of(read_file(path), path))
     return f"{path} goes along with the next question\n"
 
 

@@ -96,6 +96,11 @@ def test_a_failure_is_told_and_the_loop_goes_on(run: Run, typed: str, status: in
     assert result.err.endswith("Bye!\n")
 
 
+def test_a_file_in_another_encoding(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"\xff")  # and there is no --encoding to point to
+    assert run(*ECHO, stdin=b"/file a\n").err == "gptpipe-chat: a is not UTF-8 text: byte 0 is 0xff\nBye!\n"
+
+
 @pytest.mark.parametrize(
     ("options", "status"),
     [

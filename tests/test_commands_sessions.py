@@ -379,6 +379,11 @@ def test_bad_input(run: Run, folder: Path, args: list[str], status: int, words: 
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"a.jsonl": data}
 
 
+def test_a_pattern_that_is_not_utf_8(run: Run) -> None:
+    message = "gptpipe-sessions: the pattern is not UTF-8 text: byte 0 is 0xff\n"
+    assert run(PROGRAM, "search", "\udcff") == (65, b"", message)
+
+
 CHANGES = [["copy", "a", "c"], ["rename", "a", "c"], ["remove", "--yes", "a"], ["check", "--repair"]]
 
 

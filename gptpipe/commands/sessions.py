@@ -120,7 +120,7 @@ def search(pattern: str, ignore_case: bool, names: bool) -> int:
 
     Each line that matches is written after the name of its session and the number of its turn.
     """
-    expression = inputs.decode(os.fsencode(pattern), "the pattern", "utf-8")
+    expression = inputs.decode(os.fsencode(pattern), "the pattern")
     try:
         compiled = re.compile(expression, re.IGNORECASE if ignore_case else 0)
     except (re.error, OverflowError, RecursionError) as error:
