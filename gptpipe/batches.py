@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import time
 from collections.abc import Iterable, Iterator
@@ -21,7 +22,17 @@ from gptpipe import faults, records, sse, tokens, usage
 from gptpipe.answer import Answer, Want
 from gptpipe.client import Batch, Client, dialect
 from gptpipe.each import Maker
-from gptpipe.errors import BadInput, Failure, NoInput, OverLimit, Status, Temporary, Unavailable, WriteError
+from gptpipe.errors import (
+    BadInput,
+    Failure,
+    NoInput,
+    OverLimit,
+    ProtocolError,
+    Status,
+    Temporary,
+    Unavailable,
+    WriteError,
+)
 from gptpipe.message import compact
 from gptpipe.output import replace
 from gptpipe.records import Record

@@ -538,7 +538,7 @@ class Client:
             try:
                 found.append(call(self._sdk))
             except (AttributeError, TypeError, ValueError):  # the SDK does not look whether the fields are there
-                raise ProtocolError(f"{self._peer()} does not speak the Batch API") from None
+                raise ProtocolError(f"{masked(self._settings.base_url or '')} does not speak the Batch API") from None
 
         def attempt() -> Iterator[Event]:
             with Link(self._here) as link:
