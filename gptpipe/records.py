@@ -74,7 +74,7 @@ def open_input(path: str | None) -> int:
 
 
 def read(descriptor: int, how: Input, say: Callable[[str], None]) -> Iterator[Record]:
-    """Yield the records as they arrive; ``say`` is told of a long wait for them.
+    """Yield the records as they arrive; ``say`` is told of a long wait for them, and that they are to be typed.
 
     :raises NoInput: if the input cannot be read.
     :raises BadInput: if it ends where its encoding does not let it go on, as UTF-16 without its mark.
@@ -108,9 +108,16 @@ def count(descriptor: int, how: Input) -> int | None:
 
 def _split(descriptor: int, separator: str, encoding: str, say: Callable[[str], None]) -> Iterator[str]:
     """Yield what stands between the separators, as soon as it is there; undecodable bytes as lone surrogates."""
-    message = "waiting for records on standard input; ^C ends the run with what was asked so far"
+    typed = os.isatty(descriptor)
+    if typed:
+        say("reading the records from the terminal; ^D ends them")
+
+    def announce() -> None:
+        if not typed:  # else it is told
+            say("waiting for records on standard input; ^C ends the run with what was asked so far")
+
     pieces: list[str] = []
-    for text in _decoded(blocks(descriptor, "the records", lambda: say(message)), encoding):
+    for text in _decoded(blocks(descriptor, "the records", announce), encoding):
         *ended, rest = text.split(separator)
         if ended:
             yield "".join((*pieces, ended[0]))

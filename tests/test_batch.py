@@ -256,6 +256,12 @@ def test_a_dry_run_counts_and_sends_nothing(batch: Run, run: Run, server: Server
     assert list(home.glob(".local/state/gptpipe/batches/*")) == []
 
 
+def test_records_may_be_typed(batch: Run) -> None:
+    result = batch("submit", "--requests-only", "say {}", stdin=b"one\n", tty="in err")
+    assert result.err == "gptpipe-batch: reading the records from the terminal; ^D ends them\n"
+    assert [row["body"]["messages"][0]["content"] for row in rows(result.out)] == ["say one"]
+
+
 def test_a_budget_that_is_used_up_refuses_it(batch: Run, run: Run, server: Server, home: Path) -> None:
     run("gptpipe", "-m", "echo", "some words")
     (home / ".config/gptpipe").mkdir(parents=True)

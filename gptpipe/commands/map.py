@@ -81,8 +81,6 @@ def command(template: str | None, **values: Any) -> int:
     place = here(values["config"], "gptpipe-map", verbose=values["verbose"])
     maker, want = maker_of(template, given(values), place)
     descriptor = records.open_input(values["file"])
-    if os.isatty(descriptor):
-        output.say("reading the records from the terminal; ^D ends them")
     if values["dry_run"]:
         output.print_json(rehearse(records.read(descriptor, maker.how, output.say), maker, place))
         return Status.OK
