@@ -158,7 +158,8 @@ def _from_command(command: tuple[str, ...], env: Mapping[str, str], timeout: flo
                 raise Temporary(f"{name} did not end within --max-time") from None
             raise ConfigError(f"{name} did not end within {limit:g} s") from None
     if status:
-        raise ConfigError(f"{name} {f'ended with status {status}' if status > 0 else f'died of signal {-status}'}")
+        how = f"ended with status {status}" if status > 0 else f"died of signal {-status}"
+        raise ConfigError(f"{name} {how}", "run it by hand to see why: what it says may hold the key, and is not shown")
     return _decoded(data.partition(b"\n")[0], name)
 
 

@@ -185,9 +185,11 @@ class Direct(Link):
             self._watch.end(self, timeout)
         try:
             item = next(self._body, None)
-            self._over = item is None
         except BaseException as error:
             return error
+        if item is None:
+            self._over = True
+            self._watch.forget(self)  # at once: another exchange may have the connection by now
         return item
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import cache
 from typing import NamedTuple
 
@@ -43,7 +44,12 @@ def here(config: str | None, program: str = "gptpipe", *, verbose: bool = False)
     """
     env = dict(os.environ)
     note = output.say if verbose else silent
-    return Place(env, settings.read_file(config, env), settings.paths(), program, note)
+    named = settings.named_file(config, env)
+    # What a shell gives by <(command) has an end when the command has one.
+    known = named is None or os.path.isfile(named)
+    with nullcontext() if known else output.waiting(f"waiting for {named} to end"):
+        read = settings.read_file(config, env)
+    return Place(env, read, settings.paths(), program, note)
 
 
 def role_of(place: Place, name: str | None, variables: Mapping[str, str]) -> Role:

@@ -67,7 +67,6 @@ from gptpipe.config import (
     text,
 )
 from gptpipe.errors import ConfigError, UsageError
-from gptpipe.output import waiting
 
 OPENAI = "openai"
 DEFAULT_MODEL = "gpt-5.5"
@@ -294,13 +293,13 @@ def read_file(option: str | None, env: Mapping[str, str]) -> Config:
 
     :raises ConfigError: as ``config.load`` and ``paths`` do.
     """
-    named = option or env.get(ENVIRONMENT["config"])
-    if not named:
-        return load(paths().config / "config.toml", required=False)
-    # What a shell gives by <(command) is there when the command has written it.
-    ready = contextlib.nullcontext() if os.path.isfile(named) else waiting(f"waiting for {named} to end")
-    with ready:
-        return load(named, required=True)
+    named = named_file(option, env)
+    return load(named or paths().config / "config.toml", required=bool(named))
+
+
+def named_file(option: str | None, env: Mapping[str, str]) -> str | None:
+    """Return the settings file that ``--config`` or ``GPTPIPE_CONFIG`` names, or None."""
+    return option or env.get(ENVIRONMENT["config"]) or None
 
 
 def address_of(profile: str | None, config: Config) -> str | None:

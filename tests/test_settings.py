@@ -614,7 +614,7 @@ def test_settling_imports_nothing_heavy() -> None:
         "import sys\n"
         "from gptpipe import config, settings\n"
         "settings.resolve({'proxy': 'http://p'}, {}, {}, {}, config.load('/none', required=False))\n"
-        "print(*sorted({'tomllib', 'difflib', 'subprocess', 'openai'} & sys.modules.keys()))\n"
+        "print(*sorted({'tomllib', 'difflib', 'subprocess', 'dataclasses', 'openai'} & sys.modules.keys()))\n"
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout == "\n"
