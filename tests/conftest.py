@@ -25,6 +25,7 @@ BIN = Path(sys.executable).parent
 # Debian's packages that have another name than the program.
 PACKAGES = {
     "flock": "util-linux",
+    "localedef": "locales",
     "setpriv": "util-linux",
     "unshare": "util-linux",
     "man": "man-db",
