@@ -237,14 +237,15 @@ class FaultServer:
     def __init__(self) -> None:
         self._replies: dict[str, list[Reply]] = {}
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self._closing = threading.Event()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._acceptor = threading.Thread(target=self._accept, daemon=True)
+        self._acceptor.start()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._closing.set()
+        self._listener.shutdown(socket.SHUT_RDWR)  # closing it alone leaves the thread, and the port to the next server
+        self._acceptor.join()
         self._listener.close()
 
     def put(self, path: str, *replies: Reply) -> str:
