@@ -201,7 +201,8 @@ class Moves:
         grave = self.graves / new
         os.link(self.path(name), grave)
         removed = self.call("remove", "--yes", name)
-        self.sizes[grave] = grave.stat().st_size
+        if removed:  # and not told that there is none, since its first turn was being asked
+            self.sizes[grave] = grave.stat().st_size
         return removed
 
     def repair(self, name: str, _: str) -> bool:
