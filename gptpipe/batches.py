@@ -166,7 +166,9 @@ def _prepare(
                     note["key"] = records.key(body)
                     if chosen.max_input_tokens is not None:
                         tokens.check(body["messages"], chosen.max_input_tokens, chosen.model, paths.cache)
-                    files.add(record.number, _request(custom_id(record.number, note["key"]), dialect_of(body, maker)))
+                    files.add(
+                        record.number, _request(custom_id(record.number, note["key"]), dialect(body, chosen, WITHOUT))
+                    )
                 except OverLimit:
                     raise
                 except Failure as failure:
@@ -181,11 +183,6 @@ def _prepare(
     submission = Submission(folder, at, endpoint, want, found, failed, [])
     submission.save()
     return Prepared(submission, files.paths, files.last)
-
-
-def dialect_of(body: dict[str, Any], maker: Maker) -> dict[str, Any]:
-    """Return the request as a batch holds it: it does not stream."""
-    return dialect(body, maker.settings, WITHOUT)
 
 
 def custom_id(number: int, key: str) -> str:

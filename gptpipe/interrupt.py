@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from gptpipe.errors import Interrupted, Status
+from gptpipe.errors import Interrupted, Status, Temporary
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -106,6 +106,11 @@ def die_of(signum: int) -> NoReturn:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signum})
     os.kill(os.getpid(), signum)
     os._exit(128 + signum)  # not reached, unless the signal cannot be delivered
+
+
+def late(seconds: float) -> Temporary:
+    """Return the failure of a run that did not end within ``--max-time``."""
+    return Temporary(f"the run took longer than {seconds:g} s (--max-time)")
 
 
 class Deadline:

@@ -165,7 +165,7 @@ def _write(run: Run, failure: Failure | None, target: output.Target | None, *, a
 
 
 def _expire(run: Run, meta: output.Target | None, seconds: float) -> None:
-    failure = Temporary(f"the run took longer than {seconds:g} s (--max-time)")
+    failure = interrupt.late(seconds)
     try:
         run.settle(wait=False)
     except Failure as unsettled:

@@ -79,5 +79,4 @@ def connect(chosen: Settings, place: Place, started: float) -> Client:
 @cache
 def _limit(started: float, seconds: float) -> None:
     """Let ``--max-time`` count, once for all clients."""
-    message = f"the run took longer than {seconds:g} s (--max-time)"
-    interrupt.Deadline(started, seconds, lambda: output.say(message))
+    interrupt.Deadline(started, seconds, lambda: output.say(interrupt.late(seconds).message))

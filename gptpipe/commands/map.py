@@ -153,35 +153,40 @@ def _run(values: dict[str, Any], maker: Maker, want: Want, place: Place, descrip
     pool: Pool[Record, Outcome] = Pool(source, asker.answer, values["jobs"], ordered=writer.ordered, stopping=pace.stop)
     tally = Tally(values["jobs"], values["max_failures"])
     signalled = interrupt.catch_once(pool.stop)
-    late = f"the run took longer than {chosen.max_time or 0:g} s (--max-time)"
+    late = interrupt.late(chosen.max_time or 0)
     if chosen.max_time:
         interrupt.Deadline(started, chosen.max_time, lambda: _expire(pool, late))
     try:
-        for outcome in map(tally.judge, pool):
-            with progress.aside() if writer.to_terminal else nullcontext():
-                writer.write(outcome)
-            report.add(outcome, tally)
-            if tally.over:
-                pool.stop()
-        if not pool.stopped:
-            writer.finish(tally.total)
+        _pass_on(pool, tally, writer, report, progress)
     finally:
         progress.close()
     report.end(tally, key.source, time.monotonic() - started)
     if (signum := signalled()) is not None:
         raise Interrupted(signum)
     if pool.abandoned:
-        raise Temporary(late)
+        raise late
     if failure := tally.verdict():
         raise failure
     return Status.OK
 
 
-def _expire(pool: Pool[Record, Outcome], message: str) -> None:
+def _pass_on(pool: Pool[Record, Outcome], tally: Tally, writer: _Writer, report: _Report, progress: Progress) -> None:
+    """Write each result as it comes, and end the file of results if all have come."""
+    for outcome in map(tally.judge, pool):
+        with progress.aside() if writer.to_terminal else nullcontext():
+            writer.write(outcome)
+        report.add(outcome, tally)
+        if tally.over:
+            pool.stop()
+    if not pool.stopped:
+        writer.finish(tally.total)
+
+
+def _expire(pool: Pool[Record, Outcome], late: Temporary) -> None:
     """Let what is there be written, for a moment: the reader of the results may have stopped reading."""
     pool.abandon()
     time.sleep(_GRACE)
-    output.say(message)
+    output.say(late.message)
 
 
 class _Report:
