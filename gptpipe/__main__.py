@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gptpipe import start
+from gptpipe.programs import start
 
 if __name__ == "__main__":
     start.ask()

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from gptpipe import echo
+from gptpipe.wire import echo
 
 
 class BatchAPI:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gptpipe.message import Turn, to_line
-from gptpipe.sessions import Session, SessionStore, silent
+from gptpipe.sessions.store import Session, SessionStore, silent
 
 
 def waiting(_: str) -> AbstractContextManager[None]:

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple, Self
 
 import pytest
 
-from gptpipe import echo
+from gptpipe.wire import echo
 from tests.batch_api import BatchAPI
 
 Packet = bytes | float | Callable[[], object]

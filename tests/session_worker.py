@@ -14,9 +14,9 @@ import sys
 from itertools import islice
 from pathlib import Path
 
-from gptpipe import upkeep
 from gptpipe.errors import Failure
-from gptpipe.sessions import SessionStore, silent
+from gptpipe.sessions import upkeep
+from gptpipe.sessions.store import SessionStore, silent
 from tests.conversations import questions, turn, waiting
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any, NamedTuple
 
-from gptpipe.tokens import FRAME, PRIMING
+from gptpipe.asking.tokens import FRAME, PRIMING
 
 CHINESE = "人工智能模型在命令行中回答问题，并把结果写入标准输出。"
 Lengths = Mapping[str, Callable[[str], int]]  # of an encoding's name: the number of tokens in a text

@@ -2,16 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from gptpipe.address import (
-    check_base_url,
-    check_proxy,
-    is_local,
-    masked,
-    masked_headers,
-    proxy_for,
-    same,
-)
 from gptpipe.errors import ConfigError
+from gptpipe.text.address import check_base_url, check_proxy, is_local, masked, masked_headers, proxy_for, same
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gptpipe import cache
+from gptpipe.asking import cache
 from gptpipe.errors import NoInput, UsageError
 
 BODY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hé\ud800"}], "temperature": 0.5}

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from gptpipe import tokens, transport
+from gptpipe.asking import tokens
 from gptpipe.errors import ConfigError, Temporary, Unavailable
+from gptpipe.wire import transport
 from tests.processes import ROOT
 from tests.server import DONE, Server, certificate, finish, say
 from tests.vocabulary import put_vocabulary, vocabulary

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from gptpipe import config
 from gptpipe.errors import ConfigError
+from gptpipe.settings import file
 
 WHOLE = """
 model = "fast"
@@ -74,9 +74,9 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "config.toml"
 
 
-def load(path: Path, text: str) -> config.Config:
+def load(path: Path, text: str) -> file.Config:
     path.write_text(text, encoding="utf-8")
-    return config.load(path, required=True)
+    return file.load(path, required=True)
 
 
 def failure(path: Path, text: str) -> ConfigError:
@@ -104,10 +104,10 @@ def test_the_whole_file(path: Path) -> None:
 def test_the_whole_file_is_the_whole_shape(path: Path) -> None:
     found = load(path, WHOLE)
     tables = {"aliases", "profiles", "chat", "budget", "prices"}
-    assert found.top.keys() | tables == config.SHAPE.keys()
-    assert found.profiles["work"].keys() == config.PROFILE.keys()
-    assert found.chat.keys() == config.SHAPE["chat"].keys()
-    assert found.budget.keys() == config.SHAPE["budget"].keys()
+    assert found.top.keys() | tables == file.SHAPE.keys()
+    assert found.profiles["work"].keys() == file.PROFILE.keys()
+    assert found.chat.keys() == file.SHAPE["chat"].keys()
+    assert found.budget.keys() == file.SHAPE["budget"].keys()
 
 
 def test_paths_are_taken_from_the_files_folder_and_home(path: Path, home: Path) -> None:
@@ -118,14 +118,14 @@ def test_paths_are_taken_from_the_files_folder_and_home(path: Path, home: Path) 
 
 
 def test_no_file(path: Path) -> None:
-    assert config.load(path, required=False) == config.Config()
+    assert file.load(path, required=False) == file.Config()
     with pytest.raises(ConfigError):
-        config.load(path, required=True)
+        file.load(path, required=True)
 
 
 def test_an_empty_file(path: Path) -> None:
-    assert load(path, "") == config.Config(path=str(path), top={})
-    assert config.load("/dev/null", required=True).top == {}
+    assert load(path, "") == file.Config(path=str(path), top={})
+    assert file.load("/dev/null", required=True).top == {}
 
 
 def test_the_repr_shows_no_secret(path: Path) -> None:
@@ -228,7 +228,7 @@ def test_a_profiles_name_is_normalised(path: Path) -> None:
 
 def test_a_byte_order_mark_is_none_of_the_text(path: Path) -> None:
     path.write_bytes(b"\xef\xbb\xbfmodel = 'a'\r\n")  # as editors of Windows write it
-    assert config.load(path, required=False).top == {"model": "a"}
+    assert file.load(path, required=False).top == {"model": "a"}
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_a_byte_order_mark_is_none_of_the_text(path: Path) -> None:
 def test_no_toml(path: Path, data: bytes, says: str) -> None:
     path.write_bytes(data)
     with pytest.raises(ConfigError) as caught:
-        config.load(path, required=False)
+        file.load(path, required=False)
     assert caught.value.message.startswith(f"{path}: ")
     assert says in caught.value.message
 
@@ -252,17 +252,17 @@ def test_no_toml(path: Path, data: bytes, says: str) -> None:
 def test_a_file_that_cannot_be_read(path: Path) -> None:
     path.mkdir()
     with pytest.raises(ConfigError, match="is a directory"):
-        config.load(path, required=False)
+        file.load(path, required=False)
 
 
 def test_a_role_is_checked_by_the_same_shapes() -> None:
-    shape: dict[str, Any] = {**config.SAMPLING, "model": config.text}
-    assert config.check({"model": "m", "temperature": 1}, shape, source="role commit") == {
+    shape: dict[str, Any] = {**file.SAMPLING, "model": file.text}
+    assert file.check({"model": "m", "temperature": 1}, shape, source="role commit") == {
         "model": "m",
         "temperature": 1,
     }
     with pytest.raises(ConfigError, match="role commit: temperature must be a number"):
-        config.check({"temperature": "hot"}, shape, source="role commit")
+        file.check({"temperature": "hot"}, shape, source="role commit")
 
 
 def test_a_budget_needs_the_usage(path: Path) -> None:

@@ -14,9 +14,11 @@ from typing import Any
 import click
 import pytest
 
-from gptpipe import __version__, config, echo, roles, settings
+from gptpipe import __version__
 from gptpipe.errors import Status
 from gptpipe.message import Turn, from_line, to_line
+from gptpipe.settings import file, resolve, roles
+from gptpipe.wire import echo
 from tests import manual
 from tests.conftest import Run, needs
 from tests.processes import ROOT
@@ -119,13 +121,13 @@ def test_statuses() -> None:
 def test_environment() -> None:
     names = {name for head in manual.items(manual.section("gptpipe.1", "ENVIRONMENT")) for name in head.split()}
     own = {name for name in names if name.startswith("GPTPIPE_")} - {"GPTPIPE_EAGER_IMPORTS"}
-    assert own == set(settings.ENVIRONMENT.values())
+    assert own == set(resolve.ENVIRONMENT.values())
 
 
 def test_each_variable_stands_for_the_option_of_its_name() -> None:
     text = manual.plain(manual.section("gptpipe.1", "ENVIRONMENT"))
     short = {"model": "m", "profile": "p", "session": "s"}
-    for option, variable in settings.ENVIRONMENT.items():
+    for option, variable in resolve.ENVIRONMENT.items():
         said = re.search(rf"^\.It Ev {variable}\n\.Fl (.*)$", text, re.MULTILINE)
         assert said, variable
         assert said[1] == (short.get(option) or f"Fl {option.replace('_', '-')}")
@@ -141,10 +143,10 @@ def keys_under(title: str) -> set[str]:
 @pytest.mark.parametrize(
     ("title", "keys"),
     [
-        ("Top of the file", config.TOP.keys()),
-        ("[profiles.NAME]", config.PROFILE.keys()),
-        ("[chat]", config.SHAPE["chat"].keys()),
-        ("[budget]", config.SHAPE["budget"].keys()),
+        ("Top of the file", file.TOP.keys()),
+        ("[profiles.NAME]", file.PROFILE.keys()),
+        ("[chat]", file.SHAPE["chat"].keys()),
+        ("[budget]", file.SHAPE["budget"].keys()),
         ("ROLES", roles._SHAPE.keys()),
     ],
     ids=["top", "profile", "chat", "budget", "role"],
@@ -155,7 +157,7 @@ def test_keys_of_the_settings_file_and_of_roles(title: str, keys: Any) -> None:
 
 def test_tables_of_the_settings_file() -> None:
     headings = re.findall(r"^\.Ss \[([a-z]+)(?:\.NAME)?\]$", manual.source("gptpipe-config.5"), re.MULTILINE)
-    assert sorted(headings) == sorted(config.SHAPE.keys() - config.TOP.keys())
+    assert sorted(headings) == sorted(file.SHAPE.keys() - file.TOP.keys())
 
 
 def test_built_in_profiles() -> None:
@@ -163,7 +165,7 @@ def test_built_in_profiles() -> None:
     rows = re.findall(r"^\.It Cm (\w+)\n\.Lk (\S+)(?: ,\n\.Ev (\w+))?$", text, re.MULTILINE)
     expected = {
         (name, profile["base_url"], "OPENAI_API_KEY" if name == "openai" else profile["api_key_env"])
-        for name, profile in settings.BUILT_IN.items()
+        for name, profile in resolve.BUILT_IN.items()
     }
     assert set(rows) == expected
 
@@ -205,5 +207,5 @@ def test_the_example_of_a_dry_run_has_its_keys(run: Run) -> None:
 def test_the_example_of_a_settings_file_is_one(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text(manual.display("gptpipe-config.5", "config"))
-    found = config.load(path, required=True)
+    found = file.load(path, required=True)
     assert found.top["model"] in found.aliases

@@ -12,8 +12,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from gptpipe import echo, errors, sse
-from gptpipe.echo import Knobs, Pause
+from gptpipe import errors
+from gptpipe.wire import echo, sse
+from gptpipe.wire.echo import Knobs, Pause
 
 
 def body(text: object = "Hello there", model: str = "echo", **more: Any) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from gptpipe import config, usage
+from gptpipe.settings import file
+from gptpipe.usage import ledger
 from tests import manual
 from tests.conftest import Run, needs
 from tests.processes import Result
@@ -293,7 +294,7 @@ def test_undo(example: Example, home: Path) -> None:
 def test_the_settings_file(tmp_path: Path, example: Example) -> None:
     path = tmp_path / "config.toml"
     path.write_text(manual.display("gptpipe-config.5", "config"))
-    found = config.load(path, required=True)
+    found = file.load(path, required=True)
     assert found.top["model"] in found.aliases
     assert example(f"gptpipe --config {path} -m echo hi").out == b"hi\n"
 
@@ -463,7 +464,7 @@ def test_the_examples_of_usage_have_its_keys(run: Run, home: Path) -> None:
     run("gptpipe", "-m", "echo", "hi")
     row = json.loads(manual.display(USAGE, "row"))
     assert list(run("gptpipe-usage", "--by", "model", "--json").json()) == list(row)
-    assert list(json.loads(manual.display(USAGE, "entry"))) == list(usage.Entry._fields)
+    assert list(json.loads(manual.display(USAGE, "entry"))) == list(ledger.Entry._fields)
 
 
 CONFIG = "gptpipe-config.1"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptpipe.extract import Fence, whole_fence
+from gptpipe.text.fences import Fence, whole_fence
 
 
 def extracted(text: str, *, last: bool = False, size: int = 0) -> str | None:

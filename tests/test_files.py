@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from gptpipe import files
 from gptpipe.errors import BadInput, WriteError
 from gptpipe.message import compact
+from gptpipe.sessions import attachments
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
@@ -45,7 +45,7 @@ MP3 = b"\xff\xfb\x90\x64" + bytes(413)
     ],
 )
 def test_sniff(data: bytes, media: str | None) -> None:
-    assert files.sniff(data) == media
+    assert attachments.sniff(data) == media
 
 
 def b64(data: bytes) -> str:
@@ -72,7 +72,7 @@ MP3_PART = {"type": "input_audio", "input_audio": {"data": b64(MP3), "format": "
     ],
 )
 def test_part(data: bytes, name: str, part: dict[str, Any] | None) -> None:
-    assert files.part(data, name) == part
+    assert attachments.part(data, name) == part
 
 
 @pytest.mark.parametrize(
@@ -84,10 +84,10 @@ def test_part(data: bytes, name: str, part: dict[str, Any] | None) -> None:
     ],
 )
 def test_one_file_too_large(head: bytes, megabytes: int, message: str) -> None:
-    fits = head.ljust(megabytes * files.MIB, b"\0")
-    assert files.part(fits, "big") is not None
+    fits = head.ljust(megabytes * attachments.MIB, b"\0")
+    assert attachments.part(fits, "big") is not None
     with pytest.raises(BadInput, match=message):
-        files.part(fits + b"\0", "big")
+        attachments.part(fits + b"\0", "big")
 
 
 def message(*parts: dict[str, Any]) -> dict[str, Any]:
@@ -95,11 +95,13 @@ def message(*parts: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_all_files_too_large() -> None:
-    image = files.part(PNG.ljust(15 * files.MIB, b"\0"), "x")
+    image = attachments.part(PNG.ljust(15 * attachments.MIB, b"\0"), "x")
     assert image is not None
-    files.check_total([message(image, image), message({"type": "text", "text": "x"}, image)])
+    attachments.check_total([message(image, image), message({"type": "text", "text": "x"}, image)])
     with pytest.raises(BadInput, match=r"60\.1 MB: the API takes 50 MB"):
-        files.check_total([message(image, image), message(image), {"role": "user", "content": "x"}, message(image)])
+        attachments.check_total(
+            [message(image, image), message(image), {"role": "user", "content": "x"}, message(image)]
+        )
 
 
 @pytest.fixture
@@ -110,16 +112,16 @@ def folder(tmp_path: Path) -> Path:
 def test_session_line_refers_to_the_files(folder: Path) -> None:
     text = {"type": "text", "text": "what is this?"}
     asked = [{"role": "system", "content": "s"}, message(text, IMAGE_PART, PDF_PART, WAV_PART, MP3_PART, IMAGE_PART)]
-    kept = files.detach(asked, folder)
+    kept = attachments.detach(asked, folder)
     line = compact(kept)
     assert "base64" not in line
     assert kept[1]["content"][1] == {
         "type": "image_url",
-        "image_url": {"url": f"attachment:image/png;sha256,{files.store(folder, PNG)}"},
+        "image_url": {"url": f"attachment:image/png;sha256,{attachments.store(folder, PNG)}"},
     }
     assert kept[1]["content"][3]["input_audio"]["format"] == "wav"
     assert len([name for name in os.listdir(folder) if name != ".lock"]) == 4
-    assert files.attach(kept, folder, pytest.fail) == asked
+    assert attachments.attach(kept, folder, pytest.fail) == asked
     assert asked[1]["content"][1] == IMAGE_PART
 
 
@@ -138,20 +140,20 @@ def test_session_line_refers_to_the_files(folder: Path) -> None:
 )
 def test_what_is_no_file_stays(folder: Path, part: Any) -> None:
     messages = [{"role": "user", "content": [part]}]
-    assert files.detach(messages, folder) == messages
-    assert files.attach(messages, folder, pytest.fail) == messages
+    assert attachments.detach(messages, folder) == messages
+    assert attachments.attach(messages, folder, pytest.fail) == messages
     assert not folder.exists()
 
 
 @pytest.mark.parametrize("content", [None, b"other"], ids=["missing", "damaged"])
 def test_lost_file_is_told(folder: Path, content: bytes | None) -> None:
-    kept = files.detach([message(IMAGE_PART, WAV_PART)], folder)
-    path = folder / files.store(folder, PNG)
+    kept = attachments.detach([message(IMAGE_PART, WAV_PART)], folder)
+    path = folder / attachments.store(folder, PNG)
     path.unlink()
     if content is not None:
         path.write_bytes(content)
     warnings: list[str] = []
-    [attached] = files.attach(kept, folder, warnings.append)
+    [attached] = attachments.attach(kept, folder, warnings.append)
     assert attached["content"][0] == {"type": "text", "text": "[A file was here, image/png, that is no longer there.]"}
     assert attached["content"][1] == WAV_PART
     assert len(warnings) == 1
@@ -159,19 +161,19 @@ def test_lost_file_is_told(folder: Path, content: bytes | None) -> None:
 
 
 def test_storing_again_mends_a_file_that_was_cut(folder: Path) -> None:
-    path = folder / files.store(folder, PNG)
+    path = folder / attachments.store(folder, PNG)
     os.truncate(path, 10)
-    assert files.fetch(folder, path.name) is None
-    files.store(folder, PNG)
-    assert files.fetch(folder, path.name) == PNG
+    assert attachments.fetch(folder, path.name) is None
+    attachments.store(folder, PNG)
+    assert attachments.fetch(folder, path.name) == PNG
 
 
 @pytest.mark.parametrize("umask", [0, 0o777])
 def test_stored_files_are_private(folder: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
-        with files.holding(folder):
-            path = folder / files.store(folder, PNG)
+        with attachments.holding(folder):
+            path = folder / attachments.store(folder, PNG)
     finally:
         os.umask(before)
     modes = [stat.S_IMODE(p.stat().st_mode) for p in (folder.parent, folder, path, folder / ".lock")]
@@ -181,8 +183,8 @@ def test_stored_files_are_private(folder: Path, umask: int) -> None:
 def test_unwritable_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(WriteError, match="cannot write"):
-        files.store(tmp_path / "file" / "x", PNG)
-    with pytest.raises(WriteError, match="cannot lock"), files.holding(tmp_path / "file" / "x"):
+        attachments.store(tmp_path / "file" / "x", PNG)
+    with pytest.raises(WriteError, match="cannot lock"), attachments.holding(tmp_path / "file" / "x"):
         pass
 
 
@@ -190,43 +192,43 @@ def session(folder: Path, name: str, *parts: dict[str, Any]) -> Path:
     path = folder.parent / "sessions" / f"{name}.jsonl"
     path.parent.mkdir(exist_ok=True, parents=True)
     with path.open("a") as file:
-        file.write(compact({"messages": files.detach([message(*parts)], folder)}) + "\n")
+        file.write(compact({"messages": attachments.detach([message(*parts)], folder)}) + "\n")
     return path
 
 
 def stored(folder: Path) -> set[bytes | None]:
-    return {files.fetch(folder, name) for name in os.listdir(folder) if name != ".lock"}
+    return {attachments.fetch(folder, name) for name in os.listdir(folder) if name != ".lock"}
 
 
 def test_sweep_removes_what_no_session_names(folder: Path) -> None:
-    with files.holding(folder):
+    with attachments.holding(folder):
         one = session(folder, "one", IMAGE_PART, PDF_PART)
         two = session(folder, "two", IMAGE_PART)
-    assert files.sweep(folder, one.parent) == 0
+    assert attachments.sweep(folder, one.parent) == 0
     one.unlink()
-    assert files.sweep(folder, one.parent) == 1
+    assert attachments.sweep(folder, one.parent) == 1
     assert stored(folder) == {PNG}
     two.rename(two.with_name("three.jsonl"))
-    assert files.sweep(folder, one.parent) == 0
+    assert attachments.sweep(folder, one.parent) == 0
     two.with_name("three.jsonl").unlink()
-    assert files.sweep(folder, one.parent) == 1
+    assert attachments.sweep(folder, one.parent) == 1
     assert stored(folder) == set()
 
 
 def test_sweep_leaves_what_is_just_being_written(folder: Path) -> None:
-    with files.holding(folder), files.holding(folder):
-        files.store(folder, PNG)
-        assert files.sweep(folder, folder.parent / "sessions") == 0
-    assert files.sweep(folder, folder.parent / "sessions") == 1
+    with attachments.holding(folder), attachments.holding(folder):
+        attachments.store(folder, PNG)
+        assert attachments.sweep(folder, folder.parent / "sessions") == 0
+    assert attachments.sweep(folder, folder.parent / "sessions") == 1
 
 
 def test_sweep_without_attachments(folder: Path) -> None:
-    assert files.sweep(folder, folder.parent / "sessions") == 0
+    assert attachments.sweep(folder, folder.parent / "sessions") == 0
     assert not folder.exists()
 
 
 def test_sweep_finds_a_session_that_is_renamed_meanwhile(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with files.holding(folder):
+    with attachments.holding(folder):
         path = session(folder, "one", IMAGE_PART)
     listdir = os.listdir
     listed: list[str] = []
@@ -239,11 +241,11 @@ def test_sweep_finds_a_session_that_is_renamed_meanwhile(folder: Path, monkeypat
         return names
 
     monkeypatch.setattr(os, "listdir", renaming)
-    assert files.sweep(folder, path.parent) == 0
+    assert attachments.sweep(folder, path.parent) == 0
     assert listed == ["one.jsonl"]
     assert stored(folder) == {PNG}
 
 
 def test_has_files() -> None:
-    assert files.has_files([message({"type": "text", "text": "x"}, PDF_PART)])
-    assert not files.has_files([message({"type": "text", "text": "x"}), {"role": "user", "content": "x"}])
+    assert attachments.has_files([message({"type": "text", "text": "x"}, PDF_PART)])
+    assert not attachments.has_files([message({"type": "text", "text": "x"}), {"role": "user", "content": "x"}])

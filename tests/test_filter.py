@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from gptpipe import turn
-from gptpipe.place import here
+from gptpipe.asking import turn
+from gptpipe.asking.context import here
 from tests.conftest import needs
 from tests.server import DONE, Server, chunk, finish, say
 

@@ -165,7 +165,7 @@ def test_other_imports_stand_at_the_top(module: str) -> None:
 @pytest.mark.parametrize("module", sorted(STORAGE & MODULES.keys()))
 def test_storage_is_told_where_it_lives(module: str) -> None:
     known = {found.name for found in MODULES[module] if found.place != "types"}
-    assert {"gptpipe.settings", "gptpipe.config", "xdg_base_dirs"} & known == set()
+    assert {"gptpipe.settings.resolve", "gptpipe.settings.file", "xdg_base_dirs"} & known == set()
 
 
 def test_the_sdk_is_never_imported_by_its_resources() -> None:

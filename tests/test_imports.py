@@ -20,10 +20,10 @@ NOT_FOR_HELP = (
     "concurrent.futures",
     "email",
     "genai_prices",
-    "gptpipe.client",
-    "gptpipe.oneshot",
-    "gptpipe.settings",
-    "gptpipe.turn",
+    "gptpipe.wire.client",
+    "gptpipe.programs.oneshot",
+    "gptpipe.settings.resolve",
+    "gptpipe.asking.turn",
     "hashlib",
     "http",
     "httpx2",
@@ -80,5 +80,5 @@ def test_help_and_version_import_nothing_slow(fresh: Callable[..., Fresh], argum
 @pytest.mark.parametrize("kind", ["models", "profiles"])
 def test_a_tab_does_not_even_import_click(fresh: Callable[..., Fresh], kind: str) -> None:
     modules = fresh("gptpipe", env={"_GPTPIPE_COMPLETE": kind}).modules
-    assert "gptpipe.complete" in modules
-    assert of({*NOT_FOR_HELP, "click"} - {"gptpipe.settings"}, modules) == []
+    assert "gptpipe.programs.complete" in modules
+    assert of({*NOT_FOR_HELP, "click"} - {"gptpipe.settings.resolve"}, modules) == []

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gptpipe import interrupt
+from gptpipe.console import signals
 from gptpipe.errors import Interrupted
 
 INT, TERM = signal.SIGINT, signal.SIGTERM
@@ -16,10 +16,10 @@ INT, TERM = signal.SIGINT, signal.SIGTERM
 @pytest.fixture(autouse=True)
 def caught() -> Iterator[None]:
     """Catch the signals for the test, and then have them as before."""
-    before = {number: signal.getsignal(number) for number in (*interrupt.SIGNALS, signal.SIGALRM)}
-    interrupt.catch()
+    before = {number: signal.getsignal(number) for number in (*signals.SIGNALS, signal.SIGALRM)}
+    signals.catch()
     yield
-    interrupt.catch()
+    signals.catch()
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -28,8 +28,8 @@ def test_in_a_held_block_a_signal_waits_for_its_end() -> None:
     done = []
 
     def block() -> None:
-        with interrupt.held():
-            with interrupt.held():
+        with signals.held():
+            with signals.held():
                 signal.raise_signal(TERM)
                 done.append("inner")
             done.append("outer")
@@ -54,26 +54,26 @@ def test_while_one_is_settled_others_wait(later: list[signal.Signals], raised: s
     for number in later:
         signal.raise_signal(number)
     if raised is None:
-        interrupt.catch()
+        signals.catch()
     else:
         with pytest.raises(Interrupted) as ending:
-            interrupt.catch()
+            signals.catch()
         assert ending.value.signum == raised
 
 
 def test_after_it_the_next_is_raised() -> None:
     for _ in range(2):
-        interrupt.catch()
+        signals.catch()
         with pytest.raises(Interrupted):
             signal.raise_signal(INT)
 
 
 def test_a_limit_ends_its_block_and_no_more() -> None:
-    with pytest.raises(Interrupted) as ending, interrupt.limit(0.01):
+    with pytest.raises(Interrupted) as ending, signals.limit(0.01):
         signal.pause()
     assert ending.value.signum == signal.SIGALRM
-    with interrupt.limit(60):
+    with signals.limit(60):
         assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
-    with interrupt.limit(None):
+    with signals.limit(None):
         assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)

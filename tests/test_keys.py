@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from gptpipe import keys
 from gptpipe.errors import ConfigError, Temporary
-from gptpipe.keys import Key, find
-from gptpipe.settings import KeyWays, Settings
+from gptpipe.settings import keys
+from gptpipe.settings.keys import Key, find
+from gptpipe.settings.resolve import KeyWays, Settings
 
 HTTPS = "https://host.example.com/v1"
 LAN = "http://host.example.com/v1"

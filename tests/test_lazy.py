@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gptpipe.lazy import exports
+from gptpipe.wire.lazy import exports
 from tests.processes import ROOT
 
 # What follows runs in an interpreter of its own, "lazy" or "eager", and prints its findings as JSON.
@@ -124,8 +124,10 @@ print(json.dumps([before, "openai.types.batch" in sys.modules, "openai.types.bet
 
 
 def test_the_variable_switches_it_off() -> None:
-    script = 'print(json.dumps([finder.__module__ for finder in sys.meta_path if finder.__module__ == "gptpipe.lazy"]))'
-    assert interpreter("lazy", script) == ["gptpipe.lazy"]
+    script = (
+        'print(json.dumps([finder.__module__ for finder in sys.meta_path if finder.__module__ == "gptpipe.wire.lazy"]))'
+    )
+    assert interpreter("lazy", script) == ["gptpipe.wire.lazy"]
     assert interpreter("lazy", script, env={"GPTPIPE_EAGER_IMPORTS": "1"}) == []
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gptpipe.errors import UsageError
-from gptpipe.names import check_name
+from gptpipe.text.names import check_name
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import gptpipe
-from gptpipe import start
+from gptpipe.programs import start
 from tests.conftest import BIN, PACKAGES, Run, needs
 from tests.processes import ROOT
 
@@ -36,7 +36,7 @@ def test_every_command_is_a_program() -> None:
     programs = PROJECT["project"]["scripts"]
     for command in COMMANDS:
         program = "gptpipe" if command == "ask" else f"gptpipe-{command}"
-        assert programs[program] == f"gptpipe.start:{command}"
+        assert programs[program] == f"gptpipe.programs.start:{command}"
         assert callable(getattr(start, command))
         assert (BIN / program).exists()
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from gptpipe.config import Config
 from gptpipe.message import Counts
-from gptpipe.prices import price
-from gptpipe.settings import BUILT_IN, Price, resolve
+from gptpipe.settings.file import Config
+from gptpipe.settings.resolve import BUILT_IN, Price, resolve
+from gptpipe.usage.prices import price
 from tests.processes import execute
 
 OPENAI = BUILT_IN["openai"]["base_url"]

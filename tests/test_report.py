@@ -2,30 +2,30 @@ from __future__ import annotations
 
 import pytest
 
-from gptpipe import report
+from gptpipe.text import table
 
 
 def test_table() -> None:
     rows = [("day", "n"), ("a", "1"), ("long", "100"), ("日记", "10"), ("e\u0301", "2")]
     lines = ["day     n", "a       1", "long  100", "日记   10", "e\u0301       2"]
-    assert report.table(rows, [False, True]) == "".join(f"{line}\n" for line in lines)
-    assert report.table([], [False, True]) == ""
+    assert table.table(rows, [False, True]) == "".join(f"{line}\n" for line in lines)
+    assert table.table([], [False, True]) == ""
 
 
 def test_bars() -> None:
-    chart = report.bars([("a", 8, "8"), ("b", 4, "4"), ("c", 0, "")], 16)
+    chart = table.bars([("a", 8, "8"), ("b", 4, "4"), ("c", 0, "")], 16)
     assert chart == "a  ██████████  8\nb  █████       4\nc\n"
 
 
 def test_bars_of_nothing() -> None:
-    assert report.bars([], 80) == ""
-    assert report.bars([("日记", 1, ""), ("abcd", 1, "")], 16) == "日记  ████████\nabcd  ████████\n"
-    assert report.bars([("a", 0, "0")], 16) == "a              0\n"
+    assert table.bars([], 80) == ""
+    assert table.bars([("日记", 1, ""), ("abcd", 1, "")], 16) == "日记  ████████\nabcd  ████████\n"
+    assert table.bars([("a", 0, "0")], 16) == "a              0\n"
 
 
 @pytest.mark.parametrize(("length", "bar"), [(0, ""), (0.001, "▏"), (1, "█"), (1.5, "█▌"), (2.99, "███")], ids=str)
 def test_bar(length: float, bar: str) -> None:
-    assert report.bar(length) == bar
+    assert table.bar(length) == bar
 
 
 @pytest.mark.parametrize(
@@ -34,4 +34,4 @@ def test_bar(length: float, bar: str) -> None:
     ids=str,
 )
 def test_short(number: float, text: str) -> None:
-    assert report.short(number) == text
+    assert table.short(number) == text

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from gptpipe import roles
 from gptpipe.errors import ConfigError, Failure, NoInput, UsageError, WriteError
-from gptpipe.roles import Role
+from gptpipe.settings import roles
+from gptpipe.settings.roles import Role
 
 COMMIT = """\
 +++

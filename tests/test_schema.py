@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gptpipe import schema
+from gptpipe.asking import schema
 from gptpipe.errors import Absent, ConfigError, NoInput
 
 PERSON: dict[str, Any] = {

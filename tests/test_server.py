@@ -18,7 +18,7 @@ import httpx2
 import openai
 import pytest
 
-from gptpipe import echo
+from gptpipe.wire import echo
 from tests.server import DONE, Server, certificate, finish, say
 
 MESSAGES: Any = [{"role": "user", "content": "Hello, wörld"}]

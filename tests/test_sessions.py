@@ -15,7 +15,7 @@ import pytest
 
 from gptpipe.errors import NoInput, Temporary, UsageError, WriteError
 from gptpipe.message import Turn
-from gptpipe.sessions import Session, SessionStore, silent
+from gptpipe.sessions.store import Session, SessionStore, silent
 from tests.conversations import (
     bare,
     bytes_read,

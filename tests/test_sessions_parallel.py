@@ -18,8 +18,8 @@ import pytest
 
 from gptpipe.errors import NoInput, UsageError
 from gptpipe.message import from_line
-from gptpipe.sessions import SessionStore, silent
-from gptpipe.upkeep import check, copy, remove, rename, repair
+from gptpipe.sessions.store import SessionStore, silent
+from gptpipe.sessions.upkeep import check, copy, remove, rename, repair
 from tests.conversations import questions, waiting
 from tests.processes import ROOT
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from gptpipe.config import TOP, Config
 from gptpipe.errors import ConfigError, UsageError
-from gptpipe.settings import (
+from gptpipe.settings.file import TOP, Config
+from gptpipe.settings.resolve import (
     BUILT_IN,
     DEFAULT_MODEL,
     ENVIRONMENT,

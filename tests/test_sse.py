@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gptpipe.sse import (
+from gptpipe.wire.sse import (
     Decoder,
     Done,
     Error,

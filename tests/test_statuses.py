@@ -99,7 +99,7 @@ def test_what_each_way_of_writing_writes(run: Any, server: Server, tmp_path: Pat
 
 def test_1_is_a_bug_with_its_traceback(shell: Any) -> None:
     code = (
-        "import sys, gptpipe.turn; gptpipe.turn.take = None; sys.argv = ['gptpipe', '-m', 'echo', 'hi'];"
+        "import sys, gptpipe.asking.turn; gptpipe.asking.turn.take = None; sys.argv = ['gptpipe', '-m', 'echo', 'hi'];"
         "from gptpipe.start import ask; ask()"
     )
     result = shell(f'python -c "{code}"')

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptpipe.errors import UsageError
-from gptpipe.template import escape, fields, fill, parse
+from gptpipe.text.template import escape, fields, fill, parse
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptpipe import tokens
+from gptpipe.asking import tokens
+from gptpipe.asking.tokens import ATTACHMENT, FRAME, PRIMING, Meter, meter
 from gptpipe.errors import OverLimit, ProtocolError, WriteError
 from gptpipe.message import Message, Turn, counts, from_line, to_line
-from gptpipe.tokens import ATTACHMENT, FRAME, PRIMING, Meter, meter
 from tests.processes import Result, execute
 from tests.talks import CHINESE, Counting, Server, Talk, passage, thought, usage
 from tests.vocabulary import put_vocabulary, vocabulary

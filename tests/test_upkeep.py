@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gptpipe import upkeep
 from gptpipe.errors import NoInput, Temporary, UsageError, WriteError
-from gptpipe.sessions import SessionStore, silent
-from gptpipe.upkeep import Damage, Summary, check, copy, oldest_first, remove, rename, repair, summaries
+from gptpipe.sessions import upkeep
+from gptpipe.sessions.store import SessionStore, silent
+from gptpipe.sessions.upkeep import Damage, Summary, check, copy, oldest_first, remove, rename, repair, summaries
 from tests.conversations import bare, bytes_read, content, in_thread, line, locked, questions, turn, waiting, write
 
 GOOD = [line("one", n=1, total_tokens=10), line("two", n=2, total_tokens=20, at="2026-11-22T05:11:07.500Z")]

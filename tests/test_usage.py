@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from gptpipe import settings, usage
 from gptpipe.errors import OverLimit, WriteError
-from gptpipe.usage import Entry, Row
+from gptpipe.settings import resolve
+from gptpipe.usage import ledger
+from gptpipe.usage.ledger import Entry, Row
 
 
-def limits(*values: Any, **named: Any) -> usage.Budget:
-    return settings.Budget(*values, **named)._asdict()
+def limits(*values: Any, **named: Any) -> ledger.Budget:
+    return resolve.Budget(*values, **named)._asdict()
 
 
 def entry(**fields: Any) -> Entry:
@@ -33,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def on(monkeypatch: pytest.MonkeyPatch, *date: int) -> None:
-    monkeypatch.setattr(usage, "_date", lambda: date)
+    monkeypatch.setattr(ledger, "_date", lambda: date)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ def on(monkeypatch: pytest.MonkeyPatch, *date: int) -> None:
     ],
 )
 def test_counted(found: dict[str, Any] | None, input_output_cached_reasoning: tuple[int, ...], estimated: bool) -> None:
-    made = usage.counted(found, (100, 50), usage.Account("gptpipe", None, "m", "s"), 1.23456, 0)
+    made = ledger.counted(found, (100, 50), ledger.Account("gptpipe", None, "m", "s"), 1.23456, 0)
     assert (made.input, made.output, made.cached, made.reasoning) == input_output_cached_reasoning
     assert made.estimated is estimated
     assert made.seconds == 1.235
@@ -72,9 +73,9 @@ def test_lines(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         entry(usd=0.25, status=75),
     ]
     for one in entries[:3]:
-        usage.append(folder, one)
+        ledger.append(folder, one)
     on(monkeypatch, 2026, 11, 23)
-    usage.append(folder, entries[3])
+    ledger.append(folder, entries[3])
     lines = (folder / "2026-11-22.jsonl").read_text().splitlines()
     assert json.loads(lines[0]) == {
         "at": "2026-11-22T05:11:07Z",
@@ -90,19 +91,19 @@ def test_lines(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "status": 0,
     }
     days = ["2026-11-22"] * 3 + ["2026-11-23"]
-    assert list(usage.read(folder)) == list(zip(days, entries, strict=True))
-    assert list(usage.read(folder, since="2026-11-23")) == [("2026-11-23", entries[3])]
-    assert list(usage.read(folder / "none")) == []
+    assert list(ledger.read(folder)) == list(zip(days, entries, strict=True))
+    assert list(ledger.read(folder, since="2026-11-23")) == [("2026-11-23", entries[3])]
+    assert list(ledger.read(folder / "none")) == []
 
 
 def test_damaged_lines_are_skipped(folder: Path) -> None:
-    usage.append(folder, entry())
+    ledger.append(folder, entry())
     path = folder / "2026-11-22.jsonl"
     good = path.read_bytes()
     bad = [b"x", b"[1]", b'{"at": "x"}', good.replace(b"10", b'"ten"').strip(), good.replace(b'"m"', b"{}").strip()]
     path.write_bytes(b"\n".join([*bad, b"", good]))
     warnings: list[str] = []
-    assert list(usage.read(folder, warn=warnings.append)) == [("2026-11-22", entry())]
+    assert list(ledger.read(folder, warn=warnings.append)) == [("2026-11-22", entry())]
     assert [warning.split(": ", 1)[1] for warning in warnings[:2]] == [
         "the line at byte 0 is damaged and not counted",
         "the line at byte 2 is damaged and not counted",
@@ -130,30 +131,30 @@ def test_values_that_cannot_be_added_or_shown_are_damage(folder: Path, fields: d
     line = json.dumps(entry()._asdict() | fields)
     (folder / "2026-11-22.jsonl").write_text(line + "\n" + json.dumps(entry()._asdict()) + "\n")
     warnings: list[str] = []
-    assert list(usage.read(folder, warn=warnings.append)) == [("2026-11-22", entry())]
+    assert list(ledger.read(folder, warn=warnings.append)) == [("2026-11-22", entry())]
     assert len(warnings) == 1
 
 
 @pytest.mark.parametrize("name", ["2026-02-30", "2026-13-01", "0000-01-01"])
 def test_a_file_whose_name_is_no_date_is_none_of_ours(folder: Path, name: str) -> None:
-    usage.append(folder, entry())
+    ledger.append(folder, entry())
     (folder / "2026-11-22.jsonl").rename(folder / f"{name}.jsonl")
-    assert list(usage.read(folder)) == []
+    assert list(ledger.read(folder)) == []
 
 
 def test_cut_line_spoils_no_other(folder: Path) -> None:
-    usage.append(folder, entry())
+    ledger.append(folder, entry())
     path = folder / "2026-11-22.jsonl"
     with path.open("ab") as file:
         file.write(b'{"at": "2026-1')
-    usage.append(folder, entry())
-    assert len(list(usage.read(folder))) == 2
+    ledger.append(folder, entry())
+    assert len(list(ledger.read(folder))) == 2
     with pytest.raises(OverLimit, match=r"\(30\)"):
-        usage.check(folder, limits(day_tokens=1))
+        ledger.check(folder, limits(day_tokens=1))
 
 
 def test_a_log_finds_the_file_of_the_day_and_the_end_of_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = usage.Log(folder)
+    log = ledger.Log(folder)
     path = folder / "2026-11-22.jsonl"
     log.append(entry(input=1))
     with path.open("ab") as file:
@@ -161,16 +162,16 @@ def test_a_log_finds_the_file_of_the_day_and_the_end_of_it(folder: Path, monkeyp
     log.append(entry(input=2))
     os.truncate(path, path.stat().st_size // 2)  # cuts that line
     log.append(entry(input=3))
-    assert [one.input for _, one in usage.read(folder)] == [1, 3]
+    assert [one.input for _, one in ledger.read(folder)] == [1, 3]
     path.unlink()
     log.append(entry(input=4))
     on(monkeypatch, 2026, 11, 23)
     log.append(entry(input=5))
-    assert [(day[-2:], one.input) for day, one in usage.read(folder, warn=pytest.fail)] == [("22", 4), ("23", 5)]
+    assert [(day[-2:], one.input) for day, one in ledger.read(folder, warn=pytest.fail)] == [("22", 4), ("23", 5)]
 
 
 def test_threads_share_a_log(folder: Path) -> None:
-    log = usage.Log(folder)
+    log = ledger.Log(folder)
 
     def fill(number: int) -> None:
         for output in range(50):
@@ -181,7 +182,7 @@ def test_threads_share_a_log(folder: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    found = [(one.input, one.output) for _, one in usage.read(folder, warn=pytest.fail)]
+    found = [(one.input, one.output) for _, one in ledger.read(folder, warn=pytest.fail)]
     assert sorted(found) == [(n, m) for n in range(1, 9) for m in range(50)]
     path = folder / "2026-11-22.jsonl"
     assert sum(fd.resolve() == path for fd in Path("/proc/self/fd").iterdir()) == 1
@@ -215,7 +216,7 @@ sys.exit(sum(os.wait()[1] for _ in range(80)))
 
 def test_eighty_processes_lose_no_line(folder: Path) -> None:
     subprocess.run([sys.executable, "-c", APPENDING, str(folder)], check=True, timeout=60)
-    found = [(one.input, one.output) for _, one in usage.read(folder, warn=pytest.fail)]
+    found = [(one.input, one.output) for _, one in ledger.read(folder, warn=pytest.fail)]
     assert sorted(found) == [(process, n) for process in range(80) for n in range(20)]
 
 
@@ -223,8 +224,8 @@ def test_eighty_processes_lose_no_line(folder: Path) -> None:
 def test_files_are_private(folder: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
-        usage.append(folder, entry())
-        usage.check_price(folder, limits(day_usd=1.0), None, "m", lambda: True)
+        ledger.append(folder, entry())
+        ledger.check_price(folder, limits(day_usd=1.0), None, "m", lambda: True)
     finally:
         os.umask(before)
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
@@ -236,15 +237,15 @@ def test_other_kinds_of_file_are_refused(folder: Path, make: Any) -> None:
     folder.mkdir(parents=True)
     make(folder / "2026-11-22.jsonl")
     with pytest.raises(WriteError):
-        usage.append(folder, entry())
-    usage.check(folder, limits())
+        ledger.append(folder, entry())
+    ledger.check(folder, limits())
     with pytest.raises(WriteError):
-        usage.check(folder, limits(day_tokens=5))
+        ledger.check(folder, limits(day_tokens=5))
 
 
 def test_unwritable_folder() -> None:
     with pytest.raises(WriteError, match=r"cannot write .*: "):
-        usage.append(Path("/proc/none"), entry())
+        ledger.append(Path("/proc/none"), entry())
 
 
 ENTRIES = [
@@ -286,8 +287,8 @@ ENTRIES = [
     ],
 )
 def test_table(by: str, rows: list[Row]) -> None:
-    assert by in usage.GROUPS
-    assert usage.table(ENTRIES, by, price) == rows
+    assert by in ledger.GROUPS
+    assert ledger.table(ENTRIES, by, price) == rows
 
 
 def price(one: Entry) -> float | None:
@@ -313,36 +314,36 @@ def price(one: Entry) -> float | None:
         pytest.param(limits(), None, id="none"),
     ],
 )
-def test_budget(folder: Path, monkeypatch: pytest.MonkeyPatch, budget: usage.Budget, message: str | None) -> None:
+def test_budget(folder: Path, monkeypatch: pytest.MonkeyPatch, budget: ledger.Budget, message: str | None) -> None:
     for date in [(2026, 10, 31), (2026, 11, 2), (2026, 11, 22)]:
         on(monkeypatch, *date)
-        usage.append(folder, entry(usd=0.25))
+        ledger.append(folder, entry(usd=0.25))
     for _ in range(2):
         if message is None:
-            usage.check(folder, budget)
+            ledger.check(folder, budget)
         else:
             with pytest.raises(OverLimit, match=message) as caught:
-                usage.check(folder, budget)
+                ledger.check(folder, budget)
             assert "--over-budget" in str(caught.value.hint)
 
 
 def test_end_of_the_year(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     on(monkeypatch, 2026, 12, 31)
-    usage.append(folder, entry())
+    ledger.append(folder, entry())
     for budget in (limits(day_tokens=1), limits(month_tokens=1)):
         with pytest.raises(OverLimit, match="it ends on 2027-01-01 at 00:00"):
-            usage.check(folder, budget)
+            ledger.check(folder, budget)
 
 
 def spent(folder: Path) -> int:
     with pytest.raises(OverLimit) as caught:
-        usage.check(folder, limits(month_tokens=1))
+        ledger.check(folder, limits(month_tokens=1))
     return int(caught.value.message.split("(")[1].split(")")[0])
 
 
 def test_past_days_are_not_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     on(monkeypatch, 2026, 11, 1)
-    usage.append(folder, entry())
+    ledger.append(folder, entry())
     on(monkeypatch, 2026, 11, 22)
     assert spent(folder) == 15
     past = folder / "2026-11-01.jsonl"
@@ -358,7 +359,7 @@ def compacted(one: Entry) -> str:
 
 
 def test_sum_of_a_long_day_is_kept(folder: Path) -> None:
-    usage.append(folder, entry())
+    ledger.append(folder, entry())
     path = folder / "2026-11-22.jsonl"
     assert spent(folder) == 15
     assert not (folder / "sums.json").exists()
@@ -366,7 +367,7 @@ def test_sum_of_a_long_day_is_kept(folder: Path) -> None:
         file.write(compacted(entry()) * 500)
     assert spent(folder) == 15 * 501
     path.write_bytes(b"\n" * path.stat().st_size)
-    usage.append(folder, entry())
+    ledger.append(folder, entry())
     assert spent(folder) == 15 * 502
 
 
@@ -376,12 +377,12 @@ def test_sum_of_a_long_day_is_kept(folder: Path) -> None:
     ids=repr,
 )
 def test_a_damaged_line_makes_no_difference_to_a_budget(folder: Path, fields: dict[str, Any]) -> None:
-    usage.append(folder, entry(usd=1.0))
+    ledger.append(folder, entry(usd=1.0))
     with (folder / "2026-11-22.jsonl").open("a") as file:
         file.write(json.dumps(entry(usd=1.0)._asdict() | fields) + "\n")
     assert spent(folder) == 15
     with pytest.raises(OverLimit, match=r"month_usd = 1 is used up \(1\)"):
-        usage.check(folder, limits(month_usd=1.0))
+        ledger.check(folder, limits(month_usd=1.0))
 
 
 @pytest.mark.parametrize(
@@ -399,25 +400,25 @@ def test_a_damaged_line_makes_no_difference_to_a_budget(folder: Path, fields: di
 )
 def test_sums_are_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     on(monkeypatch, 2026, 11, 1)
-    usage.append(folder, entry())
+    ledger.append(folder, entry())
     on(monkeypatch, 2026, 11, 22)
     (folder / "sums.json").write_bytes(content)
     assert spent(folder) == 15
 
 
 def test_model_without_a_price(folder: Path) -> None:
-    usage.check_price(folder, limits(day_tokens=5), None, "m", lambda: pytest.fail("asked"))
+    ledger.check_price(folder, limits(day_tokens=5), None, "m", lambda: pytest.fail("asked"))
     for budget in (limits(day_usd=5.0), limits(month_usd=5.0)):
         with pytest.raises(OverLimit, match="the price of m is not known"):
-            usage.check_price(folder, budget, None, "m", lambda: False)
+            ledger.check_price(folder, budget, None, "m", lambda: False)
 
 
 def test_known_price_is_asked_once(folder: Path) -> None:
     budget = limits(day_usd=5.0)
-    usage.check_price(folder, budget, "openai", "m", lambda: True)
-    usage.check_price(folder, budget, "openai", "n", lambda: True)
-    usage.check_price(folder, budget, "openai", "m", lambda: pytest.fail("asked again"))
+    ledger.check_price(folder, budget, "openai", "m", lambda: True)
+    ledger.check_price(folder, budget, "openai", "n", lambda: True)
+    ledger.check_price(folder, budget, "openai", "m", lambda: pytest.fail("asked again"))
     with pytest.raises(OverLimit):
-        usage.check_price(folder, budget, "groq", "m", lambda: False)
+        ledger.check_price(folder, budget, "groq", "m", lambda: False)
     (folder / "priced.json").write_bytes(b"{")
-    usage.check_price(folder, budget, "openai", "m", lambda: True)
+    ledger.check_price(folder, budget, "openai", "m", lambda: True)

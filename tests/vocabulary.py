@@ -6,7 +6,7 @@ import gzip
 from importlib.util import find_spec
 from pathlib import Path
 
-from gptpipe import tokens
+from gptpipe.asking import tokens
 
 
 def vocabulary(encoding: str) -> bytes:

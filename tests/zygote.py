@@ -28,7 +28,7 @@ import traceback
 from typing import Any, NoReturn
 
 import gptpipe
-from gptpipe import lazy
+from gptpipe.wire import lazy
 from tests import guard
 
 HEAVY = ("openai", "httpx2", "tiktoken", "jsonschema", "tqdm", "prompt_toolkit")
@@ -80,7 +80,7 @@ def call(program: str) -> int:
     """Call the console script's function as the interpreter would, and return the status it exits with."""
     try:
         name = program.removeprefix("gptpipe").removeprefix("-") or "ask"
-        code = getattr(importlib.import_module("gptpipe.start"), name)()
+        code = getattr(importlib.import_module("gptpipe.programs.start"), name)()
     except SystemExit as end:
         code = end.code
     except BaseException:

@@ -1,6 +1,6 @@
 """What atheris runs: any split of any bytes gives the decoder's events of the bytes in one piece.
 
-Nothing but gptpipe.sse and the standard library is imported, since atheris has an environment of its own.
+Nothing but gptpipe.wire.sse and the standard library is imported, since atheris has an environment of its own.
 ``python -m torture.decoder [OPTION OF LIBFUZZER]... [FOLDER OF SEEDS]`` runs until it is told to end.
 """
 
@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Iterable
 
-from gptpipe import sse
+from gptpipe.wire import sse
 
 
 def events(pieces: Iterable[bytes], thinks: bool = False) -> list[sse.Event]:

@@ -13,10 +13,16 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gptpipe import cache, config, extract, faults, message, names, roles, schema, sse, template, upkeep, usage
+from gptpipe import message
+from gptpipe.asking import cache, schema
 from gptpipe.errors import Absent, Failure, Status, UsageError
-from gptpipe.sessions import SessionStore, silent
-from gptpipe.settings import resolve
+from gptpipe.sessions import upkeep
+from gptpipe.sessions.store import SessionStore, silent
+from gptpipe.settings import file, roles
+from gptpipe.settings.resolve import resolve
+from gptpipe.text import fences, names, template
+from gptpipe.usage import ledger
+from gptpipe.wire import faults, sse
 from tests.conversations import waiting
 from torture.decoder import agree
 from torture.frame import ROOT, Case, Rig, execute, manners, parallel
@@ -70,7 +76,7 @@ def allowed(call: Callable[[], object], kind: type[Failure] = Failure) -> Any:
 # Files
 
 
-_KEYS = sorted({*config.SHAPE, *config.PROFILE, "day_usd", "question", "nonsense"})
+_KEYS = sorted({*file.SHAPE, *file.PROFILE, "day_usd", "question", "nonsense"})
 _VALUES = st.one_of(
     JSON.map(lambda value: json.dumps(value)),
     st.sampled_from(
@@ -95,7 +101,7 @@ def _settings(folder: Path) -> Callable[[bytes], None]:
 
     def check(data: bytes) -> None:
         path.write_bytes(data)
-        found = allowed(lambda: config.load(path, required=True))
+        found = allowed(lambda: file.load(path, required=True))
         if found is not None:
             allowed(lambda: resolve({}, {}, {}, {}, found))
 
@@ -167,8 +173,8 @@ def _usage(folder: Path) -> Callable[[bytes], None]:
 
     def check(data: bytes) -> None:
         path.write_bytes(data)
-        allowed(lambda: list(usage.read(folder)))
-        allowed(lambda: usage.check(folder, {"day_tokens": 1, "month_tokens": 1, "day_usd": 1.0, "month_usd": 1.0}))
+        allowed(lambda: list(ledger.read(folder)))
+        allowed(lambda: ledger.check(folder, {"day_tokens": 1, "month_tokens": 1, "day_usd": 1.0, "month_usd": 1.0}))
 
     return check
 
@@ -207,11 +213,11 @@ def _template(text: str, value: str) -> None:
 
 def _fence(text: str, size: int) -> None:
     for last in (False, True):
-        whole, pieces = extract.Fence(last=last), extract.Fence(last=last)
+        whole, pieces = fences.Fence(last=last), fences.Fence(last=last)
         block = whole.feed(text) + whole.close()
         parts = "".join(pieces.feed(text[at : at + size]) for at in range(0, len(text), size)) + pieces.close()
         assert (block, whole.found) == (parts, pieces.found)
-    extract.whole_fence(text)
+    fences.whole_fence(text)
 
 
 def _schema(text: str) -> None:

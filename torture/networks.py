@@ -18,8 +18,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, Self
 
-from gptpipe.echo import Knobs
 from gptpipe.errors import Status
+from gptpipe.wire.echo import Knobs
 from tests.processes import Result
 from tests.server import Server
 from torture.frame import Case, Rig, execute, needs, outcome, parallel

@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gptpipe.echo import Knobs
 from gptpipe.errors import Status
+from gptpipe.wire.echo import Knobs
 from tests import manual
 from tests.server import Server
 from torture.frame import ROOT, Case, Rig, environment, execute, needs, outcome, parallel, session

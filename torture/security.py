@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gptpipe.errors import Status
-from gptpipe.settings import BUILT_IN
+from gptpipe.settings.resolve import BUILT_IN
 from tests.server import DONE, Server, chunk, event, finish, say
 from torture.frame import Case, Rig, execute, needs, outcome, parallel, shell
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import cache as remember
 from typing import NamedTuple, Self
 
-from gptpipe.tokens import meter
+from gptpipe.asking.tokens import meter
 from tests.server import DONE, chunk, event, finish, say
 from tests.talks import Counting, Lengths, Server, Talk, passage
 from tests.vocabulary import put_vocabulary

@@ -1,7 +1,7 @@
 """Faults on the wire: a recorded answer, broken at every byte in every way, judged by a reading of its own.
 
 ``Recording`` is what a server sent; ``broken`` makes a fault of it; ``expected`` says what gptpipe may do then. The
-reading knows nothing of ``gptpipe.sse``: it takes the whole of what was sent, as RFC 9112 and the standard of
+reading knows nothing of ``gptpipe.wire.sse``: it takes the whole of what was sent, as RFC 9112 and the standard of
 server-sent events have it, and the few fields of a chunk that matter to an answer.
 """
 

@@ -1,0 +1,254 @@
+"""An answer: what must be true of it, what has come of it so far, and what its requests used."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+from gptpipe.asking import schema, tokens
+from gptpipe.asking.schema import Schema
+from gptpipe.errors import Absent, Failure, Refused, Truncated
+from gptpipe.message import Message, add_usage
+from gptpipe.text.fences import Fence, whole_fence
+from gptpipe.usage import ledger
+from gptpipe.wire import sse
+from gptpipe.wire.client import Again, Opened
+
+
+class Want(NamedTuple):
+    """What an answer must be, and how it may be come by.
+
+    ``extract`` is ``"first"`` or ``"last"``: of the text only that code block counts. With a ``schema`` it is JSON;
+    ``repair`` is how often the model is shown what is wrong with it. A stored answer will do if it is no older than
+    ``max_age`` seconds; with ``cache_only`` nothing else will, and without an age it may be of any.
+    """
+
+    extract: str | None = None
+    schema: Schema | None = None
+    repair: int = 1
+    max_age: float | None = None
+    cache_only: bool = False
+    over_budget: bool = False
+
+    @property
+    def stored(self) -> bool:
+        """Whether a stored answer will do."""
+        return self.cache_only or self.max_age is not None
+
+
+class _Pending(NamedTuple):
+    """A request that is on its way; ``started`` is monotonic."""
+
+    account: ledger.Account
+    messages: list[Message]
+    started: float
+
+
+class Bill:
+    """What the requests for one answer used, tries that failed and repairs included.
+
+    ``used`` is the ``usage`` that the server has sent with the present one, ``accepted`` whether it took that one.
+    ``entries`` are lines of usage that are still to be written.
+    """
+
+    def __init__(self) -> None:
+        self.used: dict[str, Any] | None = None
+        self.accepted = False
+        self.entries: list[ledger.Entry] = []
+        self._first: dict[str, Any] | None = None  # what the server sent with the first answer, if that was mended
+        self._before: dict[str, Any] | None = None  # and with all before the present one
+        self._pending: _Pending | None = None
+
+    def void(self) -> None:
+        """Forget what the server said of the present request: it comes to nothing."""
+        self.used, self.accepted = None, False
+
+    def mend(self) -> None:
+        """Keep what it said, and be told that the answer is asked for again."""
+        self._first, self._before = self._first or self.used, self.total
+        self.void()
+
+    @property
+    def total(self) -> dict[str, Any] | None:
+        """What the server says that all requests took."""
+        return add_usage(self._before, self.used)
+
+    @property
+    def measured(self) -> dict[str, Any] | None:
+        """The usage as if the answer had come at once: the prompt of the first request, the completion of the last."""
+        if self._first is None or self.used is None:
+            return self.used
+        prompt = {key: value for key, value in self._first.items() if key.startswith("prompt")}
+        return {key: value for key, value in self.used.items() if key != "total_tokens"} | prompt
+
+    def begin(self, account: ledger.Account, messages: list[Message]) -> None:
+        """Be told that a request is about to be sent."""
+        self._pending = _Pending(account, messages, time.monotonic())
+
+    def settle(self, status: int, said: str) -> None:
+        """Enter the request that is on its way, once, with what it ended with; ``said`` is what came of its answer.
+
+        One that the server has not accepted used nothing.
+        """
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        estimate = (0, 0)
+        if self.accepted:
+            reply: list[Message] = [{"content": said}] if said else []
+            estimate = tokens.estimate(pending.messages), tokens.estimate(reply)
+        seconds = time.monotonic() - pending.started
+        self.entries.append(ledger.counted(self.used, estimate, pending.account, seconds, status))
+
+
+class Answer:
+    """What has come of an answer so far.
+
+    ``finish_reason`` is as the server sent it, ``served_by`` the model that it says answered, ``bill`` what the answer
+    used.
+    """
+
+    def __init__(self) -> None:
+        self.want = Want()
+        self.served_by: str | None = None
+        self.request_id: str | None = None
+        self.cached = False
+        self.first_token: float | None = None
+        self.bill = Bill()
+        self._value: Any = None
+        self._invalid: Absent | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._refusal: list[str] = []
+        self.finish_reason: str | None = None
+
+    def void(self) -> None:
+        """Forget what came: the try is repeated."""
+        self._forget()
+        self.bill.void()
+
+    def mend(self) -> None:
+        """Forget what came, but not what it cost: it is asked for again."""
+        self._forget()
+        self.bill.mend()
+
+    def recall(self, stored: dict[str, Any]) -> None:
+        """Become an answer that was stored."""
+        self.void()
+        self.cached = True
+        self._text, self._reasoning = [str(stored.get("text", ""))], [str(stored.get("reasoning", ""))]
+        self.finish_reason, self.served_by = stored.get("finish_reason"), stored.get("served_by")
+        self.bill.used = stored.get("usage")
+
+    def storable(self) -> dict[str, Any]:
+        """Return what :meth:`recall` takes."""
+        return {
+            "text": self.text,
+            "reasoning": self.reasoning,
+            "finish_reason": self.finish_reason,
+            "served_by": self.served_by,
+            "usage": self.bill.measured,
+        }
+
+    @property
+    def ended(self) -> bool:
+        """Whether a finish reason came."""
+        return self.finish_reason is not None
+
+    @property
+    def usage(self) -> dict[str, Any] | None:
+        """What the server says that it took, repairs included; None also if it was stored."""
+        return None if self.cached else self.bill.total
+
+    @property
+    def text(self) -> str:
+        """The answer's text, without the reasoning that a server left at its beginning."""
+        return self._parts()[1]
+
+    @property
+    def reasoning(self) -> str:
+        """The model's reasoning text."""
+        return self._parts()[0]
+
+    def _parts(self) -> tuple[str, str]:
+        text = "".join(self._text)
+        if "".join(self._reasoning):  # the server, or the decoder, has told the two apart
+            return "".join(self._reasoning), text
+        return sse.cut_thinking(text)
+
+    @property
+    def printed(self) -> str:
+        """What is printed of the text: all, its code block, or its JSON."""
+        if self.want.extract:
+            return _block(self.text, self.want.extract)
+        return whole_fence(self.text).strip() if self.want.schema else self.text
+
+    @property
+    def result(self) -> Any:
+        """What is printed, or with a schema the value in it."""
+        return self._value if self.want.schema and self.failure() is None else self.printed
+
+    @property
+    def refusal(self) -> str:
+        """The words in which the model refused."""
+        return "".join(self._refusal)
+
+    def take(self, event: sse.Event | Opened | Again) -> None:
+        """Add what an event brings."""
+        match event:
+            case sse.Text(text):
+                self._text.append(text)
+            case sse.Reasoning(text):
+                self._reasoning.append(text)
+            case sse.Refusal(text):
+                self._refusal.append(text)
+            case sse.Finish(reason):
+                self.finish_reason = reason
+            case sse.Usage(used):
+                self.bill.used = used
+            case sse.Served(model, _):
+                self.served_by = model
+            case Opened(request_id):
+                self.request_id, self.bill.accepted = request_id, True
+            case Again():
+                self.void()
+
+    def failure(self) -> Failure | None:
+        """Return why an ended answer is none, or None if it is complete."""
+        reason = (self.finish_reason or "").lower()
+        if self.refusal or reason == "content_filter":
+            return Refused(self.refusal or "a content filter stopped the answer")
+        if reason in sse.LENGTH_REASONS:
+            if self.text.strip():
+                return Truncated("the answer is truncated: it reached the length limit")
+            return Truncated("the answer is truncated before its first word: reasoning used up the length limit")
+        if not self.text.strip():
+            return Absent("the answer is empty")
+        if self.want.extract and not self.printed:
+            return Absent("the answer has no code block, or an empty one")
+        return self._invalid
+
+    def validate(self) -> Absent | None:
+        """Return what is wrong with an answer that has ended and is to be JSON by a schema, or None.
+
+        :raises ConfigError: if the schema refers to itself without end.
+        """
+        self._invalid = None
+        if self.want.schema is not None and self.failure() is None:
+            try:
+                self._value = schema.validate(self.text, self.want.schema)
+            except Absent as problem:
+                self._invalid = problem
+        return self._invalid
+
+    def settle(self, status: int) -> None:
+        """Enter the request that is on its way, once, with what it ended with."""
+        self.bill.settle(status, "".join([*self._reasoning, *self._text]))
+
+
+def _block(text: str, which: str) -> str:
+    fence = Fence(last=which == "last")
+    return fence.feed(text) + fence.close()

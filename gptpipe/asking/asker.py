@@ -1,0 +1,256 @@
+"""Asking once: what a turn, a record of a map and a check of the settings have in common.
+
+Around the request stands what it may cost, whether a stored answer will do, whether the answer is what was wanted,
+and the line of usage that it leaves.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from signal import SIGPIPE
+from typing import Any, NamedTuple
+
+from gptpipe.asking import cache, schema
+from gptpipe.asking.answer import Answer, Want
+from gptpipe.asking.schema import Schema
+from gptpipe.errors import Absent, ConfigError, Failure, Interrupted, NoInput, OverLimit, Status, UsageError, WriteError
+from gptpipe.message import Counts, Message
+from gptpipe.settings.resolve import Paths, Settings
+from gptpipe.settings.roles import Role
+from gptpipe.usage import ledger, prices
+from gptpipe.wire import sse
+from gptpipe.wire.client import Again, Client
+
+ECHO = "echo"  # stands for the endpoint of the built-in model
+
+
+def wanted(options: Mapping[str, Any], role: Role) -> Want:
+    """Return what the options, by long name with underscores, and else the role want of an answer.
+
+    :raises UsageError: if they exclude each other.
+    :raises NoInput: ConfigError: if the schema cannot be read or is none.
+    """
+    extract, path = options.get("extract"), options.get("schema")
+    if extract and path is not None:
+        raise UsageError("--schema and --extract exclude each other")
+    if path == "-":
+        raise UsageError("--schema takes the path of a file: standard input is part of the message")
+    if not extract and path is None:
+        extract, path = role.extract, role.schema
+        if extract and path:
+            raise ConfigError("schema and extract exclude each other, and the role has both")
+    age, repair = options.get("cache"), options.get("repair", 1)
+    if repair < 0:
+        raise UsageError("--repair must be a whole number, 0 or more")
+    return Want(
+        extract,
+        schema.load(path) if path is not None else None,
+        repair,
+        None if age is None else cache.parse_age(age),
+        options.get("cache_only", False),
+        options.get("over_budget", False),
+    )
+
+
+class Terms(NamedTuple):
+    """What requests are made under: settings, folders, what is wanted, and in whose name their usage is entered.
+
+    ``note`` is told what only ``--verbose`` shows. ``log`` is where usage is entered if there is much of it; else the
+    file is opened for each entry.
+    """
+
+    settings: Settings
+    paths: Paths
+    want: Want = Want()
+    program: str = "gptpipe"
+    session: str | None = None
+    note: Callable[[str], object] = lambda _: None
+    log: ledger.Log | None = None
+
+    @property
+    def account(self) -> ledger.Account:
+        """In whose name usage is entered."""
+        return ledger.Account(self.program, self.settings.profile, self.settings.model, self.session)
+
+
+def system_of(settings: Settings) -> list[Message]:
+    """Return the system message, in a list, or an empty list."""
+    return [{"role": "system", "content": settings.system}] if settings.system else []
+
+
+def body_of(settings: Settings, messages: list[Message], form: Schema | None = None) -> dict[str, Any]:
+    """Return a request's JSON, but for the fields with which the client asks for a stream; ``form`` is the answer's."""
+    body = {"model": settings.model, "messages": messages, **settings.params}
+    return body if form is None else {**body, "response_format": schema.response_format(form)}
+
+
+class Receiver:
+    """Where an answer goes while it arrives; this one holds it back."""
+
+    def begin(self) -> None:
+        """Be told that the first byte of the answer is there."""
+
+    def text(self, text: str) -> None:
+        """Take a piece of the answer."""
+
+    def reasoning(self, text: str) -> None:
+        """Take a piece of the reasoning."""
+
+    def again(self) -> None:
+        """Be told that what came is void: it is asked for again."""
+
+    def repeatable(self) -> bool:
+        """Return whether a try that failed may be repeated: nothing was passed on."""
+        return True
+
+
+def ask(client: Client, body: dict[str, Any], answer: Answer, receiver: Receiver, terms: Terms) -> None:
+    """Send the request and fill ``answer`` until it has ended; the receiver sees each piece as it comes.
+
+    With a schema the model is shown what is wrong with its answer, and asked again, as often as is wanted. A complete
+    answer is stored if a stored one would have done. What the requests used is entered by :func:`enter`, later.
+
+    :raises Failure: if there is no answer, or only a part of one; what came is in ``answer``. Whether an answer that
+        has ended is complete, :meth:`Answer.failure` says.
+    """
+    answer.want = terms.want
+    asked, left = body, terms.want.repair
+    while (problem := _once(client, asked, answer, receiver, terms)) is not None and left > 0:
+        left -= 1
+        reply: Message = {"role": "assistant", "content": answer.text}
+        asked = {**asked, "messages": [*asked["messages"], reply, schema.repair_message(problem)]}
+        answer.mend()
+        receiver.again()
+    if terms.want.stored and answer.failure() is None:
+        _store(body, answer, terms)
+
+
+def _once(client: Client, body: dict[str, Any], answer: Answer, receiver: Receiver, terms: Terms) -> Absent | None:
+    """Ask, and return in what an answer that is complete is not valid for the schema."""
+    status = int(Status.BUG)
+    answer.bill.begin(terms.account, body["messages"])
+    try:
+        for event in client.stream(body, repeatable=receiver.repeatable):
+            if isinstance(event, Again):
+                if answer.bill.accepted:  # it was paid for
+                    answer.settle(event.failure.status)
+                    answer.bill.begin(terms.account, body["messages"])
+                receiver.again()
+            if answer.first_token is None and isinstance(event, (sse.Text, sse.Refusal)):
+                answer.first_token = time.monotonic()
+                receiver.begin()
+            answer.take(event)
+            if isinstance(event, sse.Text):
+                receiver.text(event.text)
+            elif isinstance(event, sse.Reasoning):
+                receiver.reasoning(event.text)
+        problem = answer.validate()
+        failure = answer.failure()
+        status = failure.status if failure else Status.OK
+    except Failure as failure:
+        status = failure.status
+        raise
+    except Interrupted as ending:
+        status = 128 + ending.signum
+        raise
+    except BrokenPipeError:
+        status = 128 + SIGPIPE
+        raise
+    finally:
+        answer.settle(status)
+    return problem
+
+
+# Stored answers
+
+
+def recall(body: dict[str, Any], answer: Answer, receiver: Receiver, terms: Terms) -> bool:
+    """Fill ``answer`` from what is stored for the request, if that will do and is complete; return whether it was.
+
+    :raises NoInput: if it was not, and nothing else will do.
+    """
+    answer.want = want = terms.want
+    if not want.stored:
+        return False
+    stored = cache.get(terms.paths.answers, _key(body, terms), want.max_age)
+    if stored is not None:
+        answer.recall(stored)
+        if answer.validate() is None and answer.failure() is None:
+            answer.first_token = time.monotonic()
+            receiver.begin()
+            receiver.text(answer.text)
+            return True
+        answer.cached = False
+        answer.void()
+    if want.cache_only:
+        raise NoInput("no answer to this request is stored, and --cache-only does not ask")
+    return False
+
+
+def _store(body: dict[str, Any], answer: Answer, terms: Terms) -> None:
+    try:
+        cache.put(terms.paths.answers, _key(body, terms), answer.storable())
+    except OSError as error:
+        terms.note(f"the answer is not stored: {error.strerror}")
+
+
+def _key(body: dict[str, Any], terms: Terms) -> str:
+    return cache.key(terms.settings.base_url or ECHO, body)
+
+
+# What requests cost
+
+
+def check_budget(settings: Settings, paths: Paths, *, over: bool) -> None:
+    """See that no budget is used up, unless ``over`` allows it. Nothing is imported for it.
+
+    :raises OverLimit: if one is.
+    :raises WriteError: if a budget is set, and what will be used cannot be entered.
+    """
+    try:
+        ledger.check(paths.usage, settings.budget._asdict())
+    except OverLimit:
+        if not over:
+            raise
+
+
+def check_price(terms: Terms) -> None:
+    """See that the model's price is known if a budget in USD is set, unless ``--over-budget`` was given.
+
+    :raises OverLimit: if it is not.
+    """
+    chosen = terms.settings
+    if terms.want.over_budget or chosen.base_url is None:
+        return
+    some = Counts(1, 1)
+    ledger.check_price(
+        terms.paths.usage,
+        chosen.budget._asdict(),
+        chosen.profile,
+        chosen.model,
+        lambda: prices.price(chosen.model, some, chosen.base_url, chosen.prices) is not None,
+    )
+
+
+def enter(answer: Answer, terms: Terms) -> None:
+    """Enter what the answer's requests used. Called when the answer is out: under a budget in USD it finds prices."""
+    while answer.bill.entries:
+        entry = answer.bill.entries.pop(0)
+        if not terms.settings.usage:
+            continue
+        if terms.settings.budget.day_usd is not None or terms.settings.budget.month_usd is not None:
+            entry = entry._replace(usd=cost(entry, terms.settings))
+        try:
+            if terms.log:
+                terms.log.append(entry)
+            else:
+                ledger.append(terms.paths.usage, entry)
+        except WriteError as failure:
+            terms.note(failure.message)
+
+
+def cost(entry: ledger.Entry, settings: Settings) -> float | None:
+    """Return what a request cost in USD, None if that is not known."""
+    used = Counts(entry.input, entry.output, entry.cached, entry.reasoning)
+    return prices.price(entry.model, used, settings.base_url, settings.prices, entry.at)

@@ -1,0 +1,110 @@
+"""Answers kept to be given again: a file for each, named by what was asked.
+
+An entry is ``{"key": …, "answer": …}``, where the key is its own name, so that a file that was cut, mixed up or
+tampered with in passing is a miss. Its age is that of the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from gptpipe.console.output import replace
+from gptpipe.errors import NoInput, UsageError, WriteError
+from gptpipe.message import compact
+from gptpipe.storage import make_folder, open_regular
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_AGE = re.compile(r"(\d{1,9})([smhdw])", re.ASCII)
+_ENTRY = re.compile(r"([0-9a-f]{64})\.json|\.[0-9a-f]{64}\.json\..*")  # an entry, or what a kill left of its writing
+
+
+def parse_age(text: str) -> float:
+    """Return the seconds that ``30m``, ``12h`` or ``7d`` says; ``s`` and ``w`` are units too.
+
+    :raises UsageError: if it is none of these.
+    """
+    match = _AGE.fullmatch(text)
+    if not match:
+        raise UsageError(f"{text!r} is no age", "a number and its unit, such as 30m, 12h, 7d")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def key(endpoint: str, body: Mapping[str, Any]) -> str:
+    """Return the name of a request's answer: SHA-256 of the endpoint and the request, in hexadecimal digits.
+
+    The order of the request's fields makes no difference.
+    """
+    from hashlib import sha256  # 4 ms for OpenSSL, not paid without --cache
+
+    return sha256(json.dumps([endpoint, body], sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def get(directory: Path, key: str, max_age: float | None = None) -> dict[str, Any] | None:
+    """Return what was put under the key at most ``max_age`` seconds ago, or None; what cannot be read is not there."""
+    try:
+        with open(open_regular(directory / f"{key}.json", os.O_RDONLY), "rb") as file:
+            if max_age is not None and time.time() - os.fstat(file.fileno()).st_mtime > max_age:
+                return None
+            entry = json.loads(file.read())
+    except (OSError, WriteError, ValueError, RecursionError):
+        return None
+    if not isinstance(entry, dict) or entry.get("key") != key or not isinstance(entry.get("answer"), dict):
+        return None
+    return dict(entry["answer"])
+
+
+def put(directory: Path, key: str, answer: Mapping[str, Any]) -> None:
+    """Keep the answer, in place of an older one, in one step.
+
+    :raises OSError: if that fails.
+    """
+    make_folder(directory)
+    replace(str(directory / f"{key}.json"), compact({"key": key, "answer": answer}).encode(), 0o600)
+
+
+def clear(directory: Path, older_than: float | None = None) -> int:
+    """Remove the entries, or those older than so many seconds; return how many there were.
+
+    :raises NoInput: if the folder cannot be read.
+    :raises WriteError: if an entry cannot be removed.
+    """
+    removed = 0
+    for path in _entries(directory):
+        try:
+            if older_than is None or time.time() - path.stat(follow_symlinks=False).st_mtime > older_than:
+                path.unlink()
+                removed += 1
+        except FileNotFoundError:
+            continue  # another process was quicker
+        except OSError as error:
+            raise WriteError(f"cannot remove {path}: {error.strerror}") from error
+    return removed
+
+
+def size(directory: Path) -> tuple[int, int]:
+    """Return how many entries there are, and their bytes.
+
+    :raises NoInput: if the folder cannot be read.
+    """
+    sizes = []
+    for path in _entries(directory):
+        with suppress(FileNotFoundError):  # another process has removed it
+            sizes.append(path.stat(follow_symlinks=False).st_size)
+    return len(sizes), sum(sizes)
+
+
+def _entries(directory: Path) -> Iterator[Path]:
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise NoInput(f"cannot read {directory}: {error.strerror}") from error
+    yield from (directory / name for name in names if _ENTRY.fullmatch(name))

@@ -1,0 +1,229 @@
+"""What the message is made of: the prompt, files, and standard input, each checked to be text.
+
+The rules stand in gptpipe(1) under DESCRIPTION.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from itertools import groupby
+from typing import Any
+
+from gptpipe.console.output import patience, visible, waiting
+from gptpipe.errors import BadInput, NoInput, UsageError
+from gptpipe.message import Content, Part
+from gptpipe.sessions import attachments
+
+_BLOCK = 1 << 16
+_STDIN = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
+
+
+def prompt_of(words: Sequence[str]) -> str:
+    """Return the arguments joined by one space, decoded strictly as UTF-8 whatever the locale.
+
+    :raises BadInput: if they are not UTF-8.
+    """
+    return decode(os.fsencode(" ".join(words)), "the prompt")
+
+
+def decode(data: bytes, name: str, encoding: str | None = None) -> str:
+    """Return the text that bytes hold; ``name`` says in the message where they come from.
+
+    ``encoding`` is that of ``--encoding``; None is UTF-8, for what that option does not reach.
+
+    :raises BadInput: if they do not decode, or hold NUL: with the byte's offset.
+    :raises UsageError: if the encoding is unknown.
+    """
+    codec = encoding or "utf-8"
+    try:
+        text = data.decode(codec)
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"{name} is not {codec.upper()} text: byte {error.start} is 0x{data[error.start]:02x}",
+            "--encoding NAME reads other encodings" if encoding else None,
+        ) from None
+    except (LookupError, UnicodeError):
+        raise UsageError(f"unknown encoding '{encoding}'") from None
+    try:
+        text.encode()
+    except UnicodeEncodeError as half:  # UTF-7 and unicode_escape have such; in UTF-8 it cannot be sent
+        at = len(text[: half.start].encode(codec))
+        raise BadInput(f"{name} is not text: what stands at byte {at} is half of a surrogate pair") from None
+    if (at := text.find("\0")) >= 0:
+        raise BadInput(f"{name} is not text: byte {len(text[:at].encode(codec))} is NUL")
+    return text
+
+
+def read_file(path: str) -> bytes:
+    """Return the content of a file.
+
+    :raises NoInput: if it cannot be read.
+    """
+    try:
+        # Only a pipe or a device keeps one waiting.
+        ready = nullcontext() if os.path.isfile(path) else waiting(f"waiting for {path} to end: --max-time bounds it")
+        # Opened anew, a regular file would begin at its start again, and be read once more as standard input.
+        with ready, open(os.dup(0) if path in _STDIN else path, "rb") as file:
+            return file.read()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise NoInput(f"cannot read {path or repr(path)}: {reason}") from error
+
+
+def text_or_file(text: str, encoding: str | None = None) -> str:
+    """Return the text, or of ``@PATH`` what the file holds; ``@@`` at the beginning is an ``@``.
+
+    :raises NoInput: BadInput: if the file cannot be read, or is no text.
+    """
+    if text.startswith("@") and not text.startswith("@@"):
+        return decode(read_file(text[1:]), text[1:], encoding)
+    return decode(text.removeprefix("@").encode("utf-8", "surrogateescape"), "an argument")
+
+
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those options that the command line has, as ``gptpipe.settings.resolve`` takes them.
+
+    :raises NoInput: BadInput: if the system message stands in a file that cannot be read, or is no text.
+    """
+    found = {name: value for name, value in values.items() if value is not None and value != ()}
+    if "param" in found:
+        found["param"] = dict(found["param"])
+    if "system" in found:
+        found["system"] = text_or_file(found["system"], found.get("encoding"))
+    return found
+
+
+def part_of(data: bytes, path: str, encoding: str | None = None) -> str | Part:
+    """Return a file as a part of the message: an image, a PDF or a recording as such, by its content, else its text.
+
+    ``encoding`` is as in :func:`decode`.
+
+    :raises BadInput: if it is neither, or larger than the API takes.
+    """
+    part = attachments.part(data, path)
+    if part is not None:
+        return part
+    name = "standard input" if path == "-" else path
+    text = decode(data, name, encoding)
+    return text if path == "-" else titled(path, text)
+
+
+def compose(parts: Sequence[str | Part]) -> Content:
+    """Return the content of a message: the parts in their order, neighbouring texts joined by blank lines.
+
+    It is a string if there is nothing but text.
+    """
+    blocks: list[Part] = []
+    for is_text, run in groupby(parts, lambda part: isinstance(part, str)):
+        if not is_text:
+            blocks.extend(part for part in run if isinstance(part, dict))
+        elif text := join([part for part in run if isinstance(part, str)]):
+            blocks.append({"type": "text", "text": text})
+    if all(block["type"] == "text" for block in blocks):
+        return "".join(block["text"] for block in blocks)
+    return blocks
+
+
+def is_piped() -> bool:
+    """Return whether standard input is a pipe, a socket or a regular file: then it belongs to the message."""
+    mode = os.fstat(0).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISREG(mode)
+
+
+def is_in_middle() -> bool:
+    """Return whether standard input is a regular file that someone else has read a part of, and not all."""
+    status = os.fstat(0)
+    return stat.S_ISREG(status.st_mode) and 0 < os.lseek(0, 0, os.SEEK_CUR) < status.st_size
+
+
+def read_stdin(say: Callable[[str], None], meanwhile: Callable[[], None] = lambda: None) -> bytes:
+    """Return all of standard input; a wait for it is announced once, and ``meanwhile`` called once before it.
+
+    :raises NoInput: if it cannot be read.
+    """
+    message = "waiting for standard input to end: -n does not read it, --max-time bounds it"
+    return b"".join(blocks(0, "standard input", lambda: say(message), meanwhile))
+
+
+def read_lines(say: Callable[[str], None], meanwhile: Callable[[], None] = lambda: None) -> Iterator[bytes]:
+    """Yield the lines of standard input without their newlines, each as it comes; waits are as in :func:`read_stdin`.
+
+    :raises NoInput: if it cannot be read.
+    """
+    message = "waiting for a line of standard input: its end ends this"
+    rest = b""
+    for block in blocks(0, "standard input", lambda: say(message), meanwhile):
+        *lines, rest = (rest + block).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
+
+
+def blocks(
+    descriptor: int, name: str, announce: Callable[[], None], meanwhile: Callable[[], None] = lambda: None
+) -> Iterator[bytes]:
+    """Yield what a descriptor gives, as it comes, to its end; ``name`` says in the message what that is.
+
+    ``announce`` is called once if a wait lasts, ``meanwhile`` once before the first wait.
+
+    :raises NoInput: if it cannot be read.
+    """
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    limit: float | None = patience()
+    if not poll.poll(0):
+        meanwhile()
+    while True:
+        if not poll.poll(None if limit is None else limit * 1000):
+            announce()
+            limit = None
+            continue
+        try:
+            block = os.read(descriptor, _BLOCK)
+        except BlockingIOError:
+            continue
+        except OSError as error:
+            raise NoInput(f"cannot read {name}: {error.strerror}") from error
+        if not block:
+            return
+        yield block
+
+
+def _told(_: str) -> None:
+    """Announce nothing: a hint has done it."""
+
+
+def piped(say: Callable[[str], None], meanwhile: Callable[[], None], *, alone: bool, explicit: bool) -> bytes:
+    """Return what is on standard input, if it is to be read; nothing if it is not.
+
+    ``explicit`` is whether ``-f -`` asks for it, ``alone`` whether there is nothing else to ask.
+
+    :raises NoInput: if it is empty and was asked for, or cannot be read.
+    """
+    if not explicit and not is_piped():
+        if not alone or not os.isatty(0):
+            return b""
+        say("reading the prompt from the terminal; ^D ends it")
+        say = _told
+    elif not alone and is_in_middle():
+        say("reading the rest of a file that something else has begun to read: -n leaves it alone")
+    data = read_stdin(say, meanwhile)
+    if explicit and not data:
+        raise NoInput("standard input is empty, and --file - asks for it")
+    return data
+
+
+def titled(path: str, text: str) -> str:
+    """Return a file's text with its name in a line before it, as ``head`` writes it."""
+    name = path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return f"==> {' '.join(visible(name).splitlines())} <==\n{text}"
+
+
+def join(blocks: Sequence[str]) -> str:
+    """Return the blocks with a blank line between each two; the last one stays as it is, to the byte."""
+    kept = [block for block in blocks if block]
+    return "".join(block + ("\n" if block.endswith("\n") else "\n\n") for block in kept[:-1]) + "".join(kept[-1:])

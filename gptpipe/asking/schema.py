@@ -1,0 +1,251 @@
+"""Answers that are JSON of a given form: the schema, how the API is told, and whether an answer keeps to it.
+
+A schema is a JSON Schema of any draft from 3 to 2020-12, the latter if it does not say. Nothing is fetched:
+what it refers to stands in its own file. ``format`` is a note to the model and not checked.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from gptpipe.asking.inputs import read_file
+from gptpipe.errors import Absent, ConfigError, clause
+from gptpipe.message import Message, compact
+from gptpipe.text.fences import whole_fence
+
+Schema = dict[str, Any]
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"  # of a schema that names none
+
+_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
+_LONGEST = 300  # characters of a violation that are shown: it quotes the value
+
+# What strict mode allows: https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
+_STRICT = frozenset(
+    {"$schema", "$defs", "definitions", "$ref", "title", "description", "type", "enum", "const", "anyOf"}
+    | {"properties", "required", "additionalProperties", "items", "minItems", "maxItems", "pattern", "format"}
+    | {"multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
+)
+_STRICT_FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
+_STRICT_PROPERTIES = 5000
+_STRICT_VALUES = 1000
+_STRICT_DEPTH = 10
+
+
+def load(path: str) -> Schema:
+    """Return the schema that a file holds, checked.
+
+    :raises NoInput: if the file cannot be read.
+    :raises ConfigError: if it is no JSON Schema, or refers to anything outside itself.
+    """
+    try:
+        schema = parse(read_file(path).decode("utf-8-sig"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is no JSON: {clause(error)}") from None
+    if not isinstance(schema, dict):
+        raise ConfigError(f"{path} is no JSON Schema: it is no object")
+    try:
+        problem = _problem(schema)
+    except RecursionError:
+        problem = "it is nested too deeply"
+    if problem:
+        raise ConfigError(f"{path} is no schema that can be used: {_short(problem)}")
+    return schema
+
+
+def parse(text: str) -> Any:
+    """Return the value that a JSON text holds: no NaN, no number beyond a float, no half of a surrogate pair.
+
+    :raises ValueError: if it is no such text; the message says where.
+    """
+    try:
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        compact(value).encode()
+    except UnicodeEncodeError:
+        raise ValueError("it holds half of a surrogate pair") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"it holds {name}")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is out of range")
+    return value
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
+
+
+def _problem(schema: Schema) -> str | None:
+    """Return what is wrong with a schema, or None."""
+    from jsonschema import SchemaError
+
+    said = schema.get("$schema", DIALECT)
+    if not isinstance(said, str) or said.rstrip("#") != _dialect(schema).META_SCHEMA["$schema"].rstrip("#"):
+        return f"$schema names a dialect that is not known: {said!r}"
+    try:
+        _dialect(schema).check_schema(schema)
+    except SchemaError as error:
+        return f"at {error.json_path}: {error.message}"
+    outside = next(_unresolved(schema), None)
+    return None if outside is None else f"{outside!r} is not in the file, and nothing is fetched"
+
+
+def _dialect(schema: Schema) -> Any:
+    """Return the class that validates by the draft that the schema names."""
+    from jsonschema import validators
+
+    return validators.validator_for(schema, default=validators.Draft202012Validator)
+
+
+def _specification(schema: Schema) -> Any:
+    from referencing.jsonschema import specification_with
+
+    return specification_with(_dialect(schema).META_SCHEMA["$schema"])
+
+
+def _registry(schema: Schema) -> Any:
+    """Return a registry that holds this schema only, so that no reference is fetched."""
+    from referencing import Registry
+
+    root = _specification(schema).create_resource(schema)
+    return Registry().with_resource(root.id() or "", root)
+
+
+def _unresolved(schema: Schema) -> Iterator[str]:
+    """Yield the references that lead out of the schema's file, or nowhere."""
+    from referencing.exceptions import Unresolvable
+
+    specification = _specification(schema)
+    left = [(schema, _registry(schema).resolver(specification.create_resource(schema).id() or ""))]
+    seen: set[int] = set()
+    while left:
+        part, resolver = left.pop()
+        if id(part) in seen or not isinstance(part, dict):
+            continue
+        seen.add(id(part))
+        inner = specification.create_resource(part).subresources()
+        left.extend((resource.contents, resolver.in_subresource(resource)) for resource in inner)
+        for reference in [part[key] for key in _REFERENCES if isinstance(part.get(key), str)]:
+            try:
+                found = resolver.lookup(reference)
+            except Unresolvable:
+                yield reference
+            else:
+                left.append((found.contents, found.resolver))
+
+
+def validate(text: str, schema: Schema) -> Any:
+    """Return the value in an answer's JSON, one surrounding fence taken off.
+
+    :raises Absent: if it is no JSON, or not valid for the schema: with the path of the violation.
+    :raises ConfigError: if the schema refers to itself without end.
+    """
+    from jsonschema.exceptions import best_match
+
+    try:
+        value = parse(whole_fence(text))
+    except ValueError as error:
+        raise Absent(f"the answer is no JSON: {clause(error)}") from None
+    validator = _dialect(schema)(schema, registry=_registry(schema))
+    try:
+        violation = best_match(validator.iter_errors(value))
+    except RecursionError:
+        raise ConfigError("the schema refers to itself without end, or the answer is nested too deeply") from None
+    if violation is not None:
+        raise Absent(f"the answer is not valid for the schema at {violation.json_path}: {_short(violation.message)}")
+    return value
+
+
+def response_format(schema: Schema, name: str = "answer") -> dict[str, Any]:
+    """Return the field ``response_format`` of the request; ``name`` is what the model is told the answer is called."""
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:64]
+    return {"type": "json_schema", "json_schema": {"name": name, "strict": strict_ok(schema), "schema": schema}}
+
+
+def instruction(schema: Schema) -> str:
+    """Return what the system message says where ``response_format`` is refused."""
+    return (
+        "Answer with one JSON value and nothing else: no explanation, no code fence."
+        f" It must be valid for this JSON Schema:\n\n{compact(schema)}"
+    )
+
+
+def instructed(messages: list[Message], schema: Schema) -> list[Message]:
+    """Return the messages with the instruction in their system message; without one they get one."""
+    if messages[0]["role"] != "system":
+        return [{"role": "system", "content": instruction(schema)}, *messages]
+    system = {**messages[0], "content": f"{messages[0]['content']}\n\n{instruction(schema)}"}
+    return [system, *messages[1:]]
+
+
+def repair_message(problem: Absent) -> Message:
+    """Return the message that shows the model what was wrong with its answer."""
+    return {"role": "user", "content": f"That cannot be used: {problem.message}. Answer again, with the JSON only."}
+
+
+def strict_ok(schema: Schema) -> bool:
+    """Return whether the API's strict mode takes the schema: an object with nothing optional, and few keywords.
+
+    When in doubt it is false: the API refuses what it cannot take, and without strict mode the answer is validated
+    all the same.
+    """
+    if schema.get("type") != "object" or "anyOf" in schema or "$ref" in schema:
+        return False
+    parts = list(_parts(schema))
+    return (
+        all(depth <= _STRICT_DEPTH and _is_strict(part) for part, depth in parts)
+        and sum(len(part.get("properties", ())) for part, _ in parts) <= _STRICT_PROPERTIES
+        and sum(len(part.get("enum", ())) for part, _ in parts) <= _STRICT_VALUES
+    )
+
+
+def _parts(schema: Any, depth: int = 0) -> Iterator[tuple[Any, int]]:
+    """Yield the schema and those inside it, each with the number of objects that it is in."""
+    yield schema, depth
+    if not isinstance(schema, dict):
+        return
+    inside = depth + 1
+    for key in ("$defs", "definitions"):
+        for part in schema.get(key, {}).values():
+            yield from _parts(part)
+    for part in schema.get("properties", {}).values():
+        yield from _parts(part, inside)
+    if "items" in schema:
+        yield from _parts(schema["items"], depth)
+    for part in schema.get("anyOf", ()):
+        yield from _parts(part, depth)
+
+
+def _is_strict(part: Any) -> bool:
+    if not isinstance(part, dict) or not part.keys() <= _STRICT:
+        return False
+    if "$ref" in part:
+        return part.keys() == {"$ref"} and (
+            part["$ref"] == "#" or part["$ref"].startswith(("#/$defs/", "#/definitions/"))
+        )
+    kinds = part.get("type", [])
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if not kinds and "anyOf" not in part:
+        return False
+    if "object" in kinds and not _is_closed(part):
+        return False
+    return ("array" not in kinds or "items" in part) and part.get("format", "date") in _STRICT_FORMATS
+
+
+def _is_closed(part: Schema) -> bool:
+    """Return whether an object has all of its properties and no other."""
+    return (
+        part.get("additionalProperties") is False and set(part.get("required", ())) == part.get("properties", {}).keys()
+    )

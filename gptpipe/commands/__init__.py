@@ -1,1 +1,0 @@
-"""The programs, one file each: parse, call, write."""

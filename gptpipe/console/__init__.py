@@ -1,0 +1,1 @@
+"""What leaves the process and what ends it."""

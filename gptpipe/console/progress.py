@@ -1,0 +1,61 @@
+"""The progress of a long run on a terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from gptpipe.console.output import STDERR, say, visible
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+
+class Progress:
+    """A bar on standard error, if that is a terminal and the bar is ``wanted``; else nothing.
+
+    ``total`` is only called for a bar, and returns None if it is not known.
+    """
+
+    def __init__(self, total: Callable[[], int | None], unit: str, *, wanted: bool = True) -> None:
+        self._bar: tqdm[Any] | None = None
+        if wanted and os.isatty(STDERR):
+            import tqdm as library
+
+            library.tqdm.monitor_interval = 0  # no thread of its own
+            size: dict[str, Any] = {"dynamic_ncols": True}
+            if not os.get_terminal_size(STDERR).columns:  # a serial line does not know; tqdm would show nothing
+                size = {"ncols": 80, "nrows": 24}
+            # Without miniters it stands still after a burst: it waits for as many as came in a moment then.
+            self._bar = library.tqdm(total=total(), unit=f" {unit}", file=sys.stderr, miniters=1, **size)
+
+    @property
+    def shown(self) -> bool:
+        """Whether there is a bar, so that finding out what it shows is worth the while."""
+        return self._bar is not None
+
+    def advance(self, done: int, note: str) -> None:
+        """Show that so many more are done, and a note behind."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(visible(note), refresh=False)
+            self._bar.update(done)
+
+    def say(self, message: str) -> None:
+        """Write a line to standard error as :func:`gptpipe.console.output.say` does, above the bar."""
+        if self._bar is None:
+            say(message)
+        else:
+            with self._bar.external_write_mode(file=sys.stderr):
+                say(message)
+
+    def aside(self) -> AbstractContextManager[None]:
+        """Take the bar away while a block writes to a terminal, which may be the same."""
+        return nullcontext() if self._bar is None else self._bar.external_write_mode(file=sys.stderr)
+
+    def close(self) -> None:
+        """Leave the bar as it is, on a line of its own."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,142 @@
+"""What works and what does not: settings, endpoint, key, roles, folders, and the endpoint itself if it may be asked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from gptpipe.asking import tokens
+from gptpipe.asking.answer import Answer, Want
+from gptpipe.asking.asker import Receiver, Terms, ask, body_of, check_budget, enter
+from gptpipe.asking.context import Place
+from gptpipe.errors import Failure
+from gptpipe.settings import keys, resolve, roles
+from gptpipe.settings.resolve import Settings
+from gptpipe.text.address import masked
+from gptpipe.wire.client import Client
+
+_QUESTION = "Count from one to five."
+_SCHEMA = {
+    "type": "object",
+    "properties": {"answer": {"type": "string"}},
+    "required": ["answer"],
+    "additionalProperties": False,
+}
+
+
+class Finding(NamedTuple):
+    """What was found of one thing. ``works`` is None if it is neither good nor bad."""
+
+    name: str
+    works: bool | None
+    text: str
+
+
+def offline(options: Mapping[str, Any], place: Place) -> Iterator[Finding]:
+    """Yield what can be found without asking anybody but the user's key command."""
+    yield Finding("settings", True, place.config.path or "no file: the built-in values hold")
+    try:
+        chosen = resolve.resolve(options, {}, {}, place.env, place.config)
+    except Failure as failure:
+        yield _bad("model", failure)
+    else:
+        yield Finding("endpoint", True, masked(chosen.base_url) if chosen.base_url else "built in")
+        yield Finding("model", True, chosen.model)
+        yield _tried("key", lambda: keys.find(chosen, place.env).source)
+        yield _tried("budget", lambda: _budget(chosen, place))
+    for name in roles.names(place.paths.roles):
+        yield _role(place, name)
+    for folder in (place.paths.sessions, place.paths.usage, place.paths.answers):
+        yield _writable(str(folder))
+    for encoding in tokens.VOCABULARIES:
+        there = tokens.installed(encoding, place.paths.cache)
+        hint = "there" if there else "not there: gptpipe-config tokenizer fetches it, and counts are exact"
+        yield Finding(f"vocabulary {encoding}", True if there else None, hint)
+
+
+def _bad(name: str, failure: Failure) -> Finding:
+    return Finding(name, False, f"{failure.message} ({failure.hint})" if failure.hint else failure.message)
+
+
+def _tried(name: str, find: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, True, find())
+    except Failure as failure:
+        return _bad(name, failure)
+
+
+def _budget(chosen: Settings, place: Place) -> str:
+    check_budget(chosen, place.paths, over=False)
+    return "not used up" if any(chosen.budget) else "none is set"
+
+
+def _role(place: Place, name: str) -> Finding:
+    try:
+        roles.verify(place.paths.roles, name)
+    except Failure as failure:
+        return _bad(f"role {name}", failure)
+    return Finding(f"role {name}", True, "can be read")
+
+
+def _writable(folder: str) -> Finding:
+    there = folder
+    while not os.path.exists(there):
+        there = os.path.dirname(there)
+    works = os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK)
+    return Finding("folder", works, folder if works else f"{there} cannot be written to")
+
+
+def online(chosen: Settings, client: Client, place: Place) -> Iterator[Finding]:
+    """Ask the endpoint, which costs some tokens, and yield what it can do."""
+    yield _models(chosen, client)
+    answer, pieces = Answer(), _Pieces()
+    terms = Terms(chosen, place.paths, Want(), place.program, note=place.note)
+    failure = _asked(client, answer, pieces, terms)
+    if failure:
+        yield _bad("answer", failure)
+        return
+    yield Finding("answer", True, f"from {answer.served_by or 'a model that it does not name'}")
+    yield Finding("streaming", pieces.count > 1 or None, "in pieces" if pieces.count > 1 else "in one piece")
+    yield Finding("usage", True if answer.usage else None, "reported" if answer.usage else "not reported: estimated")
+    yield _schema(client, terms._replace(want=Want(schema=_SCHEMA)))
+
+
+def _models(chosen: Settings, client: Client) -> Finding:
+    try:
+        names = client.models()
+    except Failure as failure:
+        return Finding("models", None, failure.message)  # not every server lists them
+    return Finding(
+        "models", True, f"{len(names)}, {chosen.model} {'is' if chosen.model in names else 'is not'} among them"
+    )
+
+
+def _asked(client: Client, answer: Answer, receiver: Receiver, terms: Terms) -> Failure | None:
+    """Ask, and return why there is no complete answer, or None."""
+    body = body_of(terms.settings, [{"role": "user", "content": _QUESTION}], terms.want.schema)
+    try:
+        ask(client, body, answer, receiver, terms)
+        return answer.failure()
+    except Failure as failure:
+        return failure
+    finally:
+        enter(answer, terms)
+
+
+class _Pieces(Receiver):
+    """Counts the pieces of an answer."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def text(self, text: str) -> None:  # noqa: ARG002
+        self.count += 1
+
+
+def _schema(client: Client, terms: Terms) -> Finding:
+    failure = _asked(client, Answer(), Receiver(), terms)
+    if failure:
+        return Finding("schema", None, failure.message)
+    told = "in the system message" if "response_format" in client.refused else "as response_format"
+    return Finding("schema", True, f"kept to, told {told}")

@@ -1,0 +1,150 @@
+"""Click, held to the rules of the shell: one place where failures become statuses and lines on standard error.
+
+Click's own ``main`` swallows EPIPE and ^C, and its ``--help`` and type errors never reach ``invoke``; so the mapping
+sits in a ``main`` of our own that calls ``make_context`` and ``invoke``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+
+from gptpipe import __version__
+from gptpipe.console import output, signals
+from gptpipe.errors import Failure, Interrupted, Status, UsageError, clause
+
+WIDTH = 80
+
+
+class Option(click.Option):
+    """An option that is listed in the help under its group."""
+
+    def __init__(self, *args: Any, group: str = "other", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.group = group
+
+
+def option(*names: str, group: str, **kwargs: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the decorator for an option of a group; ``kwargs`` as in ``click.option``."""
+    return click.option(*names, cls=Option, group=group, **kwargs)
+
+
+class Action(click.Command):
+    """What one of a program's words does: its options in groups."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        settings = {"help_option_names": ["-h", "--help"], "max_content_width": WIDTH, "terminal_width": WIDTH}
+        super().__init__(*args, **{"context_settings": settings, **kwargs})
+
+    def get_help_option(self, _: click.Context) -> click.Option | None:
+        """Return ``-h``, which writes through the one function that writes."""
+        return _eager("-h", "--help", "show this and end", _help)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options group by group, in the order in which the groups come; what every program has is last."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            if isinstance(param, Option) and (record := param.get_help_record(ctx)) is not None:
+                groups.setdefault(param.group, []).append(record)
+        groups["other"] = groups.pop("other")
+        for group, records in groups.items():
+            with formatter.section(group.capitalize()):
+                formatter.write_dl(records, col_max=27)
+
+
+class Command(Action):
+    """A program: its failures become statuses."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(_eager("--version", "show the version and end", _version))
+
+    def main(self, *_: Any, **__: Any) -> NoReturn:
+        """Run the program on ``sys.argv`` and leave the process with its status, or by the signal that ended it."""
+        name = os.path.basename(sys.argv[0])
+        name = self.name or name if name.startswith("__main__") else name
+        output.named(name)
+        # Python's own clean-up takes longer than many a run; nothing is buffered, and what is open is settled.
+        os._exit(self._status(name, sys.argv[1:]))
+
+    def _status(self, name: str, args: list[str]) -> int:
+        try:
+            with self.make_context(name, list(args)) as context:
+                return int(self.invoke(context) or Status.OK)
+        except click.exceptions.Exit as leaving:
+            return leaving.exit_code
+        except click.UsageError as error:
+            output.say(_plain(error), _hint(error, name))
+            return Status.USAGE
+        except UsageError as failure:
+            output.say(failure.message, failure.hint or f"try '{name} -h'")
+            return failure.status
+        except Failure as failure:
+            output.say(failure.message, failure.hint)
+            return failure.status
+        except BrokenPipeError:
+            signals.die_of(signal.SIGPIPE)
+        except (Interrupted, KeyboardInterrupt) as ending:
+            signals.die_of(getattr(ending, "signum", signal.SIGINT))
+        except MemoryError:
+            output.say("out of memory")
+            return Status.DATAERR
+        except Exception:
+            import traceback
+
+            output.show_error(traceback.format_exc())
+            return Status.BUG
+
+
+class Group(Command, click.Group):
+    """A program whose first word says what to do; each word's function is an Action and returns the status."""
+
+    command_class = Action
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"no_args_is_help": False, "subcommand_metavar": "COMMAND [ARG]...", **kwargs})
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the words, then the options."""
+        self.format_commands(ctx, formatter)
+        super().format_options(ctx, formatter)
+
+
+def _plain(error: click.UsageError) -> str:
+    """Return Click's sentence in the manner of the other messages."""
+    return clause(error.message if _near(error) else error.format_message()).replace("\n", " ")
+
+
+def _hint(error: click.UsageError, name: str) -> str:
+    if near := _near(error):
+        return f"did you mean {' or '.join(near)}?"
+    return f"try '{error.ctx.command_path if error.ctx else name} -h'"
+
+
+def _near(error: click.UsageError) -> list[str]:
+    """Return the options or words that look like the one that is not there; Click would put them into its sentence."""
+    return getattr(error, "possibilities", None) or []
+
+
+def _eager(*names_and_text: Any) -> click.Option:
+    *names, text, show = names_and_text
+
+    def callback(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+        if value and not ctx.resilient_parsing:
+            output.print_text(show(ctx))
+            ctx.exit()
+
+    return Option(names, is_flag=True, expose_value=False, is_eager=True, help=text, callback=callback, group="other")
+
+
+def _help(ctx: click.Context) -> str:
+    return ctx.get_help()
+
+
+def _version(ctx: click.Context) -> str:
+    return f"{ctx.info_name} {__version__}"

@@ -1,0 +1,31 @@
+"""Names that the shells' completions cannot list by themselves: those in the settings file.
+
+The completions call ``_GPTPIPE_COMPLETE=KIND gptpipe``, where KIND is ``models`` or ``profiles``; the answer is
+one name a line. This runs at a press of TAB, so it imports neither Click nor the SDK.
+"""
+
+from __future__ import annotations
+
+import os
+
+from gptpipe.console import output
+from gptpipe.errors import Failure, Status
+from gptpipe.settings import resolve
+from gptpipe.settings.file import Config
+
+
+def main(kind: str) -> int:
+    """Print the names of a kind and return the status. Says nothing about faulty settings: a line is being typed."""
+    try:
+        config = resolve.read_file(None, os.environ)
+        names = resolve.profile_names(config) if kind == "profiles" else model_names(config)
+        output.write_all(output.STDOUT, output.encode("".join(f"{name}\n" for name in names)))
+    except Failure as failure:
+        return failure.status
+    return Status.OK
+
+
+def model_names(config: Config) -> list[str]:
+    """Return the models that the settings name, in any place, and the built-in one."""
+    chosen = {table["model"] for table in (config.top, *config.profiles.values()) if "model" in table}
+    return sorted(chosen | config.aliases.keys() | {"echo"})

@@ -1,0 +1,38 @@
+"""``gptpipe-models``: the models that the endpoint offers."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from gptpipe.asking.context import connect, here
+from gptpipe.asking.inputs import given
+from gptpipe.console import output
+from gptpipe.errors import Absent, Status
+from gptpipe.programs.cli import Command
+from gptpipe.programs.options import config_option, limit_options, model_options, network_options, verbose_option
+from gptpipe.settings import resolve
+
+
+@click.command("gptpipe-models", cls=Command, options_metavar="[OPTION]...")
+@model_options
+@limit_options
+@network_options
+@config_option
+@verbose_option
+def command(**values: Any) -> int:
+    """Print the names of the models that the endpoint offers, one a line.
+
+    'gptpipe-models -p ollama' asks another one than usual. The manual is gptpipe-models(1).
+    """
+    started = time.monotonic()
+    output.check_stdout()
+    place = here(values["config"], "gptpipe-models", verbose=values["verbose"])
+    chosen = resolve.resolve(given(values), {}, {}, place.env, place.config, need_model=False)
+    names = connect(chosen, place, started).models()
+    if not names:
+        raise Absent("the endpoint offers no models")
+    output.print_text("".join(f"{name}\n" for name in names))
+    return Status.OK

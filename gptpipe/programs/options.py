@@ -1,0 +1,188 @@
+"""The options that several programs share, each defined once, and the types of their values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from gptpipe.programs.cli import option
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Pair(click.ParamType[tuple[str, str]]):
+    """``KEY=VALUE``, the value as it stands."""
+
+    name = "KEY=VALUE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Return the two parts."""
+        key, sign, text = str(value).partition("=")
+        if not sign or not key:
+            self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
+        try:
+            text.encode()
+            key.encode()
+        except UnicodeEncodeError:
+            self.fail(f"{value!r} is not UTF-8", param, ctx)
+        return key, text
+
+
+class Field(click.ParamType[tuple[str, Any]]):
+    """``KEY=VALUE`` where VALUE is JSON, or a plain string when it does not begin like JSON."""
+
+    name = "KEY=VALUE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        """Return the key and the value as JSON has it."""
+        key, text = Pair().convert(value, param, ctx)
+        if not text or (text[0] not in '{["-0123456789' and text not in _WORDS):
+            return key, text
+        try:
+            return key, json.loads(text, parse_constant=_refuse)
+        except (ValueError, RecursionError) as error:
+            self.fail(f"{text[:80]!r} begins like JSON but is not: {error}", param, ctx)
+
+
+_WORDS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"JSON has no {constant}")
+
+
+def together(*options: Decorator) -> Decorator:
+    """Return the decorator that adds options in this order."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for each in reversed(options):
+            function = each(function)
+        return function
+
+    return decorate
+
+
+system_option = option(
+    "-S", "--system", group="message", metavar="TEXT", help="the system message; @PATH reads it from a file"
+)
+
+lock_option = option(
+    "--lock-timeout",
+    group="conversation",
+    metavar="SECONDS",
+    type=float,
+    help="wait this long for another process in the session (default 600; 0: do not wait)",
+)
+
+conversation_options = together(
+    option("-s", "--session", group="conversation", metavar="NAME", help="continue this conversation, append the turn"),
+    option(
+        "--history", group="conversation", metavar="N", type=int, help="send at most the last N turns; 0 sends none"
+    ),
+    option(
+        "--history-tokens",
+        group="conversation",
+        metavar="N",
+        type=int,
+        help="send the latest turns that fit N tokens (default 32000)",
+    ),
+    lock_option,
+)
+
+record_options = together(
+    option("-f", "--file", group="input", metavar="PATH", help="read the records from PATH, not standard input"),
+    option("--jsonl", group="input", is_flag=True, help="each line is JSON"),
+    option("--csv", group="input", is_flag=True, help="rows under a header"),
+    option("--files", group="input", is_flag=True, help="each line is the path of a file: its content is the record"),
+    option("-0", "--null", group="input", is_flag=True, help="records, and bare answers, end with NUL"),
+    option("--encoding", group="input", metavar="NAME", default="utf-8", help="of the input (default UTF-8)"),
+)
+
+model_options = together(
+    option("-m", "--model", group="model", metavar="NAME", help="the model; 'echo' is built in"),
+    option("-p", "--profile", group="model", metavar="NAME", help="an endpoint from the settings, or a built-in one"),
+    option("--temperature", group="model", metavar="N", type=float, help="sent only when given, as the next two"),
+    option("--max-tokens", group="model", metavar="N", type=int, help="the longest answer"),
+    option("--reasoning-effort", group="model", metavar="LEVEL", help="how much the model thinks"),
+    option(
+        "-O",
+        "--param",
+        group="model",
+        metavar="KEY=VALUE",
+        type=Field(),
+        multiple=True,
+        help="any other field of the request",
+    ),
+)
+
+limit_options = together(
+    option(
+        "--max-time",
+        group="limits",
+        metavar="SECONDS",
+        type=float,
+        help="the whole run, in a chat each answer (default: no limit)",
+    ),
+    option(
+        "--connect-timeout",
+        group="limits",
+        metavar="SECONDS",
+        type=float,
+        help="name, TCP, TLS and proxy (default 10; 0: no limit)",
+    ),
+    option(
+        "--idle-timeout",
+        group="limits",
+        metavar="SECONDS",
+        type=float,
+        help="silence after that (default 300; 0: no limit)",
+    ),
+    option("--retry", group="limits", metavar="N", type=int, help="tries after the first (default 2)"),
+    option("--max-input-tokens", group="limits", metavar="N", type=int, help="refuse to send more than this"),
+)
+
+network_options = together(
+    option("--base-url", group="network", metavar="URL", help="the endpoint's address"),
+    option("--proxy", group="network", metavar="URL", help="http, https, socks5 or socks5h"),
+    option("--cacert", group="network", metavar="PATH", help="trust the authorities in this file"),
+)
+
+config_option = option("--config", group="other", metavar="PATH", help="another settings file")
+role_options = together(
+    option("-r", "--role", group="message", metavar="NAME", help="a role: system message and settings"),
+    option(
+        "-V",
+        "--var",
+        group="message",
+        metavar="KEY=VALUE",
+        type=Pair(),
+        multiple=True,
+        help="a value for the role's {KEY}",
+    ),
+)
+
+schema_options = together(
+    option("--schema", group="answer", metavar="PATH", help="a JSON Schema: ask for such JSON, check it, print it"),
+    option(
+        "--repair",
+        group="answer",
+        metavar="N",
+        type=int,
+        help="show the model up to N times what is wrong (default 1)",
+    ),
+)
+
+over_budget_option = option("--over-budget", group="limits", is_flag=True, help="ask although a budget is used up")
+
+cost_options = together(
+    option("--cache", group="limits", metavar="AGE", help="reuse an answer to the same request (30m, 12h, 7d)"),
+    option("--cache-only", group="limits", is_flag=True, help="never ask, only reuse"),
+    over_budget_option,
+)
+
+verbose_option = option(
+    "-v", "--verbose", group="other", is_flag=True, help="notes on standard error: model, tokens, cost, retries"
+)

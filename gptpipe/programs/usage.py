@@ -1,0 +1,129 @@
+"""``gptpipe-usage``: what requests used, and what that cost."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from datetime import date, timedelta
+from typing import Any
+
+import click
+
+from gptpipe.asking import asker
+from gptpipe.asking.cache import parse_age
+from gptpipe.asking.context import Place, here
+from gptpipe.console import output
+from gptpipe.errors import Status, UsageError
+from gptpipe.message import compact
+from gptpipe.programs.cli import Command, option
+from gptpipe.programs.options import config_option
+from gptpipe.settings import resolve
+from gptpipe.text import table
+from gptpipe.usage import ledger
+from gptpipe.usage.ledger import Entry, Row
+
+_USUAL_WIDTH = 80
+_HEAD = ("requests", "input", "cached", "output", "reasoning", "seconds", "USD")
+
+
+@click.command("gptpipe-usage", cls=Command, options_metavar="[OPTION]...")
+@option("--by", group="output", type=click.Choice(ledger.GROUPS), default="day", help="a row for each (default day)")
+@option("--since", group="output", metavar="DATE", help="from this day on, YYYY-MM-DD, or an age: 7d, 4w")
+@option("--json", group="output", is_flag=True, help="print each row as JSON")
+@option("--plot", group="output", is_flag=True, help="draw a bar of tokens for each row")
+@config_option
+def command(by: str, since: str | None, plot: bool, **values: Any) -> int:
+    """Print what requests used: tokens, time, and US dollars.
+
+    Prices are those of today's tables, or of [prices] in the settings file. The manual is gptpipe-usage(1).
+    """
+    if plot and values["json"]:
+        raise UsageError("--plot and --json exclude each other")
+    output.check_stdout()
+    place = here(values["config"], "gptpipe-usage")
+    entries = ledger.read(place.paths.usage, _first_day(since), output.say)
+    rows = ledger.table(entries, by, _price(place))
+    if values["json"]:
+        output.print_text("".join(f"{compact(_object(by, row))}\n" for row in rows))
+    elif plot:
+        output.print_text(_plot(_every_day(rows) if by == "day" else rows))
+    else:
+        output.print_text(_table(by, rows))
+    return Status.OK
+
+
+def _first_day(since: str | None) -> str:
+    """Return the day to begin with, by local time.
+
+    :raises UsageError: if it is neither a date nor an age.
+    """
+    if since is None or ledger.is_date(since):
+        return since or ""
+    try:
+        age = parse_age(since)
+    except UsageError:
+        raise UsageError(f"{since!r} is no date and no age", "--since takes YYYY-MM-DD, or an age such as 7d") from None
+    return time.strftime("%Y-%m-%d", time.localtime(time.time() - age))
+
+
+def _price(place: Place) -> Callable[[Entry], float | None]:
+    """Return what finds the price of a request that has none in its line."""
+    known: dict[str | None, resolve.Settings] = {}
+
+    def price(entry: Entry) -> float | None:
+        chosen = known.get(entry.profile)
+        if chosen is None:
+            base_url = resolve.address_of(entry.profile, place.config)
+            chosen = resolve.Settings(entry.model, entry.profile, base_url, prices=resolve.own_prices(place.config))
+            known[entry.profile] = chosen
+        return asker.cost(entry, chosen)
+
+    return price
+
+
+def _object(by: str, row: Row) -> dict[str, Any]:
+    return {by: row.group, **{key: value for key, value in row._asdict().items() if key != "group"}}
+
+
+def _usd(row: Row) -> str:
+    """Return the cost, with a + if it is not all."""
+    if row.usd is None:
+        return "?" if row.unpriced else "-"
+    return f"{row.usd:.4f}{'+' if row.unpriced else ''}"
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    numbers = (row.requests, row.input, row.cached, row.output, row.reasoning)
+    return (row.group or "-", *map(str, numbers), f"{row.seconds:.1f}", _usd(row))
+
+
+def _table(by: str, rows: Sequence[Row]) -> str:
+    lines = [(by, *_HEAD), *map(_cells, (*rows, ledger.total(rows)))]
+    return output.visible(table.table(lines, [False, *[True] * len(_HEAD)]))
+
+
+def _plot(rows: Sequence[Row]) -> str:
+    def note(row: Row) -> str:
+        return f"{table.short(row.input + row.output)}  {_usd(row)} USD" if row.requests else ""
+
+    shown = [(row.group or "-", float(row.input + row.output), note(row)) for row in rows]
+    return output.visible(table.bars(shown, _width()))
+
+
+def _width() -> int:
+    try:
+        return os.get_terminal_size(output.STDOUT).columns
+    except OSError:
+        columns = os.environ.get("COLUMNS", "")
+        return int(columns) if columns.isascii() and columns.isdecimal() else _USUAL_WIDTH
+
+
+def _every_day(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with one for each day between them without a request."""
+    found = {date.fromisoformat(row.group): row for row in rows}
+    if not found:
+        return []
+    first = min(found)
+    days = (first + timedelta(number) for number in range((max(found) - first).days + 1))
+    return [found.get(day, Row(day.isoformat())) for day in days]

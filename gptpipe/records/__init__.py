@@ -1,0 +1,1 @@
+"""Many questions: one for each record."""

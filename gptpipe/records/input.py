@@ -1,0 +1,290 @@
+"""Records: what ``gptpipe-map`` and ``gptpipe-batch`` read, and the request that a template makes of each.
+
+The forms of input and the template are specified in gptpipe-map(1).
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from gptpipe.asking import schema
+from gptpipe.asking.inputs import blocks, decode, join, read_file
+from gptpipe.errors import BadInput, Failure, NoInput, UsageError, clause
+from gptpipe.message import Content, Part, compact
+from gptpipe.sessions import attachments
+from gptpipe.text.template import Field, Template, fields
+from gptpipe.wire import sse
+
+_BLOCK = 1 << 16
+_LONGEST_CELL = 1 << 30  # the csv module's own limit is 128 KiB
+
+LINES, JSONL, CSV, FILES = FORMS = ("lines", "jsonl", "csv", "files")
+
+
+class Record(NamedTuple):
+    """One record: ``number`` from 1, ``value`` as a result shows it, and why it cannot be asked, if so.
+
+    The value is a string for lines and files (the path), any JSON value for JSONL, an object of strings for CSV.
+    """
+
+    number: int
+    value: Any
+    failure: Failure | None = None
+
+
+class Input(NamedTuple):
+    """How the input is read: one of FORMS, ended by NUL or by newlines, in an encoding."""
+
+    form: str = LINES
+    null: bool = False
+    encoding: str = "utf-8"
+
+
+# Reading
+
+
+def how(options: Mapping[str, Any]) -> Input:
+    """Return how the options of a program say that the input is read.
+
+    :raises UsageError: if they exclude each other.
+    """
+    forms = [form for form in FORMS if options.get(form)]
+    if len(forms) > 1:
+        raise UsageError(f"--{forms[0]} and --{forms[1]} exclude each other")
+    if options["csv"] and options["null"]:
+        raise UsageError("--csv and --null exclude each other: rows end with newlines")
+    return Input(forms[0] if forms else LINES, options["null"], options["encoding"])
+
+
+def open_input(path: str | None) -> int:
+    """Return a descriptor of the file, or of standard input for None and ``-``.
+
+    :raises NoInput: if it cannot be opened.
+    """
+    if path is None or path == "-":
+        return 0
+    try:
+        return os.open(path, os.O_RDONLY)
+    except (OSError, ValueError) as error:
+        raise NoInput(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def read(descriptor: int, how: Input, say: Callable[[str], None]) -> Iterator[Record]:
+    """Yield the records as they arrive; ``say`` is told of a long wait for them, and that they are to be typed.
+
+    :raises NoInput: if the input cannot be read.
+    :raises BadInput: if it ends where its encoding does not let it go on, as UTF-16 without its mark.
+    :raises UsageError: if the encoding is unknown.
+    """
+    texts = _split(descriptor, "\0" if how.null else "\n", how.encoding, say)
+    if how.form == CSV:
+        yield from _rows(texts, how.encoding)
+    elif how.form == JSONL:
+        lines = (text for text in texts if text.strip())
+        yield from (_parsed(number, text, how.encoding) for number, text in enumerate(lines, 1))
+    elif how.form == FILES:
+        yield from (Record(number, path) for number, path in enumerate(texts, 1))
+    else:
+        yield from (_checked(number, text, text, how.encoding) for number, text in enumerate(texts, 1))
+
+
+def count(descriptor: int, how: Input) -> int | None:
+    """Return how many records a regular file has from here to its end, or None where that would have to be parsed."""
+    if how.form not in (LINES, FILES) or not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return None
+    start = os.lseek(descriptor, 0, os.SEEK_CUR)
+    separator = b"\0" if how.null else b"\n"
+    found, last = 0, separator
+    while block := os.read(descriptor, _BLOCK):
+        found += block.count(separator)
+        last = block[-1:]
+    os.lseek(descriptor, start, os.SEEK_SET)
+    return found + (last != separator)
+
+
+def _split(descriptor: int, separator: str, encoding: str, say: Callable[[str], None]) -> Iterator[str]:
+    """Yield what stands between the separators, as soon as it is there; undecodable bytes as lone surrogates."""
+    typed = os.isatty(descriptor)
+    if typed:
+        say("reading the records from the terminal; ^D ends them")
+
+    def announce() -> None:
+        if not typed:  # else it is told
+            say("waiting for records on standard input; ^C ends the run with what was asked so far")
+
+    pieces: list[str] = []
+    for text in _decoded(blocks(descriptor, "the records", announce), encoding):
+        *ended, rest = text.split(separator)
+        if ended:
+            yield "".join((*pieces, ended[0]))
+            yield from ended[1:]
+            pieces = []
+        pieces.append(rest)
+    if last := "".join(pieces):
+        yield last
+
+
+def _decoded(blocks: Iterator[bytes], encoding: str) -> Iterator[str]:
+    try:
+        b"    ".decode(encoding, "replace")  # which takes no codec but those of text, unlike the next
+        decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
+    except (LookupError, UnicodeError):
+        raise UsageError(f"unknown encoding '{encoding}'") from None
+    try:
+        for block in blocks:
+            yield decoder.decode(block)
+        yield decoder.decode(b"", True)
+    except UnicodeError as error:  # of a codec that cannot mark what it does not know
+        raise BadInput(f"the input is not {encoding.upper()} text: {getattr(error, 'reason', error)}") from None
+
+
+def _checked(number: int, value: Any, text: str, encoding: str) -> Record:
+    """Return the record, with a failure if what it was made of is not text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        failure = BadInput(f"the record is not {encoding.upper()} text", "--encoding NAME reads other encodings")
+        return Record(number, shown(text), failure)
+    if "\0" in text:
+        return Record(number, value, BadInput("the record is not text: it holds NUL"))
+    return Record(number, value)
+
+
+def shown(text: str) -> str:
+    """Return a text in which what is no Unicode is marked, as a name or record that is printed."""
+    return sse.mend(text)
+
+
+def displayed(value: Any) -> Any:
+    """Return a record's value as JSON can hold it: the path of a file may be no Unicode."""
+    return shown(value) if isinstance(value, str) else value
+
+
+def _parsed(number: int, line: str, encoding: str) -> Record:
+    try:
+        value = schema.parse(line.removeprefix("\ufeff") if number == 1 else line)
+    except ValueError as error:
+        return Record(number, shown(line), BadInput(f"the record is no JSON: {clause(error)}"))
+    return _checked(number, value, line, encoding)
+
+
+def _rows(lines: Iterator[str], encoding: str) -> Iterator[Record]:
+    """Yield the rows of a CSV file as objects, by the names in its first row."""
+    csv.field_size_limit(_LONGEST_CELL)
+    rows = csv.reader((line + "\n" for line in lines), strict=True)
+    header: list[str] = []
+    number = 0
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if not header:
+                raise BadInput(f"the header is no CSV: {error}") from None
+            number += 1
+            yield Record(number, None, BadInput(f"the record is no CSV: {error}"))
+            continue
+        if not row:
+            continue  # an empty line
+        if not header:
+            header = [row[0].removeprefix("\ufeff"), *row[1:]]
+            continue
+        number += 1
+        if len(row) != len(header):
+            failure = BadInput(f"the record has {len(row)} cells, the header {len(header)}")
+            yield Record(number, list(map(shown, row)), failure)
+        else:
+            value = dict(zip(header, row, strict=True))
+            checked = _checked(number, value, "".join((*header, *row)), encoding)
+            yield checked if checked.failure is None else checked._replace(value=list(map(shown, row)))
+
+
+# What is asked
+
+
+def check_fields(template: Template, form: str) -> None:
+    """See that the input can have the fields that the template names.
+
+    :raises UsageError: if it cannot: a line and a file are one piece.
+    """
+    named = [name for name in fields(template) if name]
+    if named and form in (LINES, FILES):
+        raise UsageError(
+            f"the template has a field {{{named[0]}}}, and {form} have none",
+            "{} is the whole record; --jsonl and --csv have fields; {{ is a brace",
+        )
+
+
+def content(record: Record, template: Template, how: Input) -> Content:
+    """Return the message that a template makes of a record: a text, or content parts if the record is such a file.
+
+    :raises BadInput: if a field is missing, or the file is not text and of no kind that is sent.
+    :raises NoInput: if the file cannot be read.
+    """
+    whole = _file(record.value, how.encoding) if how.form == FILES else _text(record.value)
+
+    def value(name: str) -> str | Part:
+        return _text(_field(record.value, name)) if name else whole
+
+    if not fields(template):
+        text = "".join(piece for piece in template if isinstance(piece, str))
+        return join([text, whole]) if isinstance(whole, str) else _merged([text, whole])
+    return _merged([value(piece.name) if isinstance(piece, Field) else piece for piece in template])
+
+
+def _merged(pieces: Iterable[str | Part]) -> Content:
+    """Return the pieces as one text, or as content parts if one of them is no text."""
+    parts: list[Part] = []
+    for piece in pieces:
+        if not isinstance(piece, str):
+            parts.append(piece)
+        elif parts and parts[-1]["type"] == "text":
+            parts[-1]["text"] += piece
+        elif piece:
+            parts.append({"type": "text", "text": piece})
+    if all(part["type"] == "text" for part in parts):
+        return "".join(part["text"] for part in parts)
+    return parts
+
+
+def _file(path: str, encoding: str) -> str | Part:
+    try:
+        data = read_file(os.fsdecode(path.encode("utf-8", "surrogateescape")))
+    except UnicodeEncodeError:  # UTF-7 and unicode_escape have halves of surrogate pairs
+        raise NoInput(f"cannot read {shown(path)}: no file has such a name") from None
+    return attachments.part(data, path) or decode(data, shown(path), encoding)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else compact(value)
+
+
+def _field(value: Any, name: str) -> Any:
+    """Return the field of a record: by its whole name, or else by the parts between dots.
+
+    :raises BadInput: if it is not there.
+    """
+    if isinstance(value, Mapping) and name in value:
+        return value[name]
+    for key in name.split("."):
+        if isinstance(value, Mapping) and key in value:
+            value = value[key]
+        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            raise BadInput(f"the record has no field {name!r}")
+    return value
+
+
+def key(request: Mapping[str, Any]) -> str:
+    """Return what tells a request from others: 16 hexadecimal digits of the SHA-256 of its JSON."""
+    from hashlib import sha256
+
+    return sha256(json.dumps(request, sort_keys=True, allow_nan=False).encode()).hexdigest()[:16]

@@ -1,0 +1,132 @@
+"""Many records at once, through a bounded window: no more are read than will soon be asked, and none waits in vain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from queue import SimpleQueue
+from threading import Lock, Semaphore, Thread
+from typing import Any, Generic, TypeVar
+
+from gptpipe.records.pace import Stopped
+
+WINDOW = 4  # records that are read and not yet passed on, for each job
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+_DROPPED = object()  # what a record becomes whose turn does not come any more
+_WAKE = object()  # moves the iteration to see whether it is over
+_END = object()
+
+
+class Pool(Generic[Item, Result]):
+    """``jobs`` threads that make a result of each item. Iterate once; the iteration is what moves the window.
+
+    Reader and workers are daemon threads: a process that ends leaves them where they are. ``work`` may raise Stopped
+    for an item that is to have no result; ``stopping`` is called, by the iteration, when the pool is stopped. What
+    ``items`` raises is raised after the last result.
+    """
+
+    def __init__(
+        self,
+        items: Iterable[Item],
+        work: Callable[[Item], Result],
+        jobs: int,
+        *,
+        ordered: bool,
+        stopping: Callable[[], None],
+    ) -> None:
+        self._items = items
+        self._work = work
+        self._jobs = jobs
+        self._ordered = ordered
+        self._stopping = stopping
+        self._todo: SimpleQueue[Any] = SimpleQueue()
+        self._done: SimpleQueue[tuple[int, Any]] = SimpleQueue()
+        self._slots = Semaphore(WINDOW)  # each for as many items as there are jobs: to wake the reader costs time
+        self._lock = Lock()
+        self._given = 0  # items that the workers got
+        self.stopped = False
+        self.abandoned = False
+        self._ended = False
+        self._error: BaseException | None = None  # of the reader
+
+    def stop(self) -> None:
+        """Begin with no more items; those that are being worked on are finished. A signal handler may call it."""
+        self.stopped = True
+        self._done.put((0, _WAKE))
+
+    def abandon(self) -> None:
+        """End the iteration with the results that are there; what is being worked on has none."""
+        self.abandoned = True
+        self.stop()
+
+    def __iter__(self) -> Iterator[Result]:
+        """Yield the results: in the order of the items, or as they come."""
+        for target in [self._read, *[self._serve] * self._jobs]:
+            Thread(target=target, daemon=True).start()
+        finished = passed_on = 0
+        waiting: dict[int, Any] = {}
+        while not self._complete(finished):
+            number, result = self._done.get()
+            if isinstance(result, BaseException):  # a bug
+                raise result
+            if self.stopped:
+                self._stopping()
+            if result is not _WAKE:
+                finished += 1
+                waiting[number if self._ordered else passed_on] = result
+            while passed_on in waiting:
+                result = waiting.pop(passed_on)
+                passed_on += 1
+                if not passed_on % self._jobs:
+                    self._slots.release()
+                if result is not _DROPPED:
+                    yield result
+            if self.abandoned:
+                yield from (result for _, result in sorted(waiting.items()) if result is not _DROPPED)
+                return
+        if self._error is not None:
+            raise self._error
+
+    def _complete(self, finished: int) -> bool:
+        with self._lock:
+            return (self._ended or self.stopped) and finished == self._given
+
+    def _give(self, item: Item) -> bool:
+        """Hand an item to the workers, unless the run is stopped."""
+        with self._lock:
+            if self.stopped:
+                return False
+            self._todo.put((self._given, item))
+            self._given += 1
+            return True
+
+    def _read(self) -> None:
+        try:
+            items = iter(self._items)
+            self._slots.acquire()
+            for item in items:
+                if not self._give(item):
+                    return
+                if not self._given % self._jobs:
+                    self._slots.acquire()
+        except BaseException as error:
+            self._error = error
+        self._ended = True
+        self._done.put((0, _WAKE))
+        for _ in range(self._jobs):
+            self._todo.put(_END)
+
+    def _serve(self) -> None:
+        while (given := self._todo.get()) is not _END:
+            number, item = given
+            try:
+                # The iteration may hold still, where nobody takes its results, and not have called ``stopping`` yet.
+                result: Any = _DROPPED if self.stopped else self._work(item)
+            except Stopped:
+                result = _DROPPED
+            except BaseException as error:
+                result = error
+            self._done.put((number, result))

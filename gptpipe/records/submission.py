@@ -1,0 +1,412 @@
+"""Batches: requests in files for the provider's Batch API, or another engine that takes its format, and what came back.
+
+What was submitted is remembered in a folder of its own, so that days later records and answers are put together: in
+``batch.json`` the endpoint and the batches, in ``records.jsonl`` a line for each record. Result files are kept there
+too once they are fetched. The files' format: https://platform.openai.com/docs/guides/batch
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from shutil import rmtree
+from typing import Any, NamedTuple, TextIO
+
+from gptpipe.asking import tokens
+from gptpipe.asking.answer import Answer, Want
+from gptpipe.console.output import replace
+from gptpipe.errors import (
+    BadInput,
+    Failure,
+    NoInput,
+    OverLimit,
+    ProtocolError,
+    Status,
+    Temporary,
+    Unavailable,
+    WriteError,
+)
+from gptpipe.message import compact
+from gptpipe.records import input
+from gptpipe.records.input import Record
+from gptpipe.records.results import Outcome
+from gptpipe.records.worker import Maker
+from gptpipe.settings.resolve import Paths
+from gptpipe.storage import failing, forward, make_folder, open_regular
+from gptpipe.usage import ledger
+from gptpipe.wire import faults, sse
+from gptpipe.wire.client import Batch, Client, dialect
+
+MAX_REQUESTS = 50_000  # in a file, https://platform.openai.com/docs/guides/batch#rate-limits
+MAX_BYTES = 200_000_000
+WITHOUT = ("stream",)  # what a request in a file lacks
+
+_STATE = "batch.json"
+_RECORDS = "records.jsonl"
+_NAME = re.compile(r"\w[\w.-]*", re.ASCII)  # of a batch or file at the provider, that may be one here
+_LATER = ("batch_expired", "batch_cancelled")  # codes of requests that were not tried
+
+
+class Part(NamedTuple):
+    """A batch at the provider, and the last record that is in it."""
+
+    id: str
+    last: int
+
+
+class Submission(NamedTuple):
+    """What was submitted under one name: that of its first batch.
+
+    ``endpoint`` is what ``settings.resolve`` takes as that of a session. ``records`` counts them, ``failed`` those of
+    them that could not be made requests. ``entered`` says whether what it used is among the usage.
+    """
+
+    folder: Path
+    at: str
+    endpoint: dict[str, Any]
+    want: dict[str, Any]
+    records: int
+    failed: int
+    parts: list[Part]
+    entered: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of the submission."""
+        return self.folder.name
+
+    def save(self) -> None:
+        """Write what is known, in one step.
+
+        :raises WriteError: if that fails.
+        """
+        found = self._asdict()
+        del found["folder"]
+        with failing(WriteError, f"cannot write {self.folder / _STATE}"):
+            replace(str(self.folder / _STATE), compact(found).encode() + b"\n", 0o600)
+
+
+class _Files:
+    """The request files of a submission, each within the API's limits; with ``single`` there is but one."""
+
+    def __init__(self, folder: Path, *, single: bool) -> None:
+        self._folder = folder
+        self._single = single
+        self._file: TextIO | None = None
+        self._requests = self._bytes = 0
+        self.paths: list[Path] = []
+        self.last: list[int] = []  # the number of the last record in each
+
+    def add(self, number: int, line: str) -> None:
+        size = len(line.encode())
+        full = self._requests == MAX_REQUESTS or self._bytes + size > MAX_BYTES
+        if self._file is None or (full and not self._single):
+            self.close()
+            self.paths.append(self._folder / f"requests-{len(self.paths) + 1}.jsonl")
+            self.last.append(number)
+            self._file = open(_private(self.paths[-1]), "w", encoding="utf-8")  # noqa: SIM115
+            self._requests = self._bytes = 0
+        self._file.write(line)
+        self._requests += 1
+        self._bytes += size
+        self.last[-1] = number
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _private(path: Path) -> int:
+    """Make a file that is the user's alone, under any umask, and return its descriptor."""
+    return open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+
+
+class Prepared(NamedTuple):
+    """A submission that is on disk and not yet sent, and its request files."""
+
+    submission: Submission
+    files: list[Path]
+    last: list[int]
+
+
+def prepare(paths: Paths, source: Iterable[Record], maker: Maker, want: dict[str, Any], *, single: bool) -> Prepared:
+    """Write the requests of the records to files.
+
+    :raises NoInput: if no record can be made a request, or the records cannot be read.
+    :raises OverLimit: if one would send more than the user's limit.
+    :raises WriteError: if the files cannot be written. After a failure nothing is left of them.
+    """
+    # Not by the number of the process: containers that share the folder have the same ones.
+    name = f"requests-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.urandom(4).hex()}"
+    folder = paths.batches / name
+    try:
+        return _prepare(folder, paths, source, maker, want, single=single)
+    except BaseException:
+        discard(folder)
+        raise
+
+
+def _prepare(
+    folder: Path, paths: Paths, source: Iterable[Record], maker: Maker, want: dict[str, Any], *, single: bool
+) -> Prepared:
+    chosen = maker.settings
+    found = failed = 0
+    with failing(WriteError, f"cannot write {folder}"):
+        make_folder(folder)
+        files = _Files(folder, single=single)
+        with open(_private(folder / _RECORDS), "w", encoding="utf-8") as remembered:
+            for record in source:
+                found += 1
+                note: dict[str, Any] = {"index": record.number, "key": None, "record": input.displayed(record.value)}
+                try:
+                    body = maker.request(record)
+                    note["key"] = input.key(body)
+                    if chosen.max_input_tokens is not None:
+                        tokens.check(body["messages"], chosen.max_input_tokens, chosen.model, paths.cache)
+                    files.add(
+                        record.number, _request(custom_id(record.number, note["key"]), dialect(body, chosen, WITHOUT))
+                    )
+                except OverLimit:
+                    raise
+                except Failure as failure:
+                    failed += 1
+                    note["error"] = {"status": failure.status, "message": failure.message}
+                remembered.write(compact(note) + "\n")
+        files.close()
+    if not files.paths:
+        raise NoInput("there is no record that could be asked")
+    endpoint = {"model": chosen.model, "profile": chosen.profile, "base_url": chosen.base_url}
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    submission = Submission(folder, at, endpoint, want, found, failed, [])
+    submission.save()
+    return Prepared(submission, files.paths, files.last)
+
+
+def custom_id(number: int, key: str) -> str:
+    """Return what a request is known by in the files."""
+    return f"{number}-{key}"
+
+
+def _request(name: str, body: dict[str, Any]) -> str:
+    return compact({"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": body}) + "\n"
+
+
+def submit(prepared: Prepared, client: Client) -> Submission:
+    """Send the files and start a batch of each; what is started is on disk before the next is sent.
+
+    :raises Failure: as the client does; what was started until then is remembered.
+    """
+    submission = prepared.submission
+    for path, last in zip(prepared.files, prepared.last, strict=True):
+        try:
+            started = client.create_batch(client.upload(str(submission.folder / path.name)))
+        except Failure as failure:
+            if not submission.parts:
+                discard(submission.folder)
+            else:
+                failure.hint = f"'gptpipe-batch cancel {submission.name}' cancels what was submitted before"
+            raise
+        submission = submission._replace(parts=[*submission.parts, Part(started.id, last)])
+        submission.save()  # before all else: from here on a kill does not lose what is to be paid
+        if len(submission.parts) == 1 and _NAME.fullmatch(started.id):
+            with failing(WriteError, f"cannot rename {submission.folder}"):
+                submission = submission._replace(folder=submission.folder.rename(submission.folder.parent / started.id))
+        (submission.folder / path.name).unlink()
+    return submission
+
+
+def discard(folder: Path) -> None:
+    """Forget a submission."""
+    rmtree(folder, ignore_errors=True)
+
+
+# What is remembered
+
+
+def load_all(directory: Path) -> list[Submission]:
+    """Return all submissions, the oldest first."""
+    folders = directory.iterdir() if directory.is_dir() else []
+    found = []
+    for folder in folders:
+        with suppress(NoInput):
+            found.append(_load(folder))
+    return sorted(found, key=lambda each: (each.at, each.name))
+
+
+def load(directory: Path, name: str) -> Submission:
+    """Return a submission by its name, or by that of one of its batches.
+
+    :raises NoInput: if there is none.
+    """
+    for found in load_all(directory):
+        if name == found.name or name in (part.id for part in found.parts):
+            return found
+    raise NoInput(f"there is no batch {name}", "gptpipe-batch list names them")
+
+
+def _load(folder: Path) -> Submission:
+    try:
+        found = json.loads((folder / _STATE).read_bytes())
+        parts = [Part(*part) for part in found["parts"]]
+        counted = found["records"], found["failed"]
+        return Submission(folder, found["at"], found["endpoint"], found["want"], *counted, parts, found["entered"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise NoInput(f"{folder} is no batch that can be read") from None
+
+
+def find(directory: Path, results: Path) -> Submission:
+    """Return the submission that a file of results belongs to: the newest that has its first request.
+
+    :raises NoInput: if there is none, or the file cannot be read.
+    """
+    replies = Replies([results])
+    for found in load_all(directory)[::-1]:
+        if any(name in replies for name, _ in _remembered(found)):
+            return found
+    raise NoInput(f"{results} belongs to nothing that was submitted from here")
+
+
+def _remembered(submission: Submission) -> Iterator[tuple[str | None, dict[str, Any]]]:
+    """Yield what a file of results calls each record, and what is remembered of it."""
+    with (submission.folder / _RECORDS).open(encoding="utf-8") as file:
+        for line in file:
+            note = json.loads(line)
+            yield note["key"] and custom_id(note["index"], note["key"]), note
+
+
+# What came back
+
+
+class Replies:
+    """Files of results, in any order; in memory is only where each stands.
+
+    :raises NoInput: if a file cannot be read.
+    """
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._places: dict[str, tuple[int, int]] = {}
+        for path in paths:
+            with failing(NoInput, f"cannot read {path}"):
+                self._read(os.open(path, os.O_RDONLY | os.O_NONBLOCK), path)
+
+    def _read(self, descriptor: int, path: Path) -> None:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # it is read from its start more than once
+            raise NoInput(f"cannot read {path}: it is not a regular file")
+        for line in forward(descriptor):
+            with suppress(ValueError, KeyError, TypeError, RecursionError):  # a line cut at the end of a file
+                reply = json.loads(line.data)
+                if "response" in reply or "error" in reply:  # else it is the file of the requests
+                    self._places[reply["custom_id"]] = (descriptor, line.offset)
+
+    def __contains__(self, name: str | None) -> bool:
+        return name in self._places
+
+    def get(self, name: str | None) -> dict[str, Any] | None:
+        """Return the reply to a request, or None if there is none."""
+        if name is None or name not in self._places:
+            return None
+        descriptor, offset = self._places[name]
+        with open(descriptor, "rb", closefd=False) as file:
+            file.seek(offset)
+            return dict(sse.clean(json.loads(file.readline())))
+
+
+def collect(submission: Submission, states: list[Batch], client: Client) -> list[Path]:
+    """Return the files of results of batches that have ended; what is not here yet is fetched.
+
+    :raises Failure: as the client does.
+    """
+    found = []
+    for state in states:
+        for file in filter(None, (state.output, state.errors)):
+            if not _NAME.fullmatch(file):
+                raise ProtocolError(f"{state.id} has a file whose name cannot be one here: {file}")
+            path = submission.folder / f"results-{file}.jsonl"
+            if not path.exists():
+                new = path.with_suffix(".new")
+                os.close(_private(new))
+                client.download(file, str(new))
+                new.rename(path)  # or a kill in the middle leaves a file that looks whole
+            found.append(path)
+    return found
+
+
+def outcomes(submission: Submission, replies: Replies, states: list[Batch], want: Want) -> Iterator[Outcome]:
+    """Yield what has come of each record, in the order of the input."""
+    left = list(zip(submission.parts, states, strict=False))
+    sent = left[-1][0].last if left else submission.records
+    for name, note in _remembered(submission):
+        while len(left) > 1 and note["index"] > left[0][0].last:
+            left.pop(0)
+        record = Record(note["index"], note["record"])
+        answer = Answer()
+        answer.want = want
+        failure: Failure | None
+        if "error" in note:
+            kind = NoInput if note["error"]["status"] == NoInput.status else BadInput
+            failure = kind(note["error"]["message"])
+        else:
+            failure = _take(answer, replies.get(name), left[0][1] if left else None)
+            if note["index"] > sent:
+                failure = Temporary("it was not sent: submit broke off before")
+        yield Outcome(record, note["key"], answer, failure, answer.result if failure is None else answer.text)
+
+
+def enter(submission: Submission, outcomes: Iterator[Outcome], directory: Path) -> Iterator[Outcome]:
+    """Pass the outcomes on; the first time that all are, what they used is entered among the usage in the folder.
+
+    :raises WriteError: if that fails.
+    """
+    if submission.entered:
+        yield from outcomes
+        return
+    account = ledger.Account("gptpipe-batch", submission.endpoint["profile"], submission.endpoint["model"])
+    entries = []  # until the last outcome is out: a reader that goes before is one who fetches again
+    for outcome in outcomes:
+        if outcome.answer.usage:
+            status = outcome.failure.status if outcome.failure else Status.OK
+            entries.append(ledger.counted(outcome.answer.usage, (0, 0), account, 0.0, status))
+        yield outcome
+    log = ledger.Log(directory)
+    for entry in entries:
+        log.append(entry)
+    submission._replace(entered=True).save()
+
+
+def _take(answer: Answer, reply: dict[str, Any] | None, state: Batch | None) -> Failure | None:
+    """Fill the answer with a reply; return why it is none, or not complete."""
+    if reply is None:
+        if state is not None and state.problem:
+            return BadInput(f"the batch {state.status}: {state.problem}")
+        return Temporary(f"no result came: the batch is {state.status}" if state else "no result came")
+    response = reply.get("response")
+    if not isinstance(response, dict):
+        return _own(_refusal(reply.get("error")))
+    body, code = response.get("body"), response.get("status_code")
+    if code != 200 or not isinstance(body, dict):
+        return _own(faults.from_response(code if isinstance(code, int) else 500, {}, json.dumps(body), "the batch"))
+    for event in sse.from_completion(body):
+        if isinstance(event, sse.Error):
+            return _own(faults.from_event(event.body))
+        answer.take(event)
+    if not answer.ended:
+        answer.take(sse.Finish("stop"))
+    answer.validate()
+    return answer.failure()
+
+
+def _refusal(error: object) -> Failure:
+    if isinstance(error, dict) and error.get("code") in _LATER:
+        return Temporary(str(error.get("message") or error["code"]))
+    return faults.from_event(error)
+
+
+def _own(failure: Failure) -> Failure:
+    """Return the failure of a request as that of its record."""
+    return BadInput(failure.message, failure.hint) if isinstance(failure, Unavailable) else failure

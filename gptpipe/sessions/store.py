@@ -1,0 +1,332 @@
+"""Sessions: named conversations, each a file of turns, one a line, as gptpipe-session(5) specifies.
+
+Many processes may use one session at once. Who adds to it holds the lock of its file from before the history is
+read until the turn is on disk; who only looks takes no lock, since a line once written never changes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from gptpipe.errors import NoInput, Temporary, UsageError, WriteError
+from gptpipe.message import Turn, from_line, to_line
+from gptpipe.storage import Line, append, backward, failing, make_folder, open_regular, stands_at
+from gptpipe.text.names import check_name
+
+SUFFIX = ".jsonl"
+SHORTEST_PAUSE = 0.001
+LONGEST_PAUSE = 0.05
+
+Warn = Callable[[str], object]
+Waiting = Callable[[str], AbstractContextManager[object]]
+
+
+class NoSession(NoInput):
+    """There is no session of that name; an empty file is none."""
+
+
+class Record(NamedTuple):
+    """A line of a session that holds a turn: its offset in bytes, its bytes without the newline, and the turn."""
+
+    offset: int
+    data: bytes
+    turn: Turn
+
+
+class SessionStore:
+    """The sessions in a folder, which need not exist yet."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def path(self, name: str) -> Path:
+        """Return the file of a session; its name is UTF-8 whatever the locale.
+
+        :raises UsageError: if that cannot be a session's name.
+        """
+        return self.directory / os.fsdecode(check_name(name, "session name").encode() + SUFFIX.encode())
+
+    def names(self) -> list[str]:
+        """Return the names of all sessions, sorted.
+
+        :raises NoInput: if the folder cannot be read.
+        """
+        with failing(NoInput, f"cannot read {self.directory}"):
+            try:
+                with os.scandir(self.directory) as entries:
+                    return sorted(name for entry in entries if (name := _session_name(entry)))
+            except FileNotFoundError:
+                return []
+
+    @contextmanager
+    def reading(self, name: str) -> Iterator[int]:
+        """Open a session to look at it, without the lock; the block gets the descriptor.
+
+        :raises NoInput: if there is no such session, or it cannot be read; also from the block.
+        :raises WriteError: if it is not a regular file.
+        """
+        with failing(NoInput, f"cannot read session {name}"):
+            try:
+                fd = open_regular(self.path(name), os.O_RDONLY)
+            except FileNotFoundError:
+                raise NoSession(f"no session {name}") from None
+            try:
+                if os.fstat(fd).st_size == 0:
+                    raise NoSession(f"no session {name}")
+                yield fd
+            finally:
+                os.close(fd)
+
+    def records(self, name: str, warn: Warn) -> Iterator[Record]:
+        """Yield a session's records from the newest, reading as far back as is asked for, without the lock.
+
+        ``warn`` gets a text for each damaged line that is met and skipped.
+
+        :raises NoInput: WriteError: as :meth:`reading` does, at the first step.
+        """
+        with self.reading(name) as fd:
+            yield from valid(backward(fd), self.path(name), warn, locked=False)
+
+    def history(self, name: str, warn: Warn) -> Iterator[Turn]:
+        """Yield the turns of :meth:`records`."""
+        return (record.turn for record in self.records(name, warn))
+
+    @contextmanager
+    def lock(
+        self, name: str, timeout: float | None, waiting: Waiting, warn: Warn, *, create: bool = True
+    ) -> Iterator[Session]:
+        """Lock a session for the block, to continue or to change it.
+
+        ``timeout`` is in seconds: 0 does not wait for another process, None waits for ever. The wait happens inside
+        ``with waiting(text)``. ``create`` begins a session that does not exist; if no turn is added, it ends again.
+
+        :raises Temporary: if another process has kept the lock.
+        :raises NoInput: if there is no such session and ``create`` is false.
+        :raises WriteError: if the session is not a regular file, or cannot be made, written to or locked.
+        """
+        session = Session(name, self.path(name), timeout, waiting, warn, create)
+        session.acquire(timeout)
+        try:
+            if not create and os.fstat(session.fd).st_size == 0:
+                raise NoSession(f"no session {name}")
+            yield session
+        finally:
+            session.release()
+
+
+def _session_name(entry: os.DirEntry[str]) -> str | None:
+    """Return the name of the session that a file is, or None. An empty file is no session."""
+    if not entry.name.endswith(SUFFIX):
+        return None
+    try:
+        name = os.fsencode(entry.name.removesuffix(SUFFIX)).decode()
+        found = check_name(name) == name and entry.is_file(follow_symlinks=False) and entry.stat().st_size > 0
+    except (UnicodeDecodeError, UsageError, FileNotFoundError):
+        return None
+    return name if found else None
+
+
+class Session:
+    """A session that this process has locked; :meth:`SessionStore.lock` makes it.
+
+    Any thread may use it, one at a time. ``fd`` is the locked file, the one at ``path`` when last compared.
+    """
+
+    def __init__(
+        self, name: str, path: Path, timeout: float | None, waiting: Waiting, warn: Warn, create: bool
+    ) -> None:
+        self.name = name
+        self.path = path
+        self.fd = -1
+        self._timeout = timeout
+        self._waiting = waiting
+        self._warn = warn
+        self._create = create
+
+    def history(self) -> Iterator[Turn]:
+        """Yield the turns from the newest, reading as far back as is asked for.
+
+        :raises WriteError: if the file cannot be read.
+        """
+        return self._turns(self._warn)
+
+    def last(self) -> Turn | None:
+        """Return the newest turn, finished or not, with the ``n`` and ``total_tokens`` of the whole session."""
+        return last_turn(self._turns(silent))
+
+    def _turns(self, warn: Warn) -> Iterator[Turn]:
+        with failing(WriteError, f"cannot read session {self.name}"):
+            for record in valid(backward(self.fd), self.path, warn, locked=True):
+                yield record.turn
+
+    def append(self, turn: Turn, *, wait: bool = True) -> Turn:
+        """Add a turn as :meth:`extend` does, and return it as it is on disk."""
+        return self.extend([turn], wait=wait)[0]
+
+    def extend(self, turns: Iterable[Turn], *, wait: bool = True) -> list[Turn]:
+        """Add turns to the file that is at the path now: all of them, or none.
+
+        They are returned as they are on disk: numbered, summed, dated.
+
+        If the file was replaced or removed since it was locked, the one there now is locked, for which ``wait``
+        allows the lock's own timeout again.
+
+        :raises WriteError: if it cannot be written; the file is as before.
+        :raises Temporary: if the file now at the path is locked.
+        """
+        with failing(WriteError, f"cannot open session {self.name}"):
+            stands = self.fd >= 0 and stands_at(self.fd, self.path)
+        if not stands:  # then the turn would go into a file without a name and be lost
+            self._close()
+            self.acquire(self._timeout if wait else 0)
+        added = _numbered(turns, self.last())
+        with failing(WriteError, f"cannot write session {self.name}"):
+            append(self.fd, self.path.parent, b"".join(map(to_line, added)))
+        return added
+
+    def acquire(self, timeout: float | None) -> None:
+        """Lock the file at the path."""
+        with failing(WriteError, f"cannot open session {self.name}"):
+            if self._try() or (timeout != 0 and self._wait(timeout)):
+                return
+        raise Temporary(
+            f"session {self.name} is in use by another process", "--lock-timeout SECONDS waits for it, or waits longer"
+        )
+
+    def _try(self) -> bool:
+        fd = self._open()
+        try:
+            # Without the lock, of two processes that read the same history each would miss the other's turn.
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked = stands_at(fd, self.path)  # or a turn would go into a file that was renamed or removed meanwhile
+        except BlockingIOError:
+            locked = False
+        except BaseException:
+            os.close(fd)
+            raise
+        if locked:
+            self.fd = fd
+        else:
+            os.close(fd)
+        return locked
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_APPEND
+        try:
+            return open_regular(self.path, flags)
+        except FileNotFoundError:
+            if not self._create:
+                raise NoSession(f"no session {self.name}") from None
+        make_folder(self.path.parent)
+        return open_regular(self.path, flags | os.O_CREAT)
+
+    def _wait(self, timeout: float | None) -> bool:
+        """Try again and again, each time the file that is there then: a lock alone would wait for one that is gone."""
+        limit = "without a limit" if timeout is None else f"{timeout:g} s at most (--lock-timeout)"
+        end = None if timeout is None else time.monotonic() + timeout
+        pause = SHORTEST_PAUSE
+        with self._waiting(f"waiting for another process in session {self.name}, {limit}"):
+            while end is None or time.monotonic() < end:
+                time.sleep(pause if end is None else max(0, min(pause, end - time.monotonic())))
+                if self._try():
+                    return True
+                pause = min(2 * pause, LONGEST_PAUSE)
+        return False
+
+    def release(self) -> None:
+        """Give the lock back; an empty file, made for a first turn that never came, is removed before."""
+        with suppress(OSError):  # it is no session anyway
+            if self.fd >= 0 and stands_at(self.fd, self.path) and os.fstat(self.fd).st_size == 0:
+                os.unlink(self.path)
+        self._close()
+
+    def _close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class Memory:
+    """A conversation that no file keeps; in use it is like a locked session."""
+
+    def __init__(self) -> None:
+        self.turns: list[Turn] = []
+
+    def history(self) -> Iterator[Turn]:
+        """Yield the turns from the newest."""
+        return reversed(self.turns.copy())
+
+    def append(self, turn: Turn) -> Turn:
+        """Add a turn, and return it numbered, summed, dated."""
+        self.turns += _numbered([turn], self.turns[-1] if self.turns else None)
+        return self.turns[-1]
+
+
+def _numbered(turns: Iterable[Turn], last: Turn | None) -> list[Turn]:
+    """Return the turns as they follow upon the last one."""
+    added: list[Turn] = []
+    for turn in turns:
+        n, total = (last.n, last.total_tokens) if last else (0, 0)
+        last = replace(turn, n=n + 1, total_tokens=total + _total_tokens(turn), at=turn.at or _timestamp())
+        added.append(last)
+    return added
+
+
+def silent(_: str) -> None:
+    """Warn nobody."""
+
+
+def parse(data: bytes) -> Turn | None:
+    """Return the turn in a line, or None if it is damaged or blank."""
+    try:
+        return from_line(data)
+    except (ValueError, RecursionError):
+        return None
+
+
+def valid(lines: Iterable[Line], path: Path, warn: Warn, *, locked: bool) -> Iterator[Record]:
+    """Yield the records among the lines of the file at ``path``; ``warn`` of each damaged line.
+
+    Without the lock an unterminated line that is not whole is no damage: it is a turn being written.
+    """
+    for line in lines:
+        turn = parse(line.data)
+        if turn is not None:
+            yield Record(line.offset, line.data, turn)
+        elif line.data.strip() and (line.ended or locked):
+            warn(f"{path}: damaged line at byte {line.offset} skipped")
+
+
+def last_turn(turns: Iterator[Turn]) -> Turn | None:
+    """Return the first of ``turns``, which come newest first, with ``n`` and ``total_tokens`` of the whole session.
+
+    Lines that gptpipe wrote hold both. For others the turns are counted, back to one that does.
+    """
+    last = next(turns, None)
+    if last is None or last.n > 0:
+        return last
+    n, total = 1, _total_tokens(last)
+    for turn in turns:
+        if turn.n > 0:
+            return replace(last, n=n + turn.n, total_tokens=total + turn.total_tokens)
+        n += 1
+        total += _total_tokens(turn)
+    return replace(last, n=n, total_tokens=total)
+
+
+def _total_tokens(turn: Turn) -> int:
+    total = (turn.usage or {}).get("total_tokens")
+    return total if isinstance(total, int) else 0
+
+
+def _timestamp() -> str:
+    """Return the time in UTC with milliseconds, as ``2026-11-22T05:11:07.123Z``."""
+    milliseconds = time.time_ns() // 1_000_000
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(milliseconds // 1000))}.{milliseconds % 1000:03d}Z"

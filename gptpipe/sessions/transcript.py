@@ -1,0 +1,148 @@
+"""Sessions as text: the table of all, the turns of one, the lines that match a pattern.
+
+What is read here came from models, servers and editors; whoever writes it makes control characters visible on a
+terminal.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from itertools import islice
+from typing import NamedTuple
+
+from gptpipe.errors import Absent, Failure, Truncated
+from gptpipe.message import SYSTEM_ROLES, Message, Turn, compact
+from gptpipe.sessions import attachments
+from gptpipe.sessions.store import Record, SessionStore, Warn, silent
+from gptpipe.sessions.upkeep import Summary, oldest_first
+from gptpipe.text import fences
+from gptpipe.text import table as columns
+from gptpipe.wire import sse
+
+_NUMBERS = ("turns", "tokens", "size")
+
+
+def table(summaries: Iterable[Summary], *, header: bool) -> str:
+    """Return one line for each session: columns of words, none of which holds white space.
+
+    The last use is in local time, the size in bytes, an unknown model ``-``.
+    """
+    rows = [_row(summary) for summary in summaries]
+    if header:
+        rows.insert(0, [name.replace("_", "-") for name in Summary._fields])
+    return columns.table(rows, [name in _NUMBERS for name in Summary._fields])
+
+
+def _row(summary: Summary) -> list[str]:
+    shown = summary._replace(model=re.sub(r"\s", "_", summary.model or "-"))._asdict()
+    return [str(value) for value in {**shown, "last_use": _minute(summary.last_use)}.values()]
+
+
+def _minute(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M", time.localtime(seconds))
+
+
+def as_json(summary: Summary) -> str:
+    """Return the summary as one line of JSON; the last use is in UTC, as a session's line has it."""
+    milliseconds = int(summary.last_use * 1000)
+    utc = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000))
+    return compact({**summary._asdict(), "last_use": f"{utc}.{milliseconds % 1000:03d}Z"}) + "\n"
+
+
+def latest(store: SessionStore, name: str, count: int, warn: Warn) -> list[Record]:
+    """Return a session's last records, the oldest first, each turn with its number.
+
+    :raises NoInput: WriteError: as :meth:`SessionStore.reading` does.
+    """
+    records = list(islice(store.records(name, warn), count))[::-1]
+    if all(record.turn.n for record in records):
+        return records
+    return list(deque(oldest_first(store, name, silent), count))  # lines of another program: they are to be counted
+
+
+def transcript(records: Iterable[Record]) -> Iterator[str]:
+    """Yield the turns as text: a heading with number, time and model, then the messages.
+
+    A system message that is that of the turn before is not repeated.
+    """
+    before: str | None = None
+    separator = ""
+    for _, _, turn in records:
+        messages = [f"{_line(message.get('role'))}: {text}" for message, text in _texts(turn, before)]
+        yield separator + "\n\n".join([_heading(turn), *messages]) + "\n"
+        before, separator = turn.system, "\n"
+
+
+def _heading(turn: Turn) -> str:
+    state = turn.finish_reason or "unfinished"
+    facts = [str(turn.n), _local(turn.at), _line(turn.model), "" if state == "stop" else _line(state)]
+    return f"== {', '.join(filter(None, facts))} =="
+
+
+def _local(at: str | None) -> str:
+    try:
+        return _minute(datetime.fromisoformat(at or "").timestamp())
+    except (ValueError, OverflowError):
+        return ""
+
+
+def _line(found: object) -> str:
+    return " ".join(str(found or "").split())
+
+
+def _texts(turn: Turn, before: str | None) -> Iterator[tuple[Message, str]]:
+    """Yield the messages of a turn and their texts, but no system message that is ``before``."""
+    for message in turn.messages:
+        if message.get("role") not in SYSTEM_ROLES or turn.system != before:
+            yield message, _text(message)
+
+
+def _text(message: Message) -> str:
+    content = message.get("content") or message.get("refusal") or ""
+    text = "\n".join(map(_part, content)) if isinstance(content, list) else str(content)
+    return text.removesuffix("\n")
+
+
+def _part(part: object) -> str:
+    if not isinstance(part, dict):
+        return ""
+    text = part.get("text")
+    return text if isinstance(text, str) else f"[{attachments.reference(part) or part.get('type')}]"
+
+
+class Match(NamedTuple):
+    """A line of a session's text, and the number of its turn."""
+
+    turn: int
+    line: str
+
+
+def matches(store: SessionStore, name: str, pattern: re.Pattern[str], warn: Warn) -> Iterator[Match]:
+    """Yield the lines that the pattern matches, of the text that :func:`transcript` has without its headings.
+
+    :raises NoInput: WriteError: as :meth:`SessionStore.reading` does, at the first step.
+    """
+    before: str | None = None
+    for _, _, turn in oldest_first(store, name, warn):
+        for _, text in _texts(turn, before):
+            yield from (Match(turn.n, line) for line in text.split("\n") if pattern.search(line))
+        before = turn.system
+
+
+def answer(turn: Turn, *, block: bool) -> tuple[str, Failure | None]:
+    """Return a turn's answer, or its first code block, and why that is not a whole one, or None."""
+    text = turn.answer
+    fence = fences.Fence()
+    if block:
+        text = fence.feed(text) + fence.close()
+    if turn.finish_reason is None:
+        return text, Absent("the last answer did not finish")
+    if turn.finish_reason.lower() in sse.LENGTH_REASONS:
+        return text, Truncated("the last answer is truncated: it reached the length limit")
+    if not text.strip():
+        return text, Absent("the last answer has no code block" if block else "the last answer is empty")
+    return text, None

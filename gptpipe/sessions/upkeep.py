@@ -1,0 +1,279 @@
+"""Looking after sessions: what there is, copying, renaming, removing, and mending damaged files.
+
+What changes a file takes its lock, like a process that continues the session, and obeys the same timeout.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from gptpipe.errors import Failure, NoInput, UsageError, WriteError
+from gptpipe.message import Turn
+from gptpipe.sessions.store import Record, SessionStore, Waiting, Warn, last_turn, parse, silent, valid
+from gptpipe.storage import append, backward, failing, forward, open_regular, sync_folder
+
+COPY_BLOCK = 1 << 20
+
+
+class Summary(NamedTuple):
+    """What a session's last line tells: ``last_use`` is in seconds since 1970, ``size`` in bytes."""
+
+    name: str
+    turns: int
+    last_use: float
+    model: str | None
+    tokens: int
+    size: int
+
+
+def summaries(store: SessionStore, warn: Warn) -> Iterator[Summary]:
+    """Yield a summary of each session, by name; ``warn`` of each that cannot be read.
+
+    :raises NoInput: if the folder cannot be read.
+    """
+    for name in store.names():
+        try:
+            yield summary(store, name)
+        except Failure as failure:
+            if os.path.lexists(store.path(name)):  # else it was removed or renamed meanwhile
+                warn(failure.message)
+
+
+def summary(store: SessionStore, name: str) -> Summary:
+    """Return the summary of one session, of whose file no more is read than the last line.
+
+    :raises NoInput: WriteError: as :meth:`SessionStore.reading` does.
+    """
+    with store.reading(name) as fd:
+        return _summary(name, fd, store.path(name))
+
+
+def _summary(name: str, fd: int, path: Path) -> Summary:
+    status = os.fstat(fd)
+    turns = (record.turn for record in valid(backward(fd), path, silent, locked=False))
+    last = last_turn(turns) or Turn([])
+    return Summary(name, last.n, _last_use(last, status), last.model, last.total_tokens, status.st_size)
+
+
+def _last_use(turn: Turn, status: os.stat_result) -> float:
+    try:
+        return datetime.fromisoformat(turn.at or "").timestamp()
+    except (ValueError, OverflowError):
+        return status.st_mtime
+
+
+def oldest_first(store: SessionStore, name: str, warn: Warn) -> Iterator[Record]:
+    """Yield all records of a session from the first, each turn with its number, without the lock.
+
+    :raises NoInput: WriteError: as :meth:`SessionStore.reading` does, at the first step.
+    """
+    number = 0
+    with store.reading(name) as fd:
+        for record in valid(forward(fd), store.path(name), warn, locked=False):
+            number = record.turn.n or number + 1
+            yield record._replace(turn=replace(record.turn, n=number))
+
+
+def copy(
+    store: SessionStore, source: str, target: str, *, force: bool, timeout: float | None, waiting: Waiting
+) -> None:
+    """Make ``target`` a session with the turns of ``source``; later turns of one do not reach the other.
+
+    :raises UsageError: if ``target`` exists and ``force`` is false, or is ``source``.
+    :raises NoInput: Temporary: WriteError: as :meth:`SessionStore.lock` does; WriteError also if it cannot be written.
+    """
+    with (
+        _locked(store, source, target, force, timeout, waiting) as fd,
+        failing(WriteError, f"cannot copy session {source}"),
+    ):
+        with _new_file(fd, [(0, os.fstat(fd).st_size)], store.directory) as new:
+            _give_name(new, store, target, force)
+        sync_folder(store.directory)  # or a crash loses the name of the copy
+
+
+def rename(
+    store: SessionStore, source: str, target: str, *, force: bool, timeout: float | None, waiting: Waiting
+) -> None:
+    """Give a session another name. A process that waits for it begins the old name anew.
+
+    :raises UsageError: if ``target`` exists and ``force`` is false, or is ``source``.
+    :raises NoInput: Temporary: WriteError: as :meth:`SessionStore.lock` does; WriteError also if it cannot be renamed.
+    """
+    old = store.path(source)
+    with (
+        _locked(store, source, target, force, timeout, waiting),
+        failing(WriteError, f"cannot rename session {source}"),
+    ):
+        _give_name(old, store, target, force)
+        if not force:
+            sync_folder(store.directory)  # or a crash after the next line may leave the session without any name
+            old.unlink()
+
+
+@contextmanager
+def _locked(
+    store: SessionStore, source: str, target: str, force: bool, timeout: float | None, waiting: Waiting
+) -> Iterator[int]:
+    """Lock the source, and with ``force`` the target too; the block gets the source's descriptor."""
+    if store.path(source) == store.path(target):
+        raise UsageError(f"{source} and {target} are the same session")
+    if not force:
+        with suppress(NoInput), store.reading(target):
+            raise _exists(target)
+        with suppress(NoInput), store.lock(target, timeout, waiting, silent, create=False):
+            raise _exists(target)  # an empty file, which a signal may have left, is no session and has gone by now
+    with ExitStack() as stack:
+        # In the order of their names: of two that lock both, each would wait for the other's for ever. Without the
+        # target's lock the turn that a process is about to add to it would be lost with it.
+        for name in sorted({source, target} if force else {source}):
+            session = stack.enter_context(store.lock(name, timeout, waiting, silent, create=name == target))
+            if name == source:
+                fd = session.fd
+        yield fd
+
+
+def _exists(name: str) -> UsageError:
+    return UsageError(f"session {name} exists", "--force replaces it")
+
+
+def _give_name(file: Path, store: SessionStore, name: str, force: bool) -> None:
+    path = store.path(name)
+    if force:
+        os.rename(file, path)  # in one step: a crash loses neither the old session nor the new
+        return
+    try:
+        os.link(file, path)  # where a rename would lose a session that was begun under this name meanwhile
+    except FileExistsError:
+        raise _exists(name) from None
+
+
+@contextmanager
+def _new_file(source: int, spans: Iterable[tuple[int, int]], folder: Path) -> Iterator[Path]:
+    """Write the spans of a file, offsets from and to, into a new one, which ends with the block unless it was renamed.
+
+    No session has its name: none begins with a dot.
+    """
+    path = folder / f".{os.urandom(8).hex()}"
+    fd = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    try:
+        try:
+            for start, end in spans:
+                _copy_span(source, start, end, fd)
+            os.fsync(fd)  # or a crash after it got its name leaves an empty session
+        finally:
+            os.close(fd)
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _copy_span(source: int, start: int, end: int, target: int) -> None:
+    while start < end and (data := os.pread(source, min(COPY_BLOCK, end - start), start)):
+        start += os.write(target, data)
+
+
+def remove(
+    store: SessionStore, name: str, *, timeout: float | None, waiting: Waiting, unused_since: float | None = None
+) -> bool:
+    """Remove a session and what :func:`repair` moved out of it, and say whether it was.
+
+    With ``unused_since``, in seconds since 1970, one that was used later is kept.
+
+    :raises NoInput: Temporary: WriteError: as :meth:`SessionStore.lock` does; WriteError also if it cannot be removed.
+    """
+    path = store.path(name)
+    # Under the lock, or the turn of an answer in flight would be lost after its process ended with 0.
+    with store.lock(name, timeout, waiting, silent, create=False) as session:
+        if unused_since is not None and _summary(name, session.fd, path).last_use > unused_since:
+            return False
+        with failing(WriteError, f"cannot remove session {name}"):
+            path.unlink()
+            damaged_path(path).unlink(missing_ok=True)
+    return True
+
+
+class Damage(NamedTuple):
+    """A damaged line: its number from 1, its offset and length in bytes, and whether a newline ends it."""
+
+    number: int
+    offset: int
+    length: int
+    ended: bool
+
+
+def check(store: SessionStore, name: str) -> Iterator[Damage]:
+    """Yield the damaged lines of a session, without the lock.
+
+    :raises NoInput: WriteError: as :meth:`SessionStore.reading` does, at the first step.
+    """
+    with store.reading(name) as fd:
+        for damage in _damaged(fd):
+            if damage.ended or not _being_written(fd, damage):
+                yield damage
+
+
+def _damaged(fd: int) -> Iterator[Damage]:
+    for number, line in enumerate(forward(fd), 1):
+        if line.data.strip() and parse(line.data) is None:
+            yield Damage(number, line.offset, len(line.data), line.ended)
+
+
+def _being_written(fd: int, last: Damage) -> bool:
+    """Whether a line without an end is on its way; nobody writes, and it is torn, if the lock is free."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    grown = os.fstat(fd).st_size != last.offset + last.length
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    return grown
+
+
+def damaged_path(path: Path) -> Path:
+    """Return the file beside a session's own to which :func:`repair` moves what is damaged."""
+    return path.with_name(path.name + ".damaged")
+
+
+def repair(store: SessionStore, name: str, *, timeout: float | None, waiting: Waiting) -> list[Damage]:
+    """Move the damaged lines of a session to the end of the file :func:`damaged_path`, and return which they were.
+
+    :raises NoInput: Temporary: WriteError: as :meth:`SessionStore.lock` does; WriteError also if it cannot be mended.
+    """
+    # Under the lock, or a turn appended to the old file while the new one is made would be lost.
+    with (
+        store.lock(name, timeout, waiting, silent, create=False) as session,
+        failing(WriteError, f"cannot repair session {name}"),
+    ):
+        damages = list(_damaged(session.fd))
+        if damages:
+            _set_aside(session.fd, damages, damaged_path(session.path))
+            with _new_file(session.fd, _between(damages, os.fstat(session.fd).st_size), store.directory) as new:
+                os.chmod(new, os.fstat(session.fd).st_mode & 0o777)
+                os.rename(new, session.path)  # in one step: whoever reads meanwhile, or after a crash, has all turns
+            sync_folder(store.directory)
+    return damages
+
+
+def _set_aside(fd: int, damages: list[Damage], path: Path) -> None:
+    """Keep the damaged lines before they leave the session; a crash in between leaves them in both files."""
+    lines = b"".join(os.pread(fd, damage.length, damage.offset) + b"\n" for damage in damages)
+    aside = open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+    try:
+        append(aside, path.parent, lines)
+    finally:
+        os.close(aside)
+
+
+def _between(damages: list[Damage], size: int) -> Iterator[tuple[int, int]]:
+    start = 0
+    for damage in damages:
+        yield start, damage.offset
+        start = damage.offset + damage.length + damage.ended
+    yield start, size

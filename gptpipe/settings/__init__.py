@@ -1,0 +1,1 @@
+"""Options, environment and files made into one Settings."""

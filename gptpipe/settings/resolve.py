@@ -1,0 +1,580 @@
+"""Options, role, session, environment and settings file made into one ``Settings``.
+
+**One setting** comes from the first of these that has it:
+
+1. the option
+2. the role
+3. the profile named by ``-p`` on this command line
+4. the environment variable (``ENVIRONMENT`` lists them; an empty one is unset)
+5. the profile, if it was chosen elsewhere: by role, session, environment or settings file
+6. the top of the settings file
+7. the built-in value
+
+``params`` are merged field by field in the same order. So ``-p groq`` never sends what the environment meant for
+OpenAI. Of built-in profiles the address and the name of the key's variable are held; the user's table of the
+same name is laid over it.
+
+**The endpoint** is chosen as one thing, by the first of option, role, session, environment and settings file that
+names a profile or a base URL. What stands further down has no say:
+
+- An option or variable that names a base URL and no profile sets aside any profile that was chosen further down.
+- With both, the profile holds and the base URL replaces its address. (At the top of the settings file the
+  profile's own address wins.)
+- A profile without an address has that of ``GPTPIPE_BASE_URL``, the top of the settings file, or OpenAI.
+- ``OPENAI_BASE_URL`` is the address of the profile ``openai``, and of no other. With ``-p openai`` a
+  ``base_url`` in the user's ``[profiles.openai]`` is stronger, otherwise the variable is.
+- Nothing named at all is the profile ``openai``.
+
+**The model** is that of option, role, session, the profile of ``-p``, environment, a profile chosen elsewhere, top
+of the file; at ``openai`` then ``DEFAULT_MODEL``. The session's model counts only at the session's own endpoint: if
+option or role name another one, it is passed over. An alias is looked up once: what it stands for is not
+looked up again, nor is the session's model, which was stored after its alias. With the model ``echo`` there is
+no endpoint: profile and base URL are None, and what the profile holds is not used.
+
+**The system message** is that of option, role, session, top of the file; an empty one is none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import xdg_base_dirs
+
+from gptpipe.errors import ConfigError, UsageError
+from gptpipe.settings.file import (
+    EMPTY,
+    SAMPLING,
+    TOP,
+    Check,
+    Config,
+    count,
+    dotted,
+    is_utf8,
+    load,
+    nearest,
+    number,
+    params,
+    positive,
+    profile_name,
+    seconds,
+    session_name,
+    text,
+)
+from gptpipe.text import toml
+from gptpipe.text.address import check_base_url, check_proxy, is_local, masked, masked_headers, proxy_for, same
+
+OPENAI = "openai"
+DEFAULT_MODEL = "gpt-5.5"
+
+# Endpoints by name. An empty api_key_env says that the server needs no key, wherever it stands; the profile openai
+# has none here because OPENAI_API_KEY comes after systemd's credentials (gptpipe.settings.keys).
+BUILT_IN: Mapping[str, Mapping[str, str]] = {
+    OPENAI: {"base_url": "https://api.openai.com/v1"},
+    "ollama": {"base_url": "http://localhost:11434/v1", "api_key_env": ""},
+    "llamacpp": {"base_url": "http://localhost:8080/v1", "api_key_env": ""},
+    "lmstudio": {"base_url": "http://localhost:1234/v1", "api_key_env": ""},
+    "vllm": {"base_url": "http://localhost:8000/v1", "api_key_env": ""},
+    "openrouter": {"base_url": "https://openrouter.ai/api/v1", "api_key_env": "OPENROUTER_API_KEY"},
+    "groq": {"base_url": "https://api.groq.com/openai/v1", "api_key_env": "GROQ_API_KEY"},
+    "mistral": {"base_url": "https://api.mistral.ai/v1", "api_key_env": "MISTRAL_API_KEY"},
+    "deepseek": {"base_url": "https://api.deepseek.com/v1", "api_key_env": "DEEPSEEK_API_KEY"},
+    "gemini": {
+        "base_url": "https://generativelanguage.googleapis.com/v1beta/openai",
+        "api_key_env": "GEMINI_API_KEY",
+    },
+}
+
+# Every variable of gptpipe's own, by the option that it stands for. The list is closed: others are ignored.
+ENVIRONMENT: Mapping[str, str] = {
+    "config": "GPTPIPE_CONFIG",
+    "session": "GPTPIPE_SESSION",
+    "history": "GPTPIPE_HISTORY",
+    "history_tokens": "GPTPIPE_HISTORY_TOKENS",
+    "lock_timeout": "GPTPIPE_LOCK_TIMEOUT",
+    "model": "GPTPIPE_MODEL",
+    "profile": "GPTPIPE_PROFILE",
+    "temperature": "GPTPIPE_TEMPERATURE",
+    "max_time": "GPTPIPE_MAX_TIME",
+    "connect_timeout": "GPTPIPE_CONNECT_TIMEOUT",
+    "idle_timeout": "GPTPIPE_IDLE_TIMEOUT",
+    "retry": "GPTPIPE_RETRY",
+    "max_input_tokens": "GPTPIPE_MAX_INPUT_TOKENS",
+    "base_url": "GPTPIPE_BASE_URL",
+    "proxy": "GPTPIPE_PROXY",
+    "cacert": "GPTPIPE_CACERT",
+}
+
+_CHECKS: Mapping[str, Check] = TOP | {"param": params, "session": session_name, "config": text}
+_NUMERIC = (number, seconds, count, positive)
+_PATHS = ("config", "cacert")
+
+# Settings that one layer decides, without a rule of their own.
+_PLAIN = ("session", "retry", "max_input_tokens", "history", "history_tokens", "lock_timeout", "usage")
+_TIMES = ("max_time", "connect_timeout", "idle_timeout")
+
+# Who named the endpoint: places in the order of the module's docstring.
+_OPTION, _ROLE, _SESSION, _ENVIRONMENT, _FILE, _NOBODY = range(6)
+
+
+class KeyWays(NamedTuple):
+    """The ways to a key that the profile names, in the order in which they are tried.
+
+    ``needed`` is false if the profile says by an empty ``api_key_env`` that its server asks for none.
+    """
+
+    command: tuple[str, ...] | None = None
+    file: str | None = None
+    variable: str | None = None
+    needed: bool = True
+
+
+class Budget(NamedTuple):
+    """Limits on what is spent in a day and a month, local time; None is no limit."""
+
+    day_tokens: int | None = None
+    month_tokens: int | None = None
+    day_usd: float | None = None
+    month_usd: float | None = None
+
+
+class Price(NamedTuple):
+    """USD for a million tokens. ``cached`` is None if cached input costs what other input costs."""
+
+    input: float
+    output: float
+    cached: float | None = None
+
+
+class Settings(NamedTuple):
+    """Everything that one run was told. Times are seconds, None is no limit.
+
+    ``model`` is after aliases. ``profile`` and ``base_url`` are both None for ``echo``; ``profile`` alone is None
+    when a base URL was named without one. ``params`` are the request's fields, sampling included (``max_tokens``
+    under this name). ``question`` and ``answer`` are the prompts of the chat. ``headers`` and URLs may hold secrets:
+    ``repr`` masks them, and ``gptpipe.text.address`` has the means for others.
+    """
+
+    model: str
+    profile: str | None
+    base_url: str | None
+    system: str | None = None
+    session: str | None = None
+    params: Mapping[str, Any] = EMPTY
+    headers: Mapping[str, str] = EMPTY
+    key: KeyWays = KeyWays()
+    thinks: bool = False
+    allow_http: bool = False
+    proxy: str | None = None
+    cacert: str | None = None
+    max_time: float | None = None
+    connect_timeout: float | None = 10.0
+    idle_timeout: float | None = 300.0
+    retry: int = 2
+    max_input_tokens: int | None = None
+    history: int | None = None
+    history_tokens: int = 32000
+    lock_timeout: float = 600.0
+    usage: bool = True
+    budget: Budget = Budget()
+    prices: Mapping[str, Price] = EMPTY
+    question: str | None = None
+    answer: str | None = None
+
+    def deadline(self, started: float) -> float | None:
+        """The time by which a run that began at ``started`` is to end, None if it may last; both are monotonic."""
+        return None if self.max_time is None else started + self.max_time
+
+    def __repr__(self) -> str:
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in _shown(self).items())})"
+
+
+def described(settings: Settings) -> str:
+    """Return model and endpoint for a note."""
+    where = f"profile {settings.profile}" if settings.profile else masked(settings.base_url or "built in")
+    return f"model {settings.model}, {where}"
+
+
+def as_toml(settings: Settings) -> str:
+    """Return the settings as lines of TOML, secrets masked. A time without a limit is 0."""
+    shown = _shown(settings)
+    shown |= {name: shown[name] or 0 for name in _TIMES}
+    tables = {
+        "chat": {"question": shown.pop("question"), "answer": shown.pop("answer")},
+        "budget": shown.pop("budget")._asdict(),
+        "prices": {model: _known(price) for model, price in shown.pop("prices").items()},
+    }
+    del shown["key"]
+    inner = ((name, toml.lines(table)) for name, table in tables.items())
+    return toml.lines(shown) + "".join(f"\n[{name}]\n{text}" for name, text in inner if text)
+
+
+def _shown(settings: Settings) -> dict[str, Any]:
+    """Return the settings by name, secrets masked."""
+    return settings._asdict() | {
+        "base_url": settings.base_url and masked(settings.base_url),
+        "proxy": settings.proxy and masked(settings.proxy),
+        "headers": masked_headers(settings.headers),
+    }
+
+
+def _known(price: Price) -> dict[str, float]:
+    return {name: item for name, item in price._asdict().items() if item is not None}
+
+
+class Paths(NamedTuple):
+    """Gptpipe's own folders; none of them needs to exist."""
+
+    config: Path
+    data: Path
+    state: Path
+    cache: Path
+
+    @property
+    def roles(self) -> Path:
+        """The roles, a file for each."""
+        return self.config / "roles"
+
+    @property
+    def sessions(self) -> Path:
+        """The conversations, a file for each."""
+        return self.data / "sessions"
+
+    @property
+    def attachments(self) -> Path:
+        """The files that conversations refer to."""
+        return self.data / "attachments"
+
+    @property
+    def usage(self) -> Path:
+        """What requests used, a file for each day."""
+        return self.state / "usage"
+
+    @property
+    def batches(self) -> Path:
+        """What was submitted to Batch APIs, a folder for each."""
+        return self.state / "batches"
+
+    @property
+    def answers(self) -> Path:
+        """The answers that ``--cache`` keeps."""
+        return self.cache / "answers"
+
+
+def paths() -> Paths:
+    """Return gptpipe's folders by the XDG variables and the home directory, as they are now.
+
+    Without ``HOME`` it is the one that the system's list of users names.
+
+    :raises ConfigError: if there is no home directory, or ``HOME`` is no absolute path.
+    """
+    if not os.environ.get("HOME", "unset"):
+        del os.environ["HOME"]  # Python would take it for the root folder
+    try:
+        found = Paths(
+            xdg_base_dirs.xdg_config_home() / "gptpipe",
+            xdg_base_dirs.xdg_data_home() / "gptpipe",
+            xdg_base_dirs.xdg_state_home() / "gptpipe",
+            xdg_base_dirs.xdg_cache_home() / "gptpipe",
+        )
+    except RuntimeError:
+        raise ConfigError("this user has no home directory", "set HOME") from None
+    if not all(path.is_absolute() for path in found):
+        raise ConfigError("HOME is not an absolute path")
+    return found
+
+
+def read_file(option: str | None, env: Mapping[str, str]) -> Config:
+    """Read the settings file: that of ``--config``, of ``GPTPIPE_CONFIG``, else the usual one if it is there.
+
+    :raises ConfigError: as ``config.load`` and ``paths`` do.
+    """
+    named = named_file(option, env)
+    return load(named or paths().config / "config.toml", required=bool(named))
+
+
+def named_file(option: str | None, env: Mapping[str, str]) -> str | None:
+    """Return the settings file that ``--config`` or ``GPTPIPE_CONFIG`` names, or None."""
+    return option or env.get(ENVIRONMENT["config"]) or None
+
+
+def address_of(profile: str | None, config: Config) -> str | None:
+    """Return the address that the settings file has for a profile, or the built-in one, or None."""
+    address: str | None = _profile(profile, config).get("base_url")
+    return address
+
+
+def own_prices(config: Config) -> dict[str, Price]:
+    """Return the prices that the settings file gives, by model."""
+    return {name: Price(**price) for name, price in config.prices.items()}
+
+
+def is_echo(model: str) -> bool:
+    """Return whether the model is the built-in endpoint's, which needs no key and no network."""
+    return model == "echo" or model.startswith("echo:")
+
+
+def profile_names(config: Config) -> list[str]:
+    """Return the names that ``-p`` takes, sorted."""
+    return sorted(BUILT_IN.keys() | config.profiles.keys())
+
+
+class _Sources(NamedTuple):
+    """Where settings come from, checked, the strongest first; ``env`` for the variables that are not gptpipe's own."""
+
+    options: Mapping[str, Any]
+    role: Mapping[str, Any]
+    session: Mapping[str, Any]
+    variables: Mapping[str, Any]
+    config: Config
+    env: Mapping[str, str]
+
+
+class _Choice(NamedTuple):
+    """An endpoint as it was named, and by whom."""
+
+    level: int
+    profile: str | None
+    base_url: str | None
+
+
+Layers = list[Mapping[str, Any]]
+
+
+def resolve(
+    options: Mapping[str, Any],
+    role: Mapping[str, Any],
+    session: Mapping[str, Any],
+    env: Mapping[str, str],
+    config: Config,
+    *,
+    need_model: bool = True,
+) -> Settings:
+    """Return the settings of one run by the rules of this module's docstring.
+
+    ``options`` are those of the command line, by long name with underscores; None is not given. ``role`` holds
+    ``model``, ``profile``, ``params``, sampling and ``system``; ``session`` the ``model``, ``profile``, ``base_url``
+    and ``system`` of the last finished turn. Without ``need_model`` a missing model is no error but ``""``.
+
+    :raises UsageError: for a faulty value of an option or of one of gptpipe's variables.
+    :raises ConfigError: for a profile that does not exist, no model, or a URL or CA file that cannot be used.
+    """
+    sources = _Sources(_given(options), role, session, environment(env), config, env)
+    choice = _choose(sources.options, role, session, sources.variables, config.top)
+    held = _profile(choice.profile, config)
+    layers = _layers(sources, held, named=choice.level == _OPTION)
+    model = _model(choice, layers, sources)
+    base_url = proxy = cacert = None
+    if is_echo(model):
+        choice, held = choice._replace(profile=None), EMPTY
+        layers = _layers(sources, held, named=False)
+    else:
+        _check_profile(choice, config)
+        if not model and need_model:
+            raise _no_model(choice)
+        base_url = _address(choice, sources)
+        proxy = _proxy(base_url, layers, sources)
+        cacert = _ca_file(_first(layers, "cacert"))
+    return Settings(
+        model=model,
+        profile=choice.profile,
+        base_url=base_url,
+        system=_first([sources.options, role, session, config.top], "system") or None,
+        params=_params(layers),
+        headers=held.get("headers", EMPTY),
+        key=_key_ways(held),
+        thinks=held.get("thinks", False),
+        allow_http=held.get("allow_http", False),
+        proxy=proxy,
+        cacert=cacert,
+        budget=Budget(**config.budget),
+        prices=own_prices(config),
+        question=config.chat.get("question"),
+        answer=config.chat.get("answer"),
+        **_single(layers),
+    )
+
+
+def environment(env: Mapping[str, str]) -> dict[str, Any]:
+    """Return what gptpipe's own variables say, by option. All are checked, also those that an option overrides.
+
+    :raises UsageError: for a faulty value, with the variable's name.
+    """
+    found = {}
+    for name, variable in ENVIRONMENT.items():
+        if value := env.get(variable):
+            try:
+                found[name] = _checked(name, _typed(name, value))
+            except ValueError as error:
+                raise UsageError(f"{variable} {error}") from None
+            except UsageError as error:
+                raise UsageError(f"{variable} {error.message}", error.hint) from None
+    return found
+
+
+def _typed(name: str, value: str) -> int | float | str:
+    """Return a variable's value as the kind that its option has; what is no number is left to the check."""
+    if _CHECKS[name] in _NUMERIC:
+        for kind in (int, float):
+            with contextlib.suppress(ValueError):
+                return kind(value)
+    return value
+
+
+def _checked(name: str, value: Any) -> Any:
+    if isinstance(value, str) and name not in _PATHS and not is_utf8(value):
+        raise ValueError("is not UTF-8")
+    return _CHECKS[name](value)
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that were given, checked."""
+    given = {}
+    for name, value in options.items():
+        if value is not None:
+            try:
+                given[name] = _checked(name, value) if name in _CHECKS else value
+            except ValueError as error:
+                raise UsageError(f"--{name.replace('_', '-')} {error}") from None
+    return given
+
+
+def _choose(*levels: Mapping[str, Any]) -> _Choice:
+    """Return the endpoint of the first level that names one."""
+    for level, table in enumerate(levels):
+        profile, base_url = table.get("profile"), table.get("base_url")
+        if profile or base_url:
+            return _Choice(level, profile and profile_name(profile), base_url)
+    return _Choice(_NOBODY, OPENAI, None)
+
+
+def _profile(name: str | None, config: Config) -> Mapping[str, Any]:
+    """Return what a profile holds: the user's table over the built-in one."""
+    return {**BUILT_IN.get(name, {}), **config.profiles.get(name, {})} if name else EMPTY
+
+
+def _layers(sources: _Sources, held: Mapping[str, Any], *, named: bool) -> Layers:
+    """Return where a single setting is looked for, the strongest first; ``named``: ``-p`` chose the profile."""
+    middle = (held, sources.variables) if named else (sources.variables, held)
+    return [sources.options, sources.role, *middle, sources.config.top, Settings._field_defaults]
+
+
+def _first(layers: Layers, name: str) -> Any:
+    return next((layer[name] for layer in layers if layer.get(name) is not None), None)
+
+
+def _single(layers: Layers) -> dict[str, Any]:
+    """Return the settings that are what the first layer says that has them; of the times 0 is no limit."""
+    plain = {name: _first(layers, name) for name in _PLAIN}
+    return plain | {name: _first(layers, name) or None for name in _TIMES}
+
+
+def _params(layers: Layers) -> dict[str, Any]:
+    """Return the request's fields: in each layer ``params`` or ``-O``, and over them those that are settings."""
+    merged: dict[str, Any] = {}
+    for layer in reversed(layers):
+        merged |= layer.get("params") or {}
+        merged |= layer.get("param") or {}
+        merged |= {name: layer[name] for name in SAMPLING if layer.get(name) is not None}
+    return merged
+
+
+def _model(choice: _Choice, layers: Layers, sources: _Sources) -> str:
+    """Return the model, its alias resolved, or ``""`` if nothing names one."""
+    named = _first([sources.options, sources.role], "model")
+    stored: str | None = sources.session.get("model")
+    if named is None and stored and _is_sessions_own(choice, sources):
+        return stored
+    model: str = _first(layers, "model") or (DEFAULT_MODEL if choice.profile == OPENAI else "")
+    return sources.config.aliases.get(model, model)
+
+
+def _is_sessions_own(choice: _Choice, sources: _Sources) -> bool:
+    """Return whether the endpoint is the one that the session's model belongs to."""
+    if choice.level > _ROLE:
+        return True
+    own = _Choice(_SESSION, sources.session.get("profile"), sources.session.get("base_url"))
+    if choice.profile and own.profile:
+        return choice.profile == own.profile
+    if not own.profile and not own.base_url:
+        return False
+    return same(_address(choice, sources), _address(own, sources))
+
+
+def _address(choice: _Choice, sources: _Sources) -> str:
+    """Return the base URL of the endpoint.
+
+    :raises ConfigError: if it cannot be one.
+    """
+    if choice.base_url and (choice.profile is None or choice.level != _FILE):
+        return check_base_url(choice.base_url)
+    profile = choice.profile or OPENAI
+    written = sources.config.profiles.get(profile, {}).get("base_url")
+    variable = sources.env.get("OPENAI_BASE_URL") if profile == OPENAI else None
+    held = (written or variable) if choice.level == _OPTION else (variable or written)
+    return check_base_url(
+        held
+        or BUILT_IN.get(profile, {}).get("base_url")
+        or _first([sources.variables, sources.config.top], "base_url")
+        or BUILT_IN[OPENAI]["base_url"]
+    )
+
+
+def _check_profile(choice: _Choice, config: Config) -> None:
+    known = profile_names(config)
+    if choice.profile is None or choice.profile in known:
+        return
+    near = nearest(choice.profile, known)
+    raise ConfigError(
+        f"there is no profile {choice.profile!r}"
+        + (", with which the session goes on" if choice.level == _SESSION else ""),
+        f"did you mean {near}?" if near else f"there are: {', '.join(known)}",
+    )
+
+
+def _no_model(choice: _Choice) -> ConfigError:
+    if choice.profile:
+        table, lists = f" under [profiles.{dotted((choice.profile,))}]", f"-p {choice.profile}"
+    else:
+        table, lists = "", "--base-url URL"
+    return ConfigError(
+        "no model was named",
+        f'give -m MODEL, or write model = "MODEL"{table} in the settings file; gptpipe-models {lists} names them',
+    )
+
+
+def _proxy(base_url: str, layers: Layers, sources: _Sources) -> str | None:
+    """Return the proxy for the address: that of a setting, ``""`` being none, else the one in others' variables.
+
+    No variable gives one for an address on this machine.
+    """
+    local = is_local(base_url)
+    setting: str | None = _first([layer for layer in layers if not (local and layer is sources.variables)], "proxy")
+    if setting is not None:
+        return check_proxy(setting) if setting else None
+    return None if local else proxy_for(base_url, sources.env)
+
+
+def _ca_file(path: str | None) -> str | None:
+    """Return the path, seen to be a file that can be read (it is not opened: it may be a pipe).
+
+    :raises ConfigError: if it is not there, or cannot be read.
+    """
+    if path is None:
+        return None
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise ConfigError(f"the CA file {path} cannot be read: {str(error.strerror).lower()}") from None
+    if stat.S_ISDIR(mode) or not os.access(path, os.R_OK):
+        raise ConfigError(f"the CA file {path} cannot be read: it is a directory, or access is denied")
+    return path
+
+
+def _key_ways(held: Mapping[str, Any]) -> KeyWays:
+    variable = held.get("api_key_env")
+    return KeyWays(held.get("api_key_command"), held.get("api_key_file"), variable or None, needed=variable != "")

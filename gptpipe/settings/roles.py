@@ -1,0 +1,197 @@
+"""Roles: files that hold a system message, and before it, between ``+++`` lines, settings in TOML.
+
+The format is specified in gptpipe-config(5). ``{KEY}`` in the message and in ``prompt`` is filled by the call.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gptpipe.errors import ConfigError, NoInput, UsageError, WriteError, clause
+from gptpipe.settings.file import SAMPLING, Named, check, params, profile_name, text, text_or_empty
+from gptpipe.storage import failing, make_folder, open_regular
+from gptpipe.text import toml
+from gptpipe.text.names import check_name
+from gptpipe.text.template import escape, fill, is_name, parse
+
+_SUFFIX = ".md"
+_FRONT_MATTER = re.compile(r"\+\+\+[ \t]*\r?\n(.*?)^\+\+\+[ \t]*\r?(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+
+
+class Role(NamedTuple):
+    """A role, filled. ``settings`` are what ``settings.resolve`` takes: model, profile, params, sampling, system.
+
+    ``extract`` is ``"first"`` or ``"last"``, ``schema`` the path of a file, made absolute.
+    """
+
+    settings: Mapping[str, Any]
+    prompt: str | None = None
+    schema: str | None = None
+    extract: str | None = None
+
+
+def _which_block(value: Any) -> str | None:
+    if isinstance(value, bool):
+        return "first" if value else None
+    if value not in ("first", "last"):
+        raise ValueError('must be true, false, "first" or "last"')
+    return str(value)
+
+
+def _variable(name: str) -> str:
+    if not is_name(name):
+        raise ValueError("cannot be a field's name")
+    return name
+
+
+_SETTINGS: dict[str, Any] = SAMPLING | {"model": text, "profile": profile_name, "params": params}
+KEPT = ("system", *SAMPLING, "model", "profile")  # options that a role can hold under the same name
+_SHAPE = _SETTINGS | {
+    "prompt": text,
+    "schema": text,
+    "extract": _which_block,
+    "vars": Named(text_or_empty, _variable),
+}
+
+
+def names(directory: Path) -> list[str]:
+    """Return the names of the roles in the folder, sorted.
+
+    :raises NoInput: if the folder cannot be read; one that is not there holds none.
+    """
+    try:
+        found = os.listdir(directory)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise NoInput(f"cannot read {directory}: {error.strerror}") from error
+    return sorted(name.removesuffix(_SUFFIX) for name in found if name.endswith(_SUFFIX) and _is_role(name))
+
+
+def _is_role(file: str) -> bool:
+    try:
+        name = file.removesuffix(_SUFFIX)
+        return check_name(name, "role") == name  # one that is not NFC is not found by its name
+    except UsageError:
+        return False
+
+
+def load(directory: Path, name: str, variables: Mapping[str, str]) -> Role:
+    """Return the role, its fields filled from ``variables``, or else from its own ``[vars]``.
+
+    :raises NoInput: if there is no such role.
+    :raises ConfigError: if its front matter is faulty.
+    :raises UsageError: if it cannot be a name, or a field has no value.
+    """
+    name = check_name(name, "role")
+    found, body = _held(directory, name)
+    known = {**found.get("vars", {}), **variables}
+
+    def filled(template: str | None) -> str | None:
+        return None if template is None else fill(parse(template, f"role {name}"), lambda key: _value(known, key, name))
+
+    settings = {key: found[key] for key in _SETTINGS if key in found}
+    if body.strip():
+        settings["system"] = filled(body.strip())
+    schema = found.get("schema")
+    return Role(
+        settings,
+        prompt=filled(found.get("prompt")),
+        schema=schema and os.path.join(directory, os.path.expanduser(schema)),
+        extract=found.get("extract"),
+    )
+
+
+def verify(directory: Path, name: str) -> None:
+    """See that a role can be read, and that its fields are well formed.
+
+    :raises Failure: as :func:`load` does, but for values that are missing.
+    """
+    found, body = _held(directory, name)
+    for template in (found.get("prompt", ""), body):
+        parse(template, f"role {name}")
+
+
+def _held(directory: Path, name: str) -> tuple[dict[str, Any], str]:
+    """Return the front matter, checked, and the message."""
+    path = directory / f"{name}{_SUFFIX}"
+    front, body = _split(_read(path, name), path)
+    return check(_toml(front, path), _SHAPE, source=str(path)), body
+
+
+def _read(path: Path, name: str) -> str:
+    try:
+        content = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise NoInput(f"there is no role {name!r}", "gptpipe-config roles lists those that there are") from None
+    except OSError as error:
+        raise NoInput(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from None
+    if (at := content.find("\0")) >= 0:  # no message may hold one, see inputs.decode
+        line = content.count("\n", 0, at) + 1
+        raise ConfigError(f"{path}: there is a NUL in line {line}")
+    return content
+
+
+def _split(content: str, path: Path) -> tuple[str, str]:
+    """Return the front matter and the message."""
+    match = _FRONT_MATTER.match(content)
+    if match:
+        return match[1], content[match.end() :]
+    if re.match(r"\+\+\+[ \t]*\r?\n", content):
+        raise ConfigError(f"{path}: the line +++ that ends the settings is missing")
+    return "", content
+
+
+def _toml(front: str, path: Path) -> dict[str, Any]:
+    if not front.strip():
+        return {}
+    import tomllib  # 5 ms, not paid without settings
+
+    try:
+        return tomllib.loads("\n" + front)  # the +++ line counts, so that the message names the file's line
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: {clause(error)}") from None
+
+
+def _value(known: Mapping[str, str], key: str, name: str) -> str:
+    try:
+        return known[key]
+    except KeyError:
+        hint = f"give -V {key}=VALUE" if key else "a field is written {NAME}, a brace {{"
+        raise UsageError(f"role {name} needs a value for {{{key}}}", hint) from None
+
+
+def save(directory: Path, name: str, role: Role) -> Path:
+    """Write a role and return its file. Its texts are kept as they are: what looks like a field is none.
+
+    :raises UsageError: if there is such a role, it cannot be a name, or TOML has no form for a value.
+    :raises WriteError: if it cannot be written.
+    """
+    name = check_name(name, "role")
+    path = directory / f"{name}{_SUFFIX}"
+    data = _format(role).encode()
+    with failing(WriteError, f"cannot write {path}"):
+        make_folder(directory)
+        try:
+            descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        except FileExistsError:
+            raise UsageError(f"there is a role {name!r} already", f"take another name, or remove {path}") from None
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(data)
+        except OSError:
+            path.unlink(missing_ok=True)  # half a role would be a role
+            raise
+    return path
+
+
+def _format(role: Role) -> str:
+    values: dict[str, Any] = {key: value for key, value in role.settings.items() if key != "system"}
+    values |= {"prompt": role.prompt and escape(role.prompt), "schema": role.schema, "extract": role.extract}
+    return f"+++\n{toml.lines(values)}+++\n{escape(role.settings.get('system') or '')}\n"

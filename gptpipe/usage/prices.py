@@ -1,0 +1,58 @@
+"""What requests cost, in US dollars: by ``genai-prices``, as it is installed.
+
+Nothing here asks the network for newer prices. The user's own come first. What is not known is None, never zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from gptpipe.message import Counts
+from gptpipe.settings.resolve import Price
+
+if TYPE_CHECKING:
+    from genai_prices.types import PriceCalculation
+
+
+def price(
+    model: str, used: Counts, base_url: str | None, own: Mapping[str, Price], at: str | None = None
+) -> float | None:
+    """Return what a request cost in USD, or None if that is not known.
+
+    ``base_url`` is the endpoint that answered: the same model costs more here and less there. ``own`` are the user's
+    prices by model. ``at`` is when it was asked (ISO 8601): some prices depend on it.
+    """
+    if model in own:
+        return _own(own[model], used)
+    found = _look_up(model, used, base_url, at)
+    if found is None or found.model_price.input_mtok is None:
+        return None
+    if used.output and found.model_price.output_mtok is None:
+        return None
+    return float(found.total_price)
+
+
+def _own(price: Price, used: Counts) -> float:
+    cached = price.input if price.cached is None else price.cached
+    return ((used.input - used.cached) * price.input + used.cached * cached + used.output * price.output) / 1_000_000
+
+
+def _look_up(model: str, used: Counts, base_url: str | None, at: str | None) -> PriceCalculation | None:
+    if base_url is None:
+        return None
+    from datetime import datetime
+
+    from genai_prices import Usage, calc_price
+
+    usage = Usage(
+        input_tokens=used.input,
+        output_tokens=used.output,
+        cache_read_tokens=min(used.cached, used.input),
+        output_reasoning_tokens=min(used.reasoning, used.output),
+    )
+    when = datetime.fromisoformat(at) if at else None
+    try:
+        return calc_price(usage, model, provider_api_url=base_url, genai_request_timestamp=when)
+    except LookupError:
+        return None

@@ -1,0 +1,1 @@
+"""The server: two protocols, one client."""
