@@ -5,4 +5,4 @@ from __future__ import annotations
 from gptpipe.programs import start
 
 if __name__ == "__main__":
-    start.ask()
+    start.filter()

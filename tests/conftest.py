@@ -1,7 +1,7 @@
 """What every test stands on: a home of its own, and the programs run in real processes.
 
-``run`` is the quick way: a process from the fork server of ``tests/zygote.py``. ``shell`` is a real ``bash`` with
-the installed programs on its PATH, ``fresh`` an interpreter that tells what it imported, ``spawn`` a ``run`` that
+``run`` is the quick way: a process from the fork server of ``tests/harness/zygote.py``. ``shell`` is a real ``bash``
+with the installed programs on its PATH, ``fresh`` an interpreter that tells what it imported, ``spawn`` a ``run`` that
 does not wait. A test that uses a tool from outside says so with ``needs``: what is missing fails, it is never skipped.
 """
 
@@ -17,9 +17,19 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests import guard
-from tests.processes import REAL_ENVIRONMENT, Environment, Input, Process, Result, Zygote, environment, execute, streams
-from tests.server import server as server
+from tests.harness import guard
+from tests.harness.processes import (
+    REAL_ENVIRONMENT,
+    Environment,
+    Input,
+    Process,
+    Result,
+    Zygote,
+    environment,
+    execute,
+    streams,
+)
+from tests.harness.server import server as server
 
 BIN = Path(sys.executable).parent
 # Debian's packages that have another name than the program.

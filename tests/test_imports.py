@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from tests.conftest import Fresh
-from tests.server import Server
+from tests.harness.server import Server
 
 # With openai 3.54 it is about 500 modules, and 470 more without the lazy finder. Who must write a larger number here
 # knows which import it is for, and what it costs: python -X importtime.

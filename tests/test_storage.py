@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from gptpipe import storage
 from gptpipe.errors import WriteError
 from gptpipe.storage import Line, backward, forward, make_folder, open_regular
-from tests.processes import ROOT
+from tests.harness.processes import ROOT
 
 
 @pytest.fixture

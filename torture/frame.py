@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 import pytest
 
 from gptpipe.errors import Status
-from tests.processes import ROOT, Environment, Input, Process, Result, Zygote, streams
+from tests.harness.processes import ROOT, Environment, Input, Process, Result, Zygote, streams
 
 BIN = Path(sys.executable).parent
 MEMORY = "/dev/shm"  # where fsync costs nothing: half of the time of thousands of runs

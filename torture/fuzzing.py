@@ -23,7 +23,7 @@ from gptpipe.settings.resolve import resolve
 from gptpipe.text import fences, names, template
 from gptpipe.usage import ledger
 from gptpipe.wire import faults, sse
-from tests.conversations import waiting
+from tests.harness.conversations import waiting
 from torture.decoder import agree
 from torture.frame import ROOT, Case, Rig, execute, manners, parallel
 from torture.wire import recordings

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gptpipe.errors import Status
-from tests.server import DONE, Server, finish, say
+from tests.harness.server import DONE, Server, finish, say
 from torture.frame import BIN, Case, Rig, execute, manners, needs, outcome, parallel, session, shell
 
 TITLE = "The machine's faults"

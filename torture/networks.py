@@ -20,8 +20,8 @@ from typing import NamedTuple, Self
 
 from gptpipe.errors import Status
 from gptpipe.wire.echo import Knobs
-from tests.processes import Result
-from tests.server import Server
+from tests.harness.processes import Result
+from tests.harness.server import Server
 from torture.frame import Case, Rig, execute, needs, outcome, parallel
 
 TITLE = "Networks"

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 from gptpipe.errors import Status
 from gptpipe.wire.echo import Knobs
-from tests import manual
-from tests.server import Server
+from tests.harness import manual
+from tests.harness.server import Server
 from torture.frame import ROOT, Case, Rig, environment, execute, needs, outcome, parallel, session
 from torture.networks import free_port
 

@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.processes import ROOT
+from tests.harness.processes import ROOT
 from torture.frame import Case, Rig, execute, needs, outcome
 
 TITLE = "Packages"

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from gptpipe.errors import Status
 from gptpipe.settings.resolve import BUILT_IN
-from tests.server import DONE, Server, chunk, event, finish, say
+from tests.harness.server import DONE, Server, chunk, event, finish, say
 from torture.frame import Case, Rig, execute, needs, outcome, parallel, shell
 
 TITLE = "Security"

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.contention import NAMES, Kills, Moves, Start
-from tests.processes import Process
+from tests.harness.contention import NAMES, Kills, Moves, Start
+from tests.harness.processes import Process
 from torture.frame import Case, Rig
 
 TITLE = "Sessions under kills, and all at once"

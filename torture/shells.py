@@ -1,6 +1,6 @@
 """Shells: scripts as people write them, and the programs that run others: a failure stops what it should stop.
 
-Completions by real keystrokes are in ``tests/test_completions.py``.
+Completions by real keystrokes are in ``tests/documents/test_completions.py``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from gptpipe.errors import Status
-from tests.processes import Result
+from tests.harness.processes import Result
 from torture.frame import Case, Rig, environment, execute, needs, outcome, parallel, session
 
 TITLE = "Shells"

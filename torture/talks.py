@@ -14,9 +14,9 @@ from functools import cache as remember
 from typing import NamedTuple, Self
 
 from gptpipe.asking.tokens import meter
-from tests.server import DONE, chunk, event, finish, say
-from tests.talks import Counting, Lengths, Server, Talk, passage
-from tests.vocabulary import put_vocabulary
+from tests.harness.server import DONE, chunk, event, finish, say
+from tests.harness.talks import Counting, Lengths, Server, Talk, passage
+from tests.harness.vocabulary import put_vocabulary
 from torture.frame import Case, Rig, manners, parallel
 
 TITLE = "Long conversations"

@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import sys
+from functools import partial
 
 
 def _prepare() -> None:
@@ -50,41 +51,7 @@ def _run(program: str) -> None:
     import_module(f"gptpipe.programs.{program}").command.main()
 
 
-def ask() -> None:
-    """Run ``gptpipe``."""
-    _run("filter")
-
-
-def chat() -> None:
-    """Run ``gptpipe-chat``."""
-    _run("chat")
-
-
-def map() -> None:
-    """Run ``gptpipe-map``."""
-    _run("map")
-
-
-def batch() -> None:
-    """Run ``gptpipe-batch``."""
-    _run("batch")
-
-
-def sessions() -> None:
-    """Run ``gptpipe-sessions``."""
-    _run("sessions")
-
-
-def usage() -> None:
-    """Run ``gptpipe-usage``."""
-    _run("usage")
-
-
-def models() -> None:
-    """Run ``gptpipe-models``."""
-    _run("models")
-
-
-def config() -> None:
-    """Run ``gptpipe-config``."""
-    _run("config")
+# What the package's scripts call: one for each program.
+filter, batch, chat, config, map, models, sessions, usage = (
+    partial(_run, program) for program in ("filter", "batch", "chat", "config", "map", "models", "sessions", "usage")
+)

@@ -1,0 +1,355 @@
+"""gptpipe-batch: records out in files, results back in files, put together again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Run
+from tests.harness.server import Server
+
+RECORDS = b"".join(b"%d\n" % number for number in range(1, 7)) + b"fail\n"
+
+
+def rows(data: bytes) -> list[Any]:
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def brief(data: bytes) -> list[Any]:
+    """Return of each result its place, and its answer or the status of its error."""
+    return [(row["index"], row["error"]["status"] if "error" in row else row["answer"]) for row in rows(data)]
+
+
+@pytest.fixture
+def batch(run: Run, server: Server) -> Run:
+    """Run a word of gptpipe-batch against the server."""
+
+    def call(word: str, *args: str, **more: Any) -> Any:
+        network = () if word == "list" else ("--base-url", server.url)
+        model = ("-m", "m") if word == "submit" else ()
+        return run("gptpipe-batch", word, *network, *model, *args, **more)
+
+    return call
+
+
+def small(run_shell: Run, server: Server, requests: int) -> Any:
+    """Submit with another limit of requests in a file: three files of fifty thousand would take a while."""
+    script = (
+        f'exec {sys.executable} -c "from gptpipe.records import submission; submission.MAX_REQUESTS = {requests};'
+        "from gptpipe.programs.batch import command; import sys;"
+        f"sys.argv[1:] = ['submit', '--base-url', '{server.url}', '-m', 'm', 'say {{}}']; command.main()\""
+    )
+    return run_shell(script, stdin=RECORDS)
+
+
+def test_submit_status_fetch(batch: Run, server: Server) -> None:
+    submitted = batch("submit", "say {}", stdin=RECORDS)
+    assert submitted == (0, b"batch_1\n", "")
+    assert batch("status").text.split() == ["batch_1", "batch_1", "in_progress", "0", "0", "7"]
+    assert batch("status", "batch_1").text.split() == ["batch_1", "batch_1", "completed", "6", "1", "7"]
+    result = batch("fetch", "batch_1")
+    assert brief(result.out) == [*((n, f"say {n}") for n in range(1, 7)), (7, 65)]
+    assert result.status == 65
+    assert list(rows(result.out)[0]) == ["index", "key", "record", "answer", "finish_reason", "usage"]
+    assert "record" not in rows(batch("fetch", "--no-record", "batch_1").out)[0]
+
+
+def test_results_are_those_of_map(batch: Run, run: Run, server: Server) -> None:
+    batch("submit", "say {}", stdin=b"1\n2\n")
+    mapped = run("gptpipe-map", "--base-url", server.url, "-m", "m", "say {}", stdin=b"1\n2\n")
+    assert batch("fetch", "--wait", "batch_1") == (0, mapped.out, "")
+
+
+def test_three_batches_with_failures_and_an_expired_one(batch: Run, shell: Run, server: Server) -> None:
+    server.batches.expire = {1}
+    server.batches.polls = 0
+    assert small(shell, server, 3) == (0, b"batch_1\n", "")
+    states = [line.split("\t")[1:] for line in batch("status", "batch_1").text.splitlines()]
+    assert states == [
+        ["batch_1", "completed", "3", "0", "3"],
+        ["batch_2", "expired", "2", "1", "3"],
+        ["batch_3", "completed", "0", "1", "1"],
+    ]
+    result = batch("fetch", "batch_2")  # each of the three names means all of them
+    assert brief(result.out) == [(1, "say 1"), (2, "say 2"), (3, "say 3"), (4, 75), (5, "say 5"), (6, "say 6"), (7, 65)]
+    assert result.status == 65
+    assert batch("fetch", "--failed-records", "batch_1") == (0, b'"4"\n"fail"\n', "")
+    assert batch("list").text.split("\t")[2:] == ["m", "7", "3\n"]
+
+
+def test_failed_records_are_input_for_map(batch: Run, shell: Run) -> None:
+    batch("submit", "--jsonl", "{a}", stdin=b'{"a":"fail"}\n{"a":"2"}\n')
+    batch("fetch", "--wait", "batch_1")
+    again = "gptpipe-batch fetch --failed-records batch_1 | gptpipe-map -m echo --jsonl --text '{a}'"
+    assert shell(again).text == "fail\n"
+
+
+def test_what_cannot_be_asked_is_told_and_fetched_as_an_error(batch: Run, server: Server) -> None:
+    server.batches.polls = 0
+    result = batch("submit", "--jsonl", "{a}", stdin=b'{"a":"1"}\nno\n{"b":1}\n')
+    assert (result.status, result.text) == (0, "batch_1\n")
+    assert "2 of 3 records cannot be asked" in result.err
+    assert brief(batch("fetch", "batch_1").out) == [(1, "1"), (2, 65), (3, 65)]
+
+
+def test_before_the_end_it_is_75_and_wait_waits(batch: Run, server: Server) -> None:
+    server.batches.polls = 2
+    batch("submit", "{}", stdin=b"1\n")
+    early = batch("fetch", "batch_1")
+    assert (early.status, early.out) == (75, b"")
+    assert "0 of 1 requests are done" in early.err
+    assert brief(batch("fetch", "--wait", "batch_1").out) == [(1, "1")]
+
+
+def test_a_wait_outlasts_failures_that_may_pass(batch: Run, server: Server) -> None:
+    batch("submit", "{}", stdin=b"1\n")
+    server.json(503, {"error": {"message": "down"}})
+    args = ("fetch", "--wait", "--retry", "0", "batch_1")
+    assert batch(*args).status == 75
+    server.json(200, {"id": "batch_1", "object": "batch", "status": "in_progress"})
+    server.json(503, {"error": {"message": "down"}}, times=2)
+    result = batch(*args)
+    assert brief(result.out) == [(1, "1")]
+    assert [line.partition(";")[0] for line in result.err.splitlines()] == [
+        "gptpipe-batch: the server failed (503): down"
+    ]
+
+
+def test_a_batch_that_fails_as_a_whole(batch: Run, server: Server) -> None:
+    server.batches.polls = 0
+    server.batches.invalid = {0}
+    batch("submit", "{}", stdin=b"1\n")
+    result = batch("fetch", "batch_1")
+    assert brief(result.out) == [(1, 65)]
+    assert "bad line" in result.err
+
+
+def test_cancel(batch: Run) -> None:
+    batch("submit", "{}", stdin=b"1\n")
+    assert batch("cancel", "batch_1") == (0, b"", "")
+    assert batch("status", "batch_1").text.split()[2] == "cancelled"
+
+
+def test_the_status_of_all_is_that_of_those_that_were_sent(batch: Run) -> None:
+    batch("submit", "--requests-only", "{}", stdin=b"1\n")
+    batch("submit", "{}", stdin=b"1\n")
+    result = batch("status")
+    assert (result.status, [line.split()[0] for line in result.text.splitlines()]) == (0, ["batch_1"])
+
+
+def test_the_round_trip_through_another_engine(batch: Run, server: Server, tmp_path: Path) -> None:
+    server.batches.polls = 0
+    batch("submit", "say {}", stdin=RECORDS)
+    expected = batch("fetch", "batch_1")
+    requests = batch("submit", "--requests-only", "say {}", stdin=RECORDS)
+    assert [row["custom_id"].partition("-")[0] for row in rows(requests.out)] == list("1234567")
+    assert not any("stream" in row["body"] for row in rows(requests.out))
+    results = b"".join(data for name, data in sorted(server.batches.files.items()) if name != "file-1")
+    (tmp_path / "results.jsonl").write_bytes(results)
+    assert batch("fetch", "--results", "results.jsonl") == expected
+    assert batch("fetch", "--results", "nowhere").status == 66
+
+
+def test_a_schema_is_kept_until_the_answers_come(batch: Run, server: Server, tmp_path: Path) -> None:
+    server.batches.polls = 0
+    (tmp_path / "schema").write_text('{"type":"object","properties":{"a":{"type":"integer"}}}')
+    batch("submit", "--schema", "schema", "{}", stdin=b'{"a":1}\n{"a":"x"}\n')
+    (tmp_path / "schema").unlink()
+    assert brief(batch("fetch", "batch_1").out) == [(1, {"a": 1}), (2, 5)]
+
+
+def test_the_results_are_fetched_once(batch: Run, server: Server) -> None:
+    server.batches.polls = 0
+    batch("submit", "{}", stdin=b"1\n")
+    first = batch("fetch", "batch_1")
+    server.batches.files.clear()
+    assert batch("fetch", "batch_1") == first
+
+
+def test_what_it_used_is_entered_once(batch: Run, server: Server, home: Path) -> None:
+    server.batches.polls = 0
+    batch("submit", "{}", stdin=RECORDS)
+    for _ in range(2):
+        batch("fetch", "batch_1")
+    (path,) = home.glob(".local/state/gptpipe/usage/*-*.jsonl")
+    assert [entry["program"] for entry in rows(path.read_bytes())] == ["gptpipe-batch"] * 6
+
+
+def test_a_submission_that_breaks_off_is_remembered_so_far(shell: Run, batch: Run, server: Server) -> None:
+    server.batches.refuse = {1}
+    result = small(shell, server, 3)
+    assert (result.status, result.out) == (75, b"")
+    assert "gptpipe-batch cancel batch_1" in result.err
+    server.batches.polls = 0
+    fetched = batch("fetch", "batch_1")
+    assert brief(fetched.out)[:4] == [(1, "say 1"), (2, "say 2"), (3, "say 3"), (4, 75)]
+    assert "record 4: it was not sent" in fetched.err
+    assert batch("cancel", "batch_1").status == 0
+
+
+def patched(patch: str, *args: str) -> str:
+    """Return the script of a run in which something of Python is another."""
+    arguments = ", ".join(map(repr, args))
+    return (
+        f'exec {sys.executable} -c "import os, sys, time; from pathlib import Path; {patch};'
+        f'from gptpipe.programs.batch import command; sys.argv[1:] = [{arguments}]; command.main()"'
+    )
+
+
+def test_a_kill_before_the_name_is_there_loses_nothing(shell: Run, batch: Run, server: Server) -> None:
+    server.batches.polls = 0
+    args = ("submit", "--base-url", server.url, "-m", "m", "{}")
+    killed = shell(patched("Path.rename = lambda *_: os._exit(9)", *args), stdin=b"1\n")
+    assert (killed.status, killed.out) == (9, b"")
+    (name,) = [line.split("\t")[0] for line in batch("list").text.splitlines()]
+    assert batch("status").text == f"{name}\tbatch_1\tcompleted\t1\t0\t1\n"
+    assert brief(batch("fetch", "batch_1").out) == brief(batch("fetch", name).out) == [(1, "1")]
+
+
+def test_two_at_once_keep_their_records_apart(shell: Run, batch: Run) -> None:
+    """Also of processes with one number, as in two containers."""
+    script = patched(
+        "time.strftime = lambda *_: 'now'; os.getpid = lambda: 1", "submit", "-m", "echo", "--requests-only", "{}"
+    )
+    assert shell(script, stdin=b"1\n").status == shell(script, stdin=b"2\n").status == 0
+    assert len(batch("list").text.splitlines()) == 2
+
+
+BROKEN = {
+    "a header that is no CSV": (("--csv", "{a}"), b'"a"x,b\n1,2\n', 65),
+    "an unknown encoding": (("--encoding", "nonsense", "{}"), b"1\n", 2),
+    "a record over the limit": (("--max-input-tokens", "9", "{}"), b"1\n" + b"long " * 50, 6),
+    "no record": (("{}",), b"", 66),
+}
+
+
+@pytest.mark.parametrize(("args", "stdin", "status"), BROKEN.values(), ids=BROKEN)
+def test_what_breaks_off_before_the_first_request_leaves_nothing(
+    batch: Run, server: Server, home: Path, args: tuple[str, ...], stdin: bytes, status: int
+) -> None:
+    result = batch("submit", *args, stdin=stdin)
+    assert (result.status, result.out, server.requests) == (status, b"", [])
+    assert list(home.glob(".local/state/gptpipe/batches/*")) == []
+
+
+def test_status_of_all_passes_over_what_was_not_sent_or_is_not_there(batch: Run, server: Server) -> None:
+    assert batch("submit", "--requests-only", "{}", stdin=b"1\n").status == 0
+    assert batch("status") == (0, b"", "")
+    for _ in range(2):
+        batch("submit", "{}", stdin=b"1\n")
+    del server.batches.batches["batch_1"]
+    result = batch("status")
+    assert result.text.split() == ["batch_2", "batch_2", "in_progress", "0", "0", "1"]
+    assert (result.status, result.err.count("batch_1: not found")) == (69, 1)
+
+
+def test_a_dry_run_counts_and_sends_nothing(batch: Run, run: Run, server: Server, home: Path) -> None:
+    found = batch("submit", "--jsonl", "--dry-run", "say {a}", stdin=b'{"a":1}\n{}\n').json()
+    assert (found["records"], found["failed"]) == (2, 1)
+    assert found["request"]["body"] == {"model": "m", "messages": [{"role": "user", "content": "say 1"}]}
+    assert run("gptpipe-batch", "submit", "-m", "echo", "--dry-run", "{}", stdin=b"1\n").status == 0
+    assert server.requests == []
+    assert list(home.glob(".local/state/gptpipe/batches/*")) == []
+
+
+def test_records_may_be_typed(batch: Run) -> None:
+    result = batch("submit", "--requests-only", "say {}", stdin=b"one\n", tty="in err")
+    assert result.err == "gptpipe-batch: reading the records from the terminal; ^D ends them\n"
+    assert [row["body"]["messages"][0]["content"] for row in rows(result.out)] == ["say one"]
+
+
+def test_a_budget_that_is_used_up_refuses_it(batch: Run, run: Run, server: Server, home: Path) -> None:
+    run("gptpipe", "-m", "echo", "some words")
+    (home / ".config/gptpipe").mkdir(parents=True)
+    (home / ".config/gptpipe/config.toml").write_text("[budget]\nday_tokens = 1\n")
+    assert batch("submit", "{}", stdin=b"1\n").status == 6
+    assert server.requests == []
+    assert batch("submit", "--requests-only", "{}", stdin=b"1\n").status == 0
+    assert batch("submit", "--over-budget", "{}", stdin=b"1\n").status == 0
+
+
+@pytest.mark.parametrize("reply", [{}, [], 7, {"id": None}, {"id": 5}, {"id": []}], ids=str)
+def test_a_server_without_the_api_is_told(batch: Run, server: Server, reply: object) -> None:
+    server.json(200, reply)
+    assert batch("submit", "{}", stdin=b"1\n").status == 76
+    server.json(200, {"id": "file-1", "object": "file"})
+    server.json(200, reply)
+    result = batch("submit", "{}", stdin=b"1\n")
+    assert (result.status, result.out) == (76, b"")
+    assert "does not speak the Batch API" in result.err
+
+
+def test_names_from_the_server_lead_nowhere_else(batch: Run, server: Server, home: Path) -> None:
+    server.json(200, {"id": "file-1", "object": "file"})
+    server.json(200, {"id": "../../x", "object": "batch", "status": "validating"})
+    name = batch("submit", "{}", stdin=b"1\n").text.strip()
+    assert name.startswith("requests-")
+    ended = {"id": "../../x", "object": "batch", "status": "completed", "output_file_id": "../../y"}
+    server.json(200, ended)
+    assert batch("fetch", name).status == 76
+    assert [path.name for path in home.glob(".local/state/gptpipe/*")] == ["batches"]
+
+
+RESULTS = {
+    "a status that is no number": ({"response": {"status_code": "x", "body": {}}}, 75),
+    "no body": ({"response": {"status_code": 200}}, 76),
+    "no choices": ({"response": {"status_code": 200, "body": {"choices": 7}}}, 5),
+    "an error of words": ({"error": "late"}, 75),
+    "an error that cannot be written": ({"error": {"code": "batch_expired", "message": "\ud800"}}, 75),
+    "an error of an odd form": ({"response": None, "error": {"code": [1], "message": {}}}, 75),
+}
+
+
+@pytest.mark.parametrize(("reply", "status"), RESULTS.values(), ids=RESULTS)
+def test_results_of_any_form(batch: Run, tmp_path: Path, reply: dict[str, Any], status: int) -> None:
+    (request,) = rows(batch("submit", "--requests-only", "{}", stdin=b"1\n").out)
+    lines = ["[" * 100_000, "7", '{"custom_id":[1],"error":1}', json.dumps({"custom_id": request["custom_id"]} | reply)]
+    (tmp_path / "results").write_text("\n".join(lines) + '\n{"custom')
+    assert brief(batch("fetch", "--results", "results").out) == [(1, status)]
+
+
+def test_what_is_no_file_of_results(batch: Run, shell: Run, tmp_path: Path) -> None:
+    (tmp_path / "requests").write_bytes(batch("submit", "--requests-only", "{}", stdin=b"1\n").out)
+    for path in ("requests", "."):
+        assert batch("fetch", "--results", path).status == 66
+    assert shell("gptpipe-batch fetch --results <(cat requests)").status == 66
+
+
+def test_a_reader_that_is_gone_does_not_double_the_usage(batch: Run, shell: Run, server: Server, home: Path) -> None:
+    server.batches.polls = 0
+    batch("submit", "{}", stdin=RECORDS)
+    assert shell("gptpipe-batch fetch batch_1 > /dev/full").status == 74
+    batch("fetch", "batch_1")
+    (path,) = home.glob(".local/state/gptpipe/usage/*-*.jsonl")
+    assert len(rows(path.read_bytes())) == 6
+
+
+REFUSED = {
+    "echo": (("submit", "-m", "echo", "{}"), 2, "--requests-only"),
+    "no template": (("submit",), 2, "template"),
+    "nothing to submit": (("submit", "--jsonl", "{a}"), 66, "no record"),
+    "unknown name": (("fetch", "nope"), 66, "nope"),
+    "unknown name to cancel": (("cancel", "nope"), 66, "nope"),
+    "no name": (("fetch",), 2, "ID"),
+}
+
+
+@pytest.mark.parametrize(("args", "status", "words"), REFUSED.values(), ids=REFUSED)
+def test_refusals(run: Run, args: tuple[str, ...], status: int, words: str) -> None:
+    word, *rest = args
+    env = {"OPENAI_API_KEY": "sk-x"}
+    result = run("gptpipe-batch", word, *rest, stdin=b"{}\n", env=env)
+    assert (result.status, result.out) == (status, b"")
+    assert words in result.err
+
+
+def test_files_are_private(batch: Run, home: Path) -> None:
+    batch("submit", "{}", stdin=b"1\n")
+    batch("fetch", "--wait", "batch_1")
+    folder = home / ".local/state/gptpipe/batches"
+    assert {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()} == {0o600}
+    assert {path.stat().st_mode & 0o777 for path in [folder, *folder.iterdir()]} == {0o700}

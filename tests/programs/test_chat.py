@@ -1,0 +1,578 @@
+"""The chat: scripted through a pipe, and held by a person on a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import termios
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Run, Spawn, needs
+from tests.harness.processes import Process
+from tests.harness.server import Server, say
+
+ECHO = ("gptpipe-chat", "-m", "echo")
+
+
+def lines(home: Path, session: str) -> list[Any]:
+    path = home / f".local/share/gptpipe/sessions/{session}.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def asked(server: Server) -> list[list[str]]:
+    """Return what each request held: its messages' texts."""
+    return [[message["content"] for message in request.body["messages"]] for request in server.requests]
+
+
+def model(server: Server) -> tuple[str, ...]:
+    return ("gptpipe-chat", "--base-url", server.url, "-m", "m")
+
+
+# Lines from a pipe
+
+
+@pytest.mark.parametrize(
+    ("typed", "answers"),
+    [
+        pytest.param(b"one\ntwo\nQUIT\n", b"one\ntwo\n", id="QUIT"),
+        pytest.param(b"one\ntwo", b"one\ntwo\n", id="end of input"),
+        pytest.param(b"one\nQUIT\ntwo\n", b"one\n", id="nothing is asked after QUIT"),
+        pytest.param(b"\n \none\n\n", b"one\n", id="blank lines"),
+        pytest.param(b"I QUIT\n", b"I QUIT\n", id="QUIT in a line"),
+        pytest.param(b"//etc/fstab\n", b"/etc/fstab\n", id="slash"),
+        pytest.param("é 你好\n".encode(), "é 你好\n".encode(), id="UTF-8"),
+        pytest.param(b"", b"", id="nothing"),
+    ],
+)
+def test_each_line_is_a_question(run: Run, typed: bytes, answers: bytes) -> None:
+    assert run(*ECHO, stdin=typed) == (0, answers, "Bye!\n")
+
+
+def test_a_line_is_answered_before_the_next_is_there(spawn: Spawn) -> None:
+    process = spawn(*ECHO, stdin=b"")
+    process.write(b"one\n")
+    assert process.read(until=b"\n") == b"one\n"
+    process.write(b"two\n")
+    assert process.read(until=b"\n") == b"two\n"
+
+
+def test_the_conversation_is_sent_along(run: Run, server: Server) -> None:
+    run(*model(server), "-S", "be brief", stdin=b"one\ntwo\nthree\n")
+    assert asked(server)[-1] == ["be brief", "one", "one", "two", "two", "three"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "status", "answers", "said"),
+    [
+        pytest.param("/model echo:status=400\na\n/model echo\nb\n", 69, b"b\n", "the API refused", id="a failed turn"),
+        pytest.param("/model echo:finish=length\na\n", 3, b"a\n", "the answer is truncated", id="a truncated one"),
+        pytest.param("/model echo:refuse\na\n", 4, b"", "", id="a refused one"),
+        pytest.param("/model echo:status=400\na\n/model echo:empty\nb\n", 5, b"", "is empty", id="the last of two"),
+        pytest.param("/nope\na\n", 2, b"a\n", "there is no command /nope\n/help lists", id="no such command"),
+        pytest.param("/help me\na\n", 2, b"a\n", "nothing can follow /help", id="too much"),
+        pytest.param("/save\na\n", 2, b"a\n", "/save needs NAME after it", id="too little"),
+        pytest.param("/history x\na\n", 2, b"a\n", "/history takes a number of turns, not x", id="no number"),
+        pytest.param("/retry\na\n", 2, b"a\n", "nothing was asked yet", id="nothing to repeat"),
+        pytest.param("/save x\na\n", 2, b"a\n", "there is nothing to save yet", id="nothing to save"),
+        pytest.param("/file nowhere\na\n", 66, b"a\n", "cannot read nowhere: No such file", id="no such file"),
+        pytest.param("/edit\na\n", 2, b"a\n", "the editor needs a terminal", id="no terminal to edit on"),
+        pytest.param("a\udcff\nb\n", 65, b"b\n", "the message is not UTF-8 text: byte 1 is 0xff", id="not UTF-8"),
+        pytest.param("a\0\nb\n", 65, b"b\n", "the message is not text: byte 1 is NUL", id="NUL"),
+    ],
+)
+def test_a_failure_is_told_and_the_loop_goes_on(run: Run, typed: str, status: int, answers: bytes, said: str) -> None:
+    result = run(*ECHO, stdin=typed.encode(errors="surrogateescape"))
+    assert (result.status, result.out) == (status, answers)
+    assert result.err.startswith("gptpipe-chat: ")
+    assert said in result.err
+    assert result.err.endswith("Bye!\n")
+
+
+def test_a_file_in_another_encoding(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"\xff")  # and there is no --encoding to point to
+    assert run(*ECHO, stdin=b"/file a\n").err == "gptpipe-chat: a is not UTF-8 text: byte 0 is 0xff\nBye!\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        pytest.param(["--history", "-1"], 2, id="option"),
+        pytest.param(["-p", "nope"], 78, id="profile"),
+        pytest.param(["-S", "@nowhere"], 66, id="system message"),
+        pytest.param(["hello"], 2, id="a prompt"),
+    ],
+)
+def test_what_cannot_begin_does_not(run: Run, options: list[str], status: int) -> None:
+    result = run("gptpipe-chat", *options, stdin=b"one\n")
+    assert (result.status, result.out) == (status, b"")
+    assert "Bye!" not in result.err
+
+
+def test_closed_output_is_seen_before_anything_is_asked(shell: Run, server: Server) -> None:
+    script = f"echo hi | gptpipe-chat --base-url {server.url} -m m >&-; echo $? >&2"
+    assert shell(script).err == "gptpipe-chat: cannot write standard output: it is closed\n74\n"
+    assert server.requests == []
+
+
+def test_a_scripted_chat_loads_no_line_editor(fresh: Callable[..., Any]) -> None:
+    result = fresh(*ECHO, stdin=b"one\n")
+    assert result.out == b"one\n"
+    assert not {name for name in result.modules if name.startswith("prompt_toolkit")}
+
+
+# Commands
+
+
+def test_model(run: Run, server: Server) -> None:
+    result = run(*model(server), stdin=b"/model\none\n/model other\n/model\ntwo\n")
+    assert result.err == "m\nother\nBye!\n"
+    assert [request.body["model"] for request in server.requests] == ["m", "other"]
+
+
+def test_system(run: Run, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("from a file")
+    result = run(*model(server), stdin=b"/system\none\n/system be brief\n/system\ntwo\n/system @file\nthree\n")
+    assert result.err == "there is no system message\nbe brief\nBye!\n"
+    assert [texts[0] for texts in asked(server)] == ["one", "be brief", "from a file"]
+
+
+def test_history(run: Run, server: Server) -> None:
+    run(*model(server), stdin=b"one\ntwo\n/history 1\nthree\n/history 0\nfour\n")
+    assert asked(server)[2:] == [["two", "two", "three"], ["four"]]
+
+
+def test_file(run: Run, server: Server, home: Path) -> None:
+    (home / "notes of today").write_text("buy milk\n")
+    result = run(*model(server), stdin=b"/file ~/notes of today\nwhat is to be done?\nthanks\n")
+    path = home / "notes of today"
+    assert result.err == f"{path} goes along with the next question\nBye!\n"
+    assert asked(server)[0] == [f"what is to be done?\n\n==> {path} <==\nbuy milk\n"]
+    assert asked(server)[1][-1] == "thanks"
+
+
+def test_a_file_that_is_no_text(run: Run, server: Server, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "dot.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20))
+    run(*model(server), stdin=b"/file dot.png\nwhat is it?\n/retry\n/save trip\n")
+    for request in server.requests:
+        (message,) = request.body["messages"]
+        assert [part["type"] for part in message["content"]] == ["text", "image_url"]
+    assert all(
+        turn["messages"][0]["content"][1]["image_url"]["url"].startswith("attachment:") for turn in lines(home, "trip")
+    )
+    assert len(list((home / ".local/share/gptpipe/attachments").glob("[0-9a-f]*"))) == 1
+
+
+def test_role(run: Run, server: Server, home: Path) -> None:
+    path = home / ".config/gptpipe/roles/cook.md"
+    path.parent.mkdir(parents=True)
+    path.write_text("+++\ntemperature = 0.1\n+++\nCook {dish}.\n")
+    run(*model(server), "-r", "cook", "-V", "dish=soup", stdin=b"one\n")
+    assert asked(server) == [["Cook soup.", "one"]]
+    assert server.requests[0].body["temperature"] == 0.1
+
+
+def test_each_answer_is_counted_and_bound_by_the_budget(run: Run, home: Path) -> None:
+    path = home / ".config/gptpipe/config.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text("[budget]\nday_tokens = 2\n")
+    result = run(*ECHO, stdin=b"one\ntwo\n")
+    assert (result.status, result.out) == (6, b"one\n")
+    assert run(*ECHO, "--over-budget", stdin=b"one\ntwo\n").out == b"one\ntwo\n"
+    (entries,) = (home / ".local/state/gptpipe/usage").glob("*.jsonl")
+    assert [json.loads(line)["program"] for line in entries.read_text().splitlines()] == ["gptpipe-chat"] * 3
+
+
+def test_retry_asks_anew_where_an_answer_is_stored(run: Run, server: Server) -> None:
+    run(*model(server), "--cache", "1h", stdin=b"one\n")
+    run(*model(server), "--cache", "1h", stdin=b"one\n/retry\n")
+    assert len(server.requests) == 2
+
+
+def test_verbose(run: Run) -> None:
+    assert "turns: 1 sent, 0 left out" in run(*ECHO, "-v", stdin=b"one\ntwo\n").err
+    failed = run("gptpipe-chat", "-m", "echo:cut=1", "--retry", "0", "-v", stdin=b"one\n").err
+    assert failed.startswith("gptpipe-chat: model echo:cut=1, built in")
+
+
+def test_retry_sends_what_was_before_the_question(run: Run, server: Server) -> None:
+    run(*model(server), stdin=b"one\ntwo\n/retry\n/retry\nthree\n")
+    assert asked(server)[1:4] == [["one", "one", "two"]] * 3
+    assert asked(server)[4] == ["one", "one", "two", "two", "two", "two", "two", "two", "three"]
+
+
+def test_retry_after_a_failure(run: Run, server: Server) -> None:
+    server.json(500, {"error": {"message": "no"}})
+    result = run(*model(server), "--retry", "0", stdin=b"one\n/retry\n")
+    assert (result.status, result.out) == (75, b"one\n")
+
+
+def test_help_names_every_command_once(run: Run) -> None:
+    heads = [line.split()[0] for line in run(*ECHO, stdin=b"/help\n").err.splitlines()[:-1]]
+    assert heads == ["/model", "/system", "/history", "/file", "/edit", "/retry", "/save", "/help", "QUIT,"]
+
+
+# Where it is kept
+
+
+def test_without_a_session_nothing_is_kept(run: Run, home: Path) -> None:
+    run(*ECHO, stdin=b"one\n")
+    assert [path for path in home.rglob("*") if path.is_file() and "usage" not in path.parts] == []
+
+
+def test_save_keeps_what_was_said_and_what_follows(run: Run, home: Path) -> None:
+    result = run(*ECHO, stdin=b"one\ntwo\n/save trip\nthree\n")
+    assert result.err == "kept as session trip, with what follows\nBye!\n"
+    turns = lines(home, "trip")
+    assert [(turn["n"], turn["messages"][0]["content"]) for turn in turns] == [(1, "one"), (2, "two"), (3, "three")]
+    assert turns[-1]["total_tokens"] == sum(turn["usage"]["total_tokens"] for turn in turns)
+    assert run("gptpipe", "-s", "trip", "--json", "four").json()["turns_sent"] == 3
+
+
+def test_save_refuses_a_name_that_is_taken(run: Run, home: Path) -> None:
+    run("gptpipe", "-m", "echo", "-s", "trip", "zero")
+    result = run(*ECHO, stdin=b"one\n/save trip\n/save ../x\n/save other\n/save third\n")
+    assert result.err == (
+        "gptpipe-chat: there is a session trip already\ntake another name\n"
+        "gptpipe-chat: '../x' cannot be a session name\n"
+        "letters, digits, '.', '_', '-', '@' and '+', 128 bytes at most, neither '.' nor '-' first\n"
+        "kept as session other, with what follows\n"
+        "gptpipe-chat: the conversation is kept already, as other\ngptpipe-sessions copy makes another of it\nBye!\n"
+    )
+    assert len(lines(home, "trip")) == 1
+
+
+def test_a_session_is_held_during_a_turn_only_and_read_anew(run: Run, spawn: Spawn, server: Server, home: Path) -> None:
+    process = spawn(*model(server), "-s", "trip", stdin=b"")
+    process.write(b"one\n")
+    process.read(until=b"one\n")
+    other = ("gptpipe", "--base-url", server.url, "-m", "m", "-s", "trip", "--lock-timeout", "5", "-n")
+    assert run(*other, "from elsewhere").status == 0
+    process.write(b"two\n")
+    process.read(until=b"two\n")
+    assert asked(server)[-1] == ["one", "one", "from elsewhere", "from elsewhere", "two"]
+    assert [turn["n"] for turn in lines(home, "trip")] == [1, 2, 3]
+
+
+def test_a_folder_that_cannot_be_written_is_seen_before_asking(run: Run, home: Path, server: Server) -> None:
+    (home / ".local/share").mkdir(parents=True)
+    (home / ".local/share/gptpipe").touch()
+    assert run(*model(server), "-s", "trip", stdin=b"one\n").status == 74
+    assert server.requests == []
+
+
+def test_a_long_chat_leaves_nothing_open(spawn: Spawn, server: Server) -> None:
+    process = spawn(*model(server), "--history", "0", stdin=b"")
+
+    def opened() -> int:
+        process.write(b"one\n")
+        process.read(until=b"one\n")
+        return len(os.listdir(f"/proc/{process.pid}/fd"))
+
+    first = opened()
+    assert max(opened() for _ in range(10)) <= first + 1  # that of the answer which has just come
+
+
+# Ending an answer
+
+
+def test_max_time_bounds_each_answer(run: Run) -> None:
+    typed = b"/model echo:stall=2\nhello\n/model echo\nhi\n"
+    result = run(*ECHO, "--max-time", "0.4", stdin=typed)
+    assert result == (75, b"he\nhi\n", "gptpipe-chat: the answer took longer than 0.4 s (--max-time)\nBye!\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_signal_ends_a_scripted_chat(spawn: Spawn, home: Path, server: Server, number: signal.Signals) -> None:
+    server.reply(say("Hel"), hang=True)
+    process = spawn(*model(server), "-s", "trip", stdin=b"")
+    process.write(b"one\ntwo\n")
+    process.read(until=b"Hel")
+    process.kill(number)
+    assert process.wait() == 128 + number
+    (turn,) = lines(home, "trip")
+    assert (turn["finish_reason"], turn["messages"][-1]["content"]) == (None, "Hel")
+
+
+def test_a_reader_that_is_gone_ends_it(shell: Run) -> None:
+    script = "{ echo one; yes | head -c 300000 | tr -d '\\n'; echo; } | gptpipe-chat -m echo | head -n 1"
+    assert shell(f"{script}; echo ${{PIPESTATUS[@]}}") == (0, b"one\n0 141 0\n", "")
+
+
+# On a terminal
+
+
+@pytest.fixture
+def person(spawn: Spawn) -> Callable[..., Process]:
+    """Start a chat on terminals, one for each stream; no answer comes to what is asked about the cursor."""
+
+    def start(*argv: str, env: dict[str, str] | None = None) -> Process:
+        process = spawn(*argv, tty=True, env={"PROMPT_TOOLKIT_NO_CPR": "1", **(env or {})})
+        process.read(until=b">", stream="stderr")
+        return process
+
+    return start
+
+
+Person = Callable[..., Process]
+
+
+def end(process: Process) -> tuple[int, bytes, bytes]:
+    """Quit, and return the status, and what is left of both streams."""
+    process.write(b"QUIT\r")
+    shown = process.read(until=b"Bye!\n", stream="stderr")
+    status = process.wait()
+    return status, process.read(), shown
+
+
+def test_answers_are_on_standard_output_alone(person: Person) -> None:
+    process = person(*ECHO)
+    process.write(b"hello\r")
+    assert process.read(until=b"\n") == b"hello\n"
+    process.write(b"/nope\r")
+    process.read(until=b"written with two\n", stream="stderr")
+    status, answers, _ = end(process)
+    assert (status, answers) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer"),
+    [
+        pytest.param(b"one\x1b\rtwo\r", b"one\ntwo\n", id="Alt-Enter"),
+        pytest.param(b"\x1b[200~one\ntwo\x1b[201~ three\r", b"one\ntwo three\n", id="paste"),
+        pytest.param(b"wrong\x03right\r", b"right\n", id="^C begins anew"),
+        pytest.param(b"a\xffb\rright\r", b"right\n", id="not UTF-8"),
+        pytest.param("été\r".encode(), "été\n".encode(), id="UTF-8"),
+    ],
+)
+def test_what_is_typed(person: Person, typed: bytes, answer: bytes) -> None:
+    process = person(*ECHO)
+    process.write(typed)
+    assert process.read(until=answer) == answer
+
+
+def test_the_end_of_input_ends_it(person: Person) -> None:
+    process = person(*ECHO)
+    process.write(b"\x04")
+    assert process.read(until=b"Bye!\n", stream="stderr").endswith(b"Bye!\n")
+    assert process.wait() == 0
+
+
+def test_break_stops_the_answer_and_keeps_the_program(person: Person, server: Server, home: Path) -> None:
+    server.reply(say("Hel"), hang=True)
+    process = person(*model(server), "-s", "trip")
+    process.write(b"one\r")
+    process.read(until=b"Hel")
+    process.write(b"\x03")
+    assert process.read(until=b"\n") == b"\n"
+    process.read(until=b">", stream="stderr")
+    process.write(b"two\r")
+    assert process.read(until=b"\n") == b"two\n"
+    assert end(process)[0] == 0
+    assert [turn["finish_reason"] for turn in lines(home, "trip")] == [None, "stop"]
+    assert asked(server) == [["one"], ["two"]]
+
+
+def test_break_before_the_first_word(person: Person, server: Server, home: Path) -> None:
+    server.reply(hang=True)
+    process = person(*model(server), "-s", "trip")
+    process.write(b"one\r")
+    server.wait_for_requests(1)
+    process.write(b"\x03")
+    process.read(until=b">", stream="stderr")
+    process.write(b"/retry\r")
+    assert process.read(until=b"\n") == b"one\n"
+    assert [turn["n"] for turn in lines(home, "trip")] == [1]
+
+
+def test_break_ends_the_wait_for_the_session(run: Run, spawn: Spawn, person: Person, server: Server) -> None:
+    server.reply(say("Hel"), hang=True)
+    first = spawn("gptpipe", "--base-url", server.url, "-m", "m", "-s", "trip", "-n", "zero")
+    first.read(until=b"Hel")
+    process = person(*model(server), "-s", "trip")
+    process.write(b"one\r")
+    process.read(until=b"waiting for another process", stream="stderr")
+    process.write(b"\x03")
+    process.read(until=b">", stream="stderr")
+    assert end(process)[0] == 0
+
+
+@pytest.mark.parametrize("where", ["prompt", "answer"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_other_signals_end_it_and_leave_the_terminal_as_it_was(
+    spawn: Spawn, server: Server, home: Path, number: signal.Signals, where: str
+) -> None:
+    server.reply(say("Hel"), hang=True)
+    process = spawn(*model(server), "-s", "trip", tty=True, env={"PROMPT_TOOLKIT_NO_CPR": "1"})
+    before = termios.tcgetattr(process.stdin)
+    process.read(until=b">", stream="stderr")
+    assert termios.tcgetattr(process.stdin) != before
+    if where == "answer":
+        process.write(b"one\r")
+        process.read(until=b"Hel")
+    process.kill(number)
+    assert process.wait() == 128 + number
+    assert termios.tcgetattr(process.stdin) == before
+    if where == "answer":
+        assert [turn["finish_reason"] for turn in lines(home, "trip")] == [None]
+
+
+@pytest.mark.parametrize(
+    ("env", "config", "question", "answer"),
+    [
+        pytest.param({"LC_ALL": "zh_CN.UTF-8"}, "", "问：", "答：", id="Chinese"),
+        pytest.param({"LC_ALL": "", "LANG": "zh_TW.UTF-8"}, "", "问：", "答：", id="by LANG"),
+        pytest.param({"LC_ALL": "fr_FR.UTF-8", "LANG": "zh_CN.UTF-8"}, "", "> ", "", id="LC_ALL is stronger"),
+        pytest.param({"LC_ALL": "zh_CN.UTF-8"}, '[chat]\nquestion = "Q> "\nanswer = "A> "\n', "Q> ", "A> ", id="set"),
+    ],
+)
+def test_prompts(spawn: Spawn, home: Path, env: dict[str, str], config: str, question: str, answer: str) -> None:
+    path = home / ".config/gptpipe/config.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text(config)
+    process = spawn(*ECHO, tty=True, env={"PROMPT_TOOLKIT_NO_CPR": "1", **env})
+    process.read(until=question.encode().strip(), stream="stderr")
+    process.write(b"hello\r")
+    assert process.read(until=b"\n") == b"hello\n"
+    if answer:
+        process.read(until=answer.encode(), stream="stderr")
+
+
+def test_a_dumb_terminal_gets_no_line_editor(run: Run) -> None:
+    assert run(*ECHO, stdin=b"one\n", tty=True, env={"TERM": "dumb"}) == (0, b"one\n", "Bye!\n")
+
+
+def test_prompts_are_not_shown_where_nobody_types(run: Run) -> None:
+    assert run(*ECHO, stdin=b"one\n", env={"LC_ALL": "zh_CN.UTF-8"}).err == "Bye!\n"
+
+
+@pytest.mark.parametrize(
+    ("tabs", "answer"),
+    [
+        pytest.param([(b"/ret", b"ry")], b"one\n", id="a command"),
+        pytest.param([(b"/file note", b"today")], b"two\n\n==> notes of today <==\nbuy milk\n", id="a file"),
+        pytest.param([(b"/fi", b"le"), (b" note", b"today")], b"two\n\n==> notes", id="a command and a file"),
+        pytest.param([(b"/model sh", b"ort")], b"short\n", id="a model"),
+    ],
+)
+def test_completion(person: Person, home: Path, tmp_path: Path, tabs: list[tuple[bytes, bytes]], answer: bytes) -> None:
+    (tmp_path / "notes of today").write_text("buy milk\n")
+    (home / ".config/gptpipe").mkdir(parents=True)
+    (home / ".config/gptpipe/config.toml").write_text('[aliases]\nshort = "echo:text=short"\n')
+    process = person(*ECHO)
+    process.write(b"one\r")
+    process.read(until=b"one\n")
+    for typed, completed in tabs:
+        process.write(typed + b"\t")
+        process.read(until=completed, stream="stderr")
+    process.write(b"\rtwo\r")
+    assert process.read(until=answer).startswith(answer)
+
+
+@pytest.mark.parametrize(
+    ("keys", "answer"),
+    [
+        pytest.param(b"\x1b[A\x1b[A\r", b"second\n", id="up"),
+        pytest.param(b"\x12irs\r\r", b"first\nof two\n", id="search"),
+    ],
+)
+@pytest.mark.parametrize("umask", [0o022, 0o777], ids=oct)
+def test_what_was_typed_is_found_again(person: Person, home: Path, umask: int, keys: bytes, answer: bytes) -> None:
+    before = person(*ECHO)
+    before.write(b"first\x1b\rof two\r")
+    before.read(until=b"two\n")
+    before.write(b"second\r")
+    before.read(until=b"second\n")
+    assert end(before)[0] == 0
+    path = home / ".local/state/gptpipe/chat-history"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    after = person(*ECHO)
+    after.write(keys)
+    assert after.read(until=answer) == answer
+
+
+def test_without_a_place_for_what_was_typed(spawn: Spawn, home: Path) -> None:
+    (home / ".local").mkdir()
+    (home / ".local/state").touch()
+    process = spawn(*ECHO, tty=True, env={"PROMPT_TOOLKIT_NO_CPR": "1"})
+    shown = process.read(until=b">", stream="stderr")
+    assert shown.startswith(b"gptpipe-chat: what is typed is not kept: cannot write ")
+    process.write(b"hello\r")
+    assert process.read(until=b"\n") == b"hello\n"
+
+
+@pytest.mark.parametrize(
+    ("editor", "typed", "answer"),
+    [
+        pytest.param('printf "one\\ntwo\\n" >', b"/edit\r", b"one\ntwo\n", id="empty"),
+        pytest.param("sed -i s/cat/dog/", b"/edit a cat\r", b"a dog\n", id="a text to begin with"),
+        pytest.param("true", b"/edit same\rnext\r", b"next\n", id="unchanged"),
+        pytest.param("false", b"/edit same\rnext\r", b"next\n", id="failed"),
+        pytest.param("kill -INT $PPID;", b"/edit same\rnext\r", b"next\n", id="interrupted"),
+    ],
+)
+@pytest.mark.parametrize("variable", ["VISUAL", "EDITOR"])
+def test_edit(person: Person, variable: str, editor: str, typed: bytes, answer: bytes) -> None:
+    process = person(*ECHO, env={"EDITOR": "false", variable: editor})
+    process.write(typed)
+    assert process.read(until=answer) == answer
+
+
+# As it looks
+
+
+@pytest.fixture
+def tmux(tmp_path: Path, home: Path) -> Iterator[Callable[..., str]]:
+    """Return a function that calls tmux, whose server runs a shell in a window of its own."""
+    needs("tmux")
+    tmux = ["tmux", "-f", "/dev/null", "-S", str(tmp_path / "tmux")]
+
+    def call(*args: str) -> str:
+        return subprocess.run([*tmux, *args], check=True, capture_output=True, text=True, timeout=20).stdout
+
+    call("new-session", "-d", "-x", "80", "-y", "30", "-c", str(tmp_path), "PS1='$ ' bash --norc --noprofile")
+    yield call
+    call("kill-server")
+
+
+def test_in_tmux(tmux: Callable[..., str], home: Path) -> None:
+    def until(text: str) -> str:
+        """Wait until the screen ends with the text; of a screen nothing tells when it changes."""
+        deadline = time.monotonic() + 20
+        while not (screen := tmux("capture-pane", "-p").rstrip()).endswith(text):
+            assert time.monotonic() < deadline, screen
+            time.sleep(0.02)
+        return screen
+
+    def send(*keys: str) -> None:
+        tmux("send-keys", *keys)
+
+    send("clear; gptpipe-chat -m echo:delay=0.05", "Enter")
+    until(">")
+    send("hello", "Enter")
+    until("hello\nhello\n>")
+    send("a message", "M-Enter", "of two lines", "Enter")
+    until("a message\nof two lines\n>")
+    send("this one " + "is long and " * 20, "Enter")
+    until("long and is long")
+    send("C-c")
+    assert "^C" in until(">")
+    send("/history 0", "Enter", "short", "Enter")
+    until("short\n>")
+    send("/retry", "Enter")
+    until("/retry\nshort\n>")
+    send("/save trip", "Enter")
+    until("kept as session trip, with what follows\n>")
+    send("QUIT", "Enter")
+    screen = until("Bye!\n$")
+    assert "> a message\n  of two lines\na message\nof two lines\n> this one" in screen
+    turns = lines(home, "trip")
+    assert [turn["finish_reason"] for turn in turns] == ["stop", "stop", None, "stop", "stop"]
+    assert turns[1]["messages"][0]["content"] == "a message\nof two lines"

@@ -1,0 +1,73 @@
+"""Networks that refuse: what a proxy, or a server that does not hear the request out, is said to have meant."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Run, needs
+from tests.harness.server import Server, certificate
+
+
+@pytest.fixture
+def socks() -> Iterator[str]:
+    """Give the address of a SOCKS proxy that asks for a name and a password."""
+    needs("microsocks")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    command = ["microsocks", "-i", "127.0.0.1", "-p", str(port), "-u", "me", "-P", "a@b:/c"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+                break
+        yield f"127.0.0.1:{port}"
+        process.terminate()
+
+
+@pytest.mark.parametrize(
+    ("user", "status"), [("me:a%40b%3A%2Fc@", 0), ("me:wrong@", 78), ("", 78)], ids=["right", "wrong", "none"]
+)
+def test_name_and_password_of_a_socks_proxy(socks: str, user: str, status: int, run: Run, server: Server) -> None:
+    call = ("--retry", "0", "--proxy", f"socks5h://{user}{socks}", "--base-url", server.url, "-m", "m", "hi")
+    result = run("gptpipe", *call)
+    assert (result.status, len(server.requests)) == (status, status == 0)
+    assert "wrong" not in result.err
+
+
+def test_an_http_proxy_that_refuses_name_and_password(run: Run, server: Server) -> None:
+    server.json(407, {"error": {"message": "who are you?"}})
+    proxy = server.url.removesuffix("/v1")
+    result = run("gptpipe", "--proxy", proxy, "--base-url", "http://127.0.0.1:9/v1", "-m", "m", "hi")
+    assert result.status == 78
+    assert "the proxy refuses name and password (407): who are you?" in result.err
+
+
+@pytest.mark.parametrize(("code", "status"), [(401, 77), (413, 65), (503, 75)])
+def test_a_refusal_counts_though_its_body_is_cut(code: int, status: int, run: Run, server: Server) -> None:
+    head = f"HTTP/1.1 {code} X\r\ncontent-type: text/html\r\ncontent-length: 999\r\n\r\n<ht"
+    server.reply(head.encode(), raw=True, reset=True)
+    result = run("gptpipe", "--base-url", server.url, "-m", "m", "--retry", "0", "hi")
+    assert result.status == status
+    assert f"({code})" in result.err
+
+
+def test_a_server_without_tls(run: Run, server: Server) -> None:
+    result = run("gptpipe", "--base-url", server.url.replace("http:", "https:"), "-m", "m", "hi")
+    assert result.status == 76
+    assert "does not speak TLS" in result.err
+
+
+@pytest.mark.parametrize("variable", ["GPTPIPE_CACERT", "SSL_CERT_FILE"])
+def test_a_proxy_over_tls_is_verified_as_the_server_is(variable: str, run: Run, tmp_path: Path) -> None:
+    context, authority = certificate(tmp_path)
+    with Server(tls=context) as proxy:
+        call = ("--proxy", proxy.url.removesuffix("/v1"), "--base-url", "http://127.0.0.1:9/v1", "-m", "m", "hi")
+        assert run("gptpipe", *call, env={variable: str(authority)}).out == b"hi\n"
+        found = run("gptpipe", *call)
+    assert found.status == 78
+    assert proxy.url.removesuffix("/v1") in found.err
