@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from gptpipe.text.strict_json import compact
+
 Part = dict[str, Any]
 Content = str | list[Part]
 Message = dict[str, Any]
@@ -31,14 +33,6 @@ def text_of(content: object) -> str:
 def size(message: Message) -> int:
     """Return the bytes of a message's text in UTF-8: with a byte-level tokenizer no fewer than its tokens."""
     return len(text_of(message.get("content")).encode("utf-8", "replace"))
-
-
-def compact(value: object) -> str:
-    """Return JSON on one line, the characters as they are.
-
-    :raises ValueError: for NaN and infinities, which JSON has not.
-    """
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 class Counts(NamedTuple):
@@ -189,3 +183,9 @@ def from_line(line: bytes) -> Turn:
         n=get("n", int, 0),
         total_tokens=get("total_tokens", int, 0),
     )
+
+
+Schema = dict[str, Any]
+
+LENGTH_REASONS = frozenset({"length", "max_tokens", "model_length"})
+"""The finish reasons, in lower case, of an answer that reached a length limit."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -167,4 +168,48 @@ def append(fd: int, folder: Path, lines: bytes) -> None:
     except OSError:
         with suppress(OSError):  # nothing more can be done: what is left is skipped as a damaged line
             os.ftruncate(fd, size)
+        raise
+
+
+def replace(path: str, data: bytes | Iterable[bytes], mode: int | None = None) -> None:
+    """Put ``data``, whole or in blocks, at ``path`` in one step: a reader sees the old content or the new, after a
+    crash too.
+
+    It gets ``mode``; without one an existing file keeps its own, and a new one has 0666 less the umask. The data goes
+    into a file without a name where the system has such (``O_TMPFILE``), so that a kill leaves nothing behind.
+
+    :raises OSError: if that fails; the old content stays.
+    """
+    folder = os.path.dirname(path) or "."
+    try:
+        kept = os.stat(path).st_mode & 0o7777 if mode is None else mode
+    except FileNotFoundError:
+        kept = None
+    name = os.path.join(folder, f".{os.path.basename(path)[:200]}.{os.getpid()}.{threading.get_ident():x}")
+    try:
+        descriptor = os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o666 if mode is None else mode)
+        unnamed = True
+    except (OSError, AttributeError):  # not every file system has it, and macOS has it not at all
+        descriptor = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if mode is None else mode)
+        unnamed = False
+    try:
+        try:
+            for block in [data] if isinstance(data, bytes) else data:
+                rest = memoryview(block)
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
+            if kept is not None:
+                os.fchmod(descriptor, kept)
+            os.fsync(descriptor)  # or a crash after the rename leaves an empty file where the old one was
+            if unnamed:
+                # With a src_dir_fd, whichever, Python calls linkat, which follows the link, not link, which does not.
+                os.link(f"/proc/self/fd/{descriptor}", name, src_dir_fd=descriptor, follow_symlinks=True)
+        finally:
+            os.close(descriptor)
+        os.rename(name, path)
+    except BaseException:
+        try:
+            os.unlink(name)
+        except OSError:
+            pass
         raise

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from gptpipe import message
 from gptpipe.asking import cache, schema
 from gptpipe.errors import Absent, Failure, Status, UsageError
-from gptpipe.sessions import upkeep
-from gptpipe.sessions.store import SessionStore, silent
+from gptpipe.sessions import repair, upkeep
+from gptpipe.sessions.store import SessionStore, damaged_path, silent
 from gptpipe.settings import file, roles
 from gptpipe.settings.resolve import resolve
 from gptpipe.text import fences, names, template
-from gptpipe.usage import ledger
+from gptpipe.usage import budget, ledger
 from gptpipe.wire import faults, sse
 from tests.harness.conversations import waiting
 from torture.decoder import agree
@@ -143,19 +143,19 @@ def _sessions(folder: Path) -> Callable[[list[bytes], bool], None]:
     def check(lines: list[bytes], ended: bool) -> None:
         data = b"\n".join(lines) + b"\n" * ended
         path.write_bytes(data)
-        upkeep.damaged_path(path).unlink(missing_ok=True)
+        damaged_path(path).unlink(missing_ok=True)
         if not data:
             return  # no session
         before = list(store.history("s", silent))
         list(upkeep.summaries(store, silent))
-        damaged = allowed(lambda: upkeep.repair(store, "s", timeout=0, waiting=waiting)) or []
+        damaged = allowed(lambda: repair.repair(store, "s", timeout=0, waiting=waiting)) or []
         if not path.read_bytes():
             assert damaged
             assert not before
             return
-        assert list(upkeep.check(store, "s")) == []
+        assert list(repair.check(store, "s")) == []
         assert [turn.messages for turn in store.history("s", silent)] == [turn.messages for turn in before]
-        aside = upkeep.damaged_path(path).read_bytes() if damaged else b""
+        aside = damaged_path(path).read_bytes() if damaged else b""
         assert all(data[damage.offset : damage.offset + damage.length] in aside for damage in damaged)
         with store.lock("s", 0, waiting, silent) as session:
             last = session.last()
@@ -174,7 +174,7 @@ def _usage(folder: Path) -> Callable[[bytes], None]:
     def check(data: bytes) -> None:
         path.write_bytes(data)
         allowed(lambda: list(ledger.read(folder)))
-        allowed(lambda: ledger.check(folder, {"day_tokens": 1, "month_tokens": 1, "day_usd": 1.0, "month_usd": 1.0}))
+        allowed(lambda: budget.check(folder, {"day_tokens": 1, "month_tokens": 1, "day_usd": 1.0, "month_usd": 1.0}))
 
     return check
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from gptpipe.asking import schema, tokens
-from gptpipe.asking.schema import Schema
-from gptpipe.errors import Absent, Failure, Refused, Truncated
-from gptpipe.message import Message, add_usage
+from gptpipe import message
+from gptpipe.asking import cache, schema, tokens
+from gptpipe.errors import Absent, ConfigError, Failure, Refused, Truncated, UsageError
+from gptpipe.message import Message, Schema, add_usage
+from gptpipe.settings.roles import Role
 from gptpipe.text.fences import Fence, whole_fence
 from gptpipe.usage import ledger
 from gptpipe.wire import sse
@@ -221,7 +223,7 @@ class Answer:
         reason = (self.finish_reason or "").lower()
         if self.refusal or reason == "content_filter":
             return Refused(self.refusal or "a content filter stopped the answer")
-        if reason in sse.LENGTH_REASONS:
+        if reason in message.LENGTH_REASONS:
             if self.text.strip():
                 return Truncated("the answer is truncated: it reached the length limit")
             return Truncated("the answer is truncated before its first word: reasoning used up the length limit")
@@ -252,3 +254,31 @@ class Answer:
 def _block(text: str, which: str) -> str:
     fence = Fence(last=which == "last")
     return fence.feed(text) + fence.close()
+
+
+def wanted(options: Mapping[str, Any], role: Role) -> Want:
+    """Return what the options, by long name with underscores, and else the role want of an answer.
+
+    :raises UsageError: if they exclude each other.
+    :raises NoInput: ConfigError: if the schema cannot be read or is none.
+    """
+    extract, path = options.get("extract"), options.get("schema")
+    if extract and path is not None:
+        raise UsageError("--schema and --extract exclude each other")
+    if path == "-":
+        raise UsageError("--schema takes the path of a file: standard input is part of the message")
+    if not extract and path is None:
+        extract, path = role.extract, role.schema
+        if extract and path:
+            raise ConfigError("schema and extract exclude each other, and the role has both")
+    age, repair = options.get("cache"), options.get("repair", 1)
+    if repair < 0:
+        raise UsageError("--repair must be a whole number, 0 or more")
+    return Want(
+        extract,
+        schema.load(path) if path is not None else None,
+        repair,
+        None if age is None else cache.parse_age(age),
+        options.get("cache_only", False),
+        options.get("over_budget", False),
+    )

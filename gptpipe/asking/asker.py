@@ -7,50 +7,21 @@ and the line of usage that it leaves.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from signal import SIGPIPE
 from typing import Any, NamedTuple
 
 from gptpipe.asking import cache, schema
 from gptpipe.asking.answer import Answer, Want
-from gptpipe.asking.schema import Schema
-from gptpipe.errors import Absent, ConfigError, Failure, Interrupted, NoInput, OverLimit, Status, UsageError, WriteError
+from gptpipe.errors import Absent, Failure, Interrupted, NoInput, Status, WriteError
 from gptpipe.message import Counts, Message
-from gptpipe.settings.resolve import Paths, Settings
-from gptpipe.settings.roles import Role
-from gptpipe.usage import ledger, prices
+from gptpipe.settings.settings import Paths, Settings
+from gptpipe.usage import budget, ledger, prices
+from gptpipe.usage.prices import cost
 from gptpipe.wire import sse
 from gptpipe.wire.client import Again, Client
 
 ECHO = "echo"  # stands for the endpoint of the built-in model
-
-
-def wanted(options: Mapping[str, Any], role: Role) -> Want:
-    """Return what the options, by long name with underscores, and else the role want of an answer.
-
-    :raises UsageError: if they exclude each other.
-    :raises NoInput: ConfigError: if the schema cannot be read or is none.
-    """
-    extract, path = options.get("extract"), options.get("schema")
-    if extract and path is not None:
-        raise UsageError("--schema and --extract exclude each other")
-    if path == "-":
-        raise UsageError("--schema takes the path of a file: standard input is part of the message")
-    if not extract and path is None:
-        extract, path = role.extract, role.schema
-        if extract and path:
-            raise ConfigError("schema and extract exclude each other, and the role has both")
-    age, repair = options.get("cache"), options.get("repair", 1)
-    if repair < 0:
-        raise UsageError("--repair must be a whole number, 0 or more")
-    return Want(
-        extract,
-        schema.load(path) if path is not None else None,
-        repair,
-        None if age is None else cache.parse_age(age),
-        options.get("cache_only", False),
-        options.get("over_budget", False),
-    )
 
 
 class Terms(NamedTuple):
@@ -72,17 +43,6 @@ class Terms(NamedTuple):
     def account(self) -> ledger.Account:
         """In whose name usage is entered."""
         return ledger.Account(self.program, self.settings.profile, self.settings.model, self.session)
-
-
-def system_of(settings: Settings) -> list[Message]:
-    """Return the system message, in a list, or an empty list."""
-    return [{"role": "system", "content": settings.system}] if settings.system else []
-
-
-def body_of(settings: Settings, messages: list[Message], form: Schema | None = None) -> dict[str, Any]:
-    """Return a request's JSON, but for the fields with which the client asks for a stream; ``form`` is the answer's."""
-    body = {"model": settings.model, "messages": messages, **settings.params}
-    return body if form is None else {**body, "response_format": schema.response_format(form)}
 
 
 class Receiver:
@@ -199,22 +159,6 @@ def _key(body: dict[str, Any], terms: Terms) -> str:
     return cache.key(terms.settings.base_url or ECHO, body)
 
 
-# What requests cost
-
-
-def check_budget(settings: Settings, paths: Paths, *, over: bool) -> None:
-    """See that no budget is used up, unless ``over`` allows it. Nothing is imported for it.
-
-    :raises OverLimit: if one is.
-    :raises WriteError: if a budget is set, and what will be used cannot be entered.
-    """
-    try:
-        ledger.check(paths.usage, settings.budget._asdict())
-    except OverLimit:
-        if not over:
-            raise
-
-
 def check_price(terms: Terms) -> None:
     """See that the model's price is known if a budget in USD is set, unless ``--over-budget`` was given.
 
@@ -224,7 +168,7 @@ def check_price(terms: Terms) -> None:
     if terms.want.over_budget or chosen.base_url is None:
         return
     some = Counts(1, 1)
-    ledger.check_price(
+    budget.check_price(
         terms.paths.usage,
         chosen.budget._asdict(),
         chosen.profile,
@@ -248,9 +192,3 @@ def enter(answer: Answer, terms: Terms) -> None:
                 ledger.append(terms.paths.usage, entry)
         except WriteError as failure:
             terms.note(failure.message)
-
-
-def cost(entry: ledger.Entry, settings: Settings) -> float | None:
-    """Return what a request cost in USD, None if that is not known."""
-    used = Counts(entry.input, entry.output, entry.cached, entry.reasoning)
-    return prices.price(entry.model, used, settings.base_url, settings.prices, entry.at)

@@ -15,10 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gptpipe.console.output import replace
 from gptpipe.errors import NoInput, UsageError, WriteError
-from gptpipe.message import compact
-from gptpipe.storage import make_folder, open_regular
+from gptpipe.storage import make_folder, open_regular, replace
+from gptpipe.text.strict_json import compact
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _AGE = re.compile(r"(\d{1,9})([smhdw])", re.ASCII)

@@ -11,10 +11,10 @@ from typing import NamedTuple
 from gptpipe.console import output, signals
 from gptpipe.errors import UsageError
 from gptpipe.sessions.store import SessionStore, Warn, silent
-from gptpipe.settings import keys, resolve, roles
+from gptpipe.settings import keys, resolve, roles, settings
 from gptpipe.settings.file import Config
-from gptpipe.settings.resolve import Paths, Settings
 from gptpipe.settings.roles import Role
+from gptpipe.settings.settings import Paths, Settings
 from gptpipe.wire.client import Client
 
 
@@ -50,7 +50,7 @@ def here(config: str | None, program: str = "gptpipe", *, verbose: bool = False)
     known = named is None or os.path.isfile(named)
     with nullcontext() if known else output.waiting(f"waiting for {named} to end"):
         read = resolve.read_file(config, env)
-    return Place(env, read, resolve.paths(), program, note)
+    return Place(env, read, settings.paths(), program, note)
 
 
 def role_of(place: Place, name: str | None, variables: Mapping[str, str]) -> Role:
@@ -73,7 +73,7 @@ def connect(chosen: Settings, place: Place, started: float) -> Client:
     if chosen.max_time:
         _limit(started, chosen.max_time)
     key = keys.find(chosen, place.env)
-    place.note(f"{resolve.described(chosen)}, key: {key.source}")
+    place.note(f"{settings.described(chosen)}, key: {key.source}")
     return Client(chosen, key.value, deadline=chosen.deadline(started), waiting=output.waiting)
 
 

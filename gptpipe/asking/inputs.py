@@ -8,10 +8,9 @@ from __future__ import annotations
 import os
 import select
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import groupby
-from typing import Any
 
 from gptpipe.console.output import patience, visible, waiting
 from gptpipe.errors import BadInput, NoInput, UsageError
@@ -82,19 +81,6 @@ def text_or_file(text: str, encoding: str | None = None) -> str:
     if text.startswith("@") and not text.startswith("@@"):
         return decode(read_file(text[1:]), text[1:], encoding)
     return decode(text.removeprefix("@").encode("utf-8", "surrogateescape"), "an argument")
-
-
-def given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those options that the command line has, as ``gptpipe.settings.resolve`` takes them.
-
-    :raises NoInput: BadInput: if the system message stands in a file that cannot be read, or is no text.
-    """
-    found = {name: value for name, value in values.items() if value is not None and value != ()}
-    if "param" in found:
-        found["param"] = dict(found["param"])
-    if "system" in found:
-        found["system"] = text_or_file(found["system"], found.get("encoding"))
-    return found
 
 
 def part_of(data: bytes, path: str, encoding: str | None = None) -> str | Part:

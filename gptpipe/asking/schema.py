@@ -6,18 +6,14 @@ what it refers to stands in its own file. ``format`` is a note to the model and 
 
 from __future__ import annotations
 
-import json
-import math
-import re
 from collections.abc import Iterator
 from typing import Any
 
 from gptpipe.asking.inputs import read_file
 from gptpipe.errors import Absent, ConfigError, clause
-from gptpipe.message import Message, compact
+from gptpipe.message import Message, Schema
 from gptpipe.text.fences import whole_fence
-
-Schema = dict[str, Any]
+from gptpipe.text.strict_json import parse
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"  # of a schema that names none
 
@@ -55,32 +51,6 @@ def load(path: str) -> Schema:
     if problem:
         raise ConfigError(f"{path} is no schema that can be used: {_short(problem)}")
     return schema
-
-
-def parse(text: str) -> Any:
-    """Return the value that a JSON text holds: no NaN, no number beyond a float, no half of a surrogate pair.
-
-    :raises ValueError: if it is no such text; the message says where.
-    """
-    try:
-        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
-        compact(value).encode()
-    except UnicodeEncodeError:
-        raise ValueError("it holds half of a surrogate pair") from None
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    return value
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"it holds {name}")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"{text} is out of range")
-    return value
 
 
 def _short(text: str) -> str:
@@ -166,28 +136,6 @@ def validate(text: str, schema: Schema) -> Any:
     if violation is not None:
         raise Absent(f"the answer is not valid for the schema at {violation.json_path}: {_short(violation.message)}")
     return value
-
-
-def response_format(schema: Schema, name: str = "answer") -> dict[str, Any]:
-    """Return the field ``response_format`` of the request; ``name`` is what the model is told the answer is called."""
-    name = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:64]
-    return {"type": "json_schema", "json_schema": {"name": name, "strict": strict_ok(schema), "schema": schema}}
-
-
-def instruction(schema: Schema) -> str:
-    """Return what the system message says where ``response_format`` is refused."""
-    return (
-        "Answer with one JSON value and nothing else: no explanation, no code fence."
-        f" It must be valid for this JSON Schema:\n\n{compact(schema)}"
-    )
-
-
-def instructed(messages: list[Message], schema: Schema) -> list[Message]:
-    """Return the messages with the instruction in their system message; without one they get one."""
-    if messages[0]["role"] != "system":
-        return [{"role": "system", "content": instruction(schema)}, *messages]
-    system = {**messages[0], "content": f"{messages[0]['content']}\n\n{instruction(schema)}"}
-    return [system, *messages[1:]]
 
 
 def repair_message(problem: Absent) -> Message:

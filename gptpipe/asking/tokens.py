@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gptpipe.console.output import replace as replace_file
 from gptpipe.errors import OverLimit, ProtocolError, WriteError
 from gptpipe.message import Counts, Message, Turn, counts, size, text_of
 from gptpipe.storage import failing, make_folder
+from gptpipe.storage import replace as replace_file
 
 # The most that the frame of a message takes; added to its bytes it gives a bound that holds for every chat format.
 FRAME_BOUND = 8

@@ -10,16 +10,15 @@ from typing import Any
 import click
 
 from gptpipe.asking.answer import Want
-from gptpipe.asking.asker import Terms, check_budget, check_price
+from gptpipe.asking.asker import Terms, check_price
 from gptpipe.asking.context import Place, connect, here
-from gptpipe.asking.inputs import given
 from gptpipe.console import output
 from gptpipe.console.progress import Progress
 from gptpipe.errors import Failure, Status, Temporary, UsageError
-from gptpipe.message import compact
 from gptpipe.programs.cli import Group, option
 from gptpipe.programs.options import (
     config_option,
+    given,
     limit_options,
     model_options,
     network_options,
@@ -31,11 +30,15 @@ from gptpipe.programs.options import (
     together,
     verbose_option,
 )
-from gptpipe.records import input, submission
+from gptpipe.records import input, replies, submission
+from gptpipe.records.replies import Replies
+from gptpipe.records.request import maker_of, rehearse
 from gptpipe.records.results import Outcome, line
-from gptpipe.records.submission import Replies, Submission
-from gptpipe.records.worker import Tally, maker_of, rehearse
+from gptpipe.records.submission import Submission
+from gptpipe.records.tally import Tally
 from gptpipe.settings import resolve
+from gptpipe.text.strict_json import compact
+from gptpipe.usage.budget import check_budget
 from gptpipe.wire.client import Batch, Client
 
 _FIRST_POLL, _LONGEST_POLL = 1.0, 30.0  # seconds between two looks at a batch
@@ -167,19 +170,19 @@ def fetch(name: str | None, results: str | None, **values: Any) -> int:
     states: list[Batch] = []
     if results is not None:
         path = Path(results)
-        found = submission.load(place.paths.batches, name) if name else submission.find(place.paths.batches, path)
-        replies = Replies([path])
+        found = submission.load(place.paths.batches, name) if name else replies.find(place.paths.batches, path)
+        brought = Replies([path])
     elif name is None:
         raise UsageError("fetch needs the ID of a batch, or --results", "gptpipe-batch list names them")
     else:
         found = submission.load(place.paths.batches, name)
         client = _reconnect(found, values, place, started)
         states = _ended(found, client, wait=values["wait"])
-        replies = Replies(submission.collect(found, states, client))
-    outcomes = submission.outcomes(found, replies, states, Want(found.want["extract"], found.want["schema"]))
+        brought = Replies(replies.collect(found, states, client))
+    outcomes = replies.outcomes(found, brought, states, Want(found.want["extract"], found.want["schema"]))
     chosen = resolve.resolve(given(values), {}, found.endpoint, place.env, place.config)
     if chosen.usage and found.parts:
-        outcomes = submission.enter(found, outcomes, place.paths.usage)
+        outcomes = replies.enter(found, outcomes, place.paths.usage)
     return _print(outcomes, values)
 
 

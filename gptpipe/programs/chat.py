@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from gptpipe.asking import inputs, turn
-from gptpipe.asking.asker import Receiver, wanted
+from gptpipe.asking import inputs, report, turn
+from gptpipe.asking.answer import wanted
+from gptpipe.asking.asker import Receiver
 from gptpipe.asking.context import here, role_of
-from gptpipe.asking.inputs import given
 from gptpipe.asking.turn import Question, Run
 from gptpipe.console import output, signals
 from gptpipe.errors import Failure, Interrupted, Status, Temporary
@@ -23,6 +23,7 @@ from gptpipe.programs.options import (
     config_option,
     conversation_options,
     cost_options,
+    given,
     limit_options,
     model_options,
     network_options,
@@ -141,6 +142,6 @@ def _answer(held: Talk, question: Question, stream: _Stream, verbose: bool) -> N
         stream.end()
         run.enter()
         if verbose:
-            turn.note(run)
+            report.note(run)
     if failure := run.answer.failure():
         raise failure

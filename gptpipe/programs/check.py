@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 
 from gptpipe.asking import tokens
 from gptpipe.asking.answer import Answer, Want
-from gptpipe.asking.asker import Receiver, Terms, ask, body_of, check_budget, enter
+from gptpipe.asking.asker import Receiver, Terms, ask, enter
 from gptpipe.asking.context import Place
 from gptpipe.errors import Failure
 from gptpipe.settings import keys, resolve, roles
-from gptpipe.settings.resolve import Settings
+from gptpipe.settings.settings import Settings
 from gptpipe.text.address import masked
+from gptpipe.usage.budget import check_budget
 from gptpipe.wire.client import Client
+from gptpipe.wire.request import body_of
 
 _QUESTION = "Count from one to five."
 _SCHEMA = {

@@ -10,7 +10,7 @@ import os
 
 from gptpipe.console import output
 from gptpipe.errors import Failure, Status
-from gptpipe.settings import resolve
+from gptpipe.settings import resolve, settings
 from gptpipe.settings.file import Config
 
 
@@ -18,7 +18,7 @@ def main(kind: str) -> int:
     """Print the names of a kind and return the status. Says nothing about faulty settings: a line is being typed."""
     try:
         config = resolve.read_file(None, os.environ)
-        names = resolve.profile_names(config) if kind == "profiles" else model_names(config)
+        names = settings.profile_names(config) if kind == "profiles" else model_names(config)
         output.write_all(output.STDOUT, output.encode("".join(f"{name}\n" for name in names)))
     except Failure as failure:
         return failure.status

@@ -10,15 +10,14 @@ import click
 
 from gptpipe.asking import cache, tokens
 from gptpipe.asking.context import Place, connect, here
-from gptpipe.asking.inputs import given
 from gptpipe.console import output
 from gptpipe.errors import ConfigError, Failure, Status, UsageError
 from gptpipe.programs import check, install_docs
 from gptpipe.programs.check import Finding
 from gptpipe.programs.cli import Action, Group, option
-from gptpipe.programs.options import config_option, limit_options, model_options, network_options, verbose_option
-from gptpipe.settings import resolve, roles
-from gptpipe.settings.resolve import Paths, Settings
+from gptpipe.programs.options import config_option, given, limit_options, model_options, network_options, verbose_option
+from gptpipe.settings import resolve, roles, settings
+from gptpipe.settings.settings import Paths, Settings
 from gptpipe.text.address import proxy_for
 from gptpipe.wire import transport
 
@@ -46,7 +45,7 @@ def show(**values: Any) -> int:
     output.check_stdout()
     place = here(values["config"], PROGRAM)
     chosen = resolve.resolve(given(values), {}, {}, place.env, place.config, need_model=False)
-    output.print_text(resolve.as_toml(chosen))
+    output.print_text(settings.as_toml(chosen))
     return Status.OK
 
 
@@ -182,7 +181,7 @@ def install() -> int:
     """
     output.check_stdout()
     failure: Failure | None = None
-    for link in install_docs.links(resolve.paths().data.parent):
+    for link in install_docs.links(settings.paths().data.parent):
         try:
             install_docs.install(link)
             output.print_text(str(link.path))

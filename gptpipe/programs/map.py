@@ -13,9 +13,8 @@ from typing import Any
 import click
 
 from gptpipe.asking.answer import Want
-from gptpipe.asking.asker import Terms, check_budget, check_price
+from gptpipe.asking.asker import Terms, check_price
 from gptpipe.asking.context import Place, here
-from gptpipe.asking.inputs import given
 from gptpipe.console import output, signals
 from gptpipe.console.progress import Progress
 from gptpipe.errors import Interrupted, Status, Temporary, UsageError
@@ -24,6 +23,7 @@ from gptpipe.programs.cli import Command, option
 from gptpipe.programs.options import (
     config_option,
     cost_options,
+    given,
     limit_options,
     model_options,
     network_options,
@@ -37,11 +37,14 @@ from gptpipe.records import input
 from gptpipe.records.input import Record
 from gptpipe.records.pace import Pace
 from gptpipe.records.pool import Pool
+from gptpipe.records.request import Maker, maker_of, rehearse
 from gptpipe.records.results import Outcome, ResultFile, State, bare, line, new_file
-from gptpipe.records.worker import Asker, Maker, Tally, maker_of, rehearse, unknown
+from gptpipe.records.tally import Tally
+from gptpipe.records.worker import Asker, unknown
 from gptpipe.settings.keys import NOT_NEEDED, Key, find
-from gptpipe.settings.resolve import Settings, described
+from gptpipe.settings.settings import Settings, described
 from gptpipe.usage import prices
+from gptpipe.usage.budget import check_budget
 from gptpipe.usage.ledger import Log
 from gptpipe.wire import client
 

@@ -8,11 +8,10 @@ from typing import Any
 import click
 
 from gptpipe.asking.context import connect, here
-from gptpipe.asking.inputs import given
 from gptpipe.console import output
 from gptpipe.errors import Absent, Status
 from gptpipe.programs.cli import Command
-from gptpipe.programs.options import config_option, limit_options, model_options, network_options, verbose_option
+from gptpipe.programs.options import config_option, given, limit_options, model_options, network_options, verbose_option
 from gptpipe.settings import resolve
 
 

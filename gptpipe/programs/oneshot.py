@@ -11,18 +11,22 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from gptpipe.asking import turn
-from gptpipe.asking.asker import Receiver, check_budget, wanted
+from gptpipe.asking import report, turn
+from gptpipe.asking.answer import wanted
+from gptpipe.asking.asker import Receiver
 from gptpipe.asking.context import Place, here, role_of
-from gptpipe.asking.inputs import compose, given, part_of, piped, prompt_of, read_file
+from gptpipe.asking.inputs import compose, part_of, piped, prompt_of, read_file
 from gptpipe.asking.turn import Question, Run
 from gptpipe.console import output, signals
 from gptpipe.errors import Failure, Interrupted, Refused, Status, Temporary, Truncated, UsageError
-from gptpipe.message import Content, compact
+from gptpipe.message import Content
 from gptpipe.programs import editor
+from gptpipe.programs.options import given
 from gptpipe.settings import resolve, roles
 from gptpipe.settings.roles import Role
 from gptpipe.text.fences import Fence
+from gptpipe.text.strict_json import compact
+from gptpipe.usage.budget import check_budget
 from gptpipe.wire.client import preload
 
 
@@ -99,7 +103,7 @@ def _report_signal(run: Run, meta: output.Target | None, message: str, signum: i
 
 def _report(run: Run, meta: output.Target | None, failure: Failure | None, status: int, name: str) -> None:
     if meta:
-        meta.write(compact(turn.describe(run, failure, status, name)).encode() + b"\n")
+        meta.write(compact(report.describe(run, failure, status, name)).encode() + b"\n")
 
 
 def _answer(run: Run, words: Sequence[str], values: dict[str, Any], meta: output.Target | None) -> Failure | None:
@@ -124,7 +128,7 @@ def _answer(run: Run, words: Sequence[str], values: dict[str, Any], meta: output
         check_budget(chosen, place.paths, over=want.over_budget)  # before the SDK is imported beside the reading
     question = Question(_content(prompt, values), options, role.settings, save=not values["no_save"], want=want)
     if values["dry_run"]:
-        output.print_json(turn.previewed(turn.preview(question, place), place))
+        output.print_json(report.previewed(turn.preview(question, place), place))
         return None
     try:
         return _take(run, question, place, values, target)
@@ -144,14 +148,14 @@ def _take(
     except Failure:
         stream.end()
         if values["verbose"]:
-            turn.note(run)
+            report.note(run)
         raise
     stream.end()
     failure = run.answer.failure()
     if held:
         _write(run, failure, target, as_json=values["json"])
     if values["verbose"]:
-        turn.note(run)
+        report.note(run)
     return failure
 
 
@@ -162,7 +166,7 @@ def _write(run: Run, failure: Failure | None, target: output.Target | None, *, a
         target.write(output.encode(text if text.endswith("\n") else text + "\n"))
     if as_json and (failure is None or isinstance(failure, (Truncated, Refused))):
         status = failure.status if failure else Status.OK
-        output.print_json(turn.describe(run, failure, status, status.name))
+        output.print_json(report.describe(run, failure, status, status.name))
     elif failure is None and target is None:
         output.print_text(run.answer.printed)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
+from gptpipe.asking.inputs import text_or_file
 from gptpipe.programs.cli import option
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -186,3 +187,16 @@ cost_options = together(
 verbose_option = option(
     "-v", "--verbose", group="other", is_flag=True, help="notes on standard error: model, tokens, cost, retries"
 )
+
+
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those options that the command line has, as ``gptpipe.settings.resolve`` takes them.
+
+    :raises NoInput: BadInput: if the system message stands in a file that cannot be read, or is no text.
+    """
+    found = {name: value for name, value in values.items() if value is not None and value != ()}
+    if "param" in found:
+        found["param"] = dict(found["param"])
+    if "system" in found:
+        found["system"] = text_or_file(found["system"], found.get("encoding"))
+    return found

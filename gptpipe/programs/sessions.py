@@ -16,8 +16,9 @@ from gptpipe.errors import Absent, BadInput, Failure, NoInput, Status, UsageErro
 from gptpipe.programs.cli import Group, option
 from gptpipe.programs.options import lock_option, together
 from gptpipe.sessions import attachments, transcript, upkeep
+from gptpipe.sessions import repair as mending
 from gptpipe.sessions.store import SessionStore
-from gptpipe.settings import resolve
+from gptpipe.settings import resolve, settings
 
 _NAMED_IN_QUESTION = 10
 
@@ -31,7 +32,7 @@ def command() -> None:
 
 
 def _store() -> SessionStore:
-    return SessionStore(resolve.paths().sessions)
+    return SessionStore(settings.paths().sessions)
 
 
 def _lock_timeout(given: float | None) -> float:
@@ -202,7 +203,7 @@ def remove(names: Sequence[str], older_than: str | None, yes: bool, lock_timeout
     for name in chosen:
         with each.attempt(name):
             upkeep.remove(store, name, timeout=timeout, waiting=output.waiting, unused_since=since)
-    attachments.sweep(resolve.paths().attachments, store.directory)
+    attachments.sweep(settings.paths().attachments, store.directory)
     return each.status
 
 
@@ -228,12 +229,12 @@ def check(names: Sequence[str], repair: bool, lock_timeout: float | None) -> int
     left = 0
     for name in each:
         with each.attempt(name):
-            damages = list(upkeep.check(store, name))
+            damages = list(mending.check(store, name))
             left += len(damages)
             for damage in damages:
                 printer.write(f"{name}:{damage.number}: damaged, {damage.length} bytes at byte {damage.offset}\n")
             if damages and repair:
-                upkeep.repair(store, name, timeout=timeout, waiting=output.waiting)
+                mending.repair(store, name, timeout=timeout, waiting=output.waiting)
                 left -= len(damages)
     if left:
         raise BadInput(f"damaged lines: {left}", None if repair else "--repair moves them aside")

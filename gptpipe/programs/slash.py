@@ -18,7 +18,8 @@ from gptpipe.errors import UsageError
 from gptpipe.message import Content, Part
 from gptpipe.programs import editor
 from gptpipe.sessions.store import Memory
-from gptpipe.settings.resolve import Settings, resolve
+from gptpipe.settings.resolve import resolve
+from gptpipe.settings.settings import Settings
 
 QUIT = b"QUIT"
 

@@ -10,25 +10,25 @@ from typing import Any
 
 import click
 
-from gptpipe.asking import asker
 from gptpipe.asking.cache import parse_age
 from gptpipe.asking.context import Place, here
 from gptpipe.console import output
 from gptpipe.errors import Status, UsageError
-from gptpipe.message import compact
 from gptpipe.programs.cli import Command, option
 from gptpipe.programs.options import config_option
-from gptpipe.settings import resolve
+from gptpipe.settings import settings
 from gptpipe.text import table
-from gptpipe.usage import ledger
-from gptpipe.usage.ledger import Entry, Row
+from gptpipe.text.strict_json import compact
+from gptpipe.usage import ledger, prices, summary
+from gptpipe.usage.ledger import Entry
+from gptpipe.usage.summary import Row
 
 _USUAL_WIDTH = 80
 _HEAD = ("requests", "input", "cached", "output", "reasoning", "seconds", "USD")
 
 
 @click.command("gptpipe-usage", cls=Command, options_metavar="[OPTION]...")
-@option("--by", group="output", type=click.Choice(ledger.GROUPS), default="day", help="a row for each (default day)")
+@option("--by", group="output", type=click.Choice(summary.GROUPS), default="day", help="a row for each (default day)")
 @option("--since", group="output", metavar="DATE", help="from this day on, YYYY-MM-DD, or an age: 7d, 4w")
 @option("--json", group="output", is_flag=True, help="print each row as JSON")
 @option("--plot", group="output", is_flag=True, help="draw a bar of tokens for each row")
@@ -43,7 +43,7 @@ def command(by: str, since: str | None, plot: bool, **values: Any) -> int:
     output.check_stdout()
     place = here(values["config"], "gptpipe-usage")
     entries = ledger.read(place.paths.usage, _first_day(since), output.say)
-    rows = ledger.table(entries, by, _price(place))
+    rows = summary.table(entries, by, _price(place))
     if values["json"]:
         output.print_text("".join(f"{compact(_object(by, row))}\n" for row in rows))
     elif plot:
@@ -69,15 +69,15 @@ def _first_day(since: str | None) -> str:
 
 def _price(place: Place) -> Callable[[Entry], float | None]:
     """Return what finds the price of a request that has none in its line."""
-    known: dict[str | None, resolve.Settings] = {}
+    known: dict[str | None, settings.Settings] = {}
 
     def price(entry: Entry) -> float | None:
         chosen = known.get(entry.profile)
         if chosen is None:
-            base_url = resolve.address_of(entry.profile, place.config)
-            chosen = resolve.Settings(entry.model, entry.profile, base_url, prices=resolve.own_prices(place.config))
+            base_url = settings.address_of(entry.profile, place.config)
+            chosen = settings.Settings(entry.model, entry.profile, base_url, prices=settings.own_prices(place.config))
             known[entry.profile] = chosen
-        return asker.cost(entry, chosen)
+        return prices.cost(entry, chosen)
 
     return price
 
@@ -99,7 +99,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _table(by: str, rows: Sequence[Row]) -> str:
-    lines = [(by, *_HEAD), *map(_cells, (*rows, ledger.total(rows)))]
+    lines = [(by, *_HEAD), *map(_cells, (*rows, summary.total(rows)))]
     return output.visible(table.table(lines, [False, *[True] * len(_HEAD)]))
 
 

@@ -7,19 +7,14 @@ from __future__ import annotations
 
 import codecs
 import csv
-import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from gptpipe.asking import schema
-from gptpipe.asking.inputs import blocks, decode, join, read_file
+from gptpipe.asking.inputs import blocks
 from gptpipe.errors import BadInput, Failure, NoInput, UsageError, clause
-from gptpipe.message import Content, Part, compact
-from gptpipe.sessions import attachments
-from gptpipe.text.template import Field, Template, fields
-from gptpipe.wire import sse
+from gptpipe.text import strict_json
 
 _BLOCK = 1 << 16
 _LONGEST_CELL = 1 << 30  # the csv module's own limit is 128 KiB
@@ -158,7 +153,7 @@ def _checked(number: int, value: Any, text: str, encoding: str) -> Record:
 
 def shown(text: str) -> str:
     """Return a text in which what is no Unicode is marked, as a name or record that is printed."""
-    return sse.mend(text)
+    return strict_json.mend(text)
 
 
 def displayed(value: Any) -> Any:
@@ -168,7 +163,7 @@ def displayed(value: Any) -> Any:
 
 def _parsed(number: int, line: str, encoding: str) -> Record:
     try:
-        value = schema.parse(line.removeprefix("\ufeff") if number == 1 else line)
+        value = strict_json.parse(line.removeprefix("\ufeff") if number == 1 else line)
     except ValueError as error:
         return Record(number, shown(line), BadInput(f"the record is no JSON: {clause(error)}"))
     return _checked(number, value, line, encoding)
@@ -204,87 +199,3 @@ def _rows(lines: Iterator[str], encoding: str) -> Iterator[Record]:
             value = dict(zip(header, row, strict=True))
             checked = _checked(number, value, "".join((*header, *row)), encoding)
             yield checked if checked.failure is None else checked._replace(value=list(map(shown, row)))
-
-
-# What is asked
-
-
-def check_fields(template: Template, form: str) -> None:
-    """See that the input can have the fields that the template names.
-
-    :raises UsageError: if it cannot: a line and a file are one piece.
-    """
-    named = [name for name in fields(template) if name]
-    if named and form in (LINES, FILES):
-        raise UsageError(
-            f"the template has a field {{{named[0]}}}, and {form} have none",
-            "{} is the whole record; --jsonl and --csv have fields; {{ is a brace",
-        )
-
-
-def content(record: Record, template: Template, how: Input) -> Content:
-    """Return the message that a template makes of a record: a text, or content parts if the record is such a file.
-
-    :raises BadInput: if a field is missing, or the file is not text and of no kind that is sent.
-    :raises NoInput: if the file cannot be read.
-    """
-    whole = _file(record.value, how.encoding) if how.form == FILES else _text(record.value)
-
-    def value(name: str) -> str | Part:
-        return _text(_field(record.value, name)) if name else whole
-
-    if not fields(template):
-        text = "".join(piece for piece in template if isinstance(piece, str))
-        return join([text, whole]) if isinstance(whole, str) else _merged([text, whole])
-    return _merged([value(piece.name) if isinstance(piece, Field) else piece for piece in template])
-
-
-def _merged(pieces: Iterable[str | Part]) -> Content:
-    """Return the pieces as one text, or as content parts if one of them is no text."""
-    parts: list[Part] = []
-    for piece in pieces:
-        if not isinstance(piece, str):
-            parts.append(piece)
-        elif parts and parts[-1]["type"] == "text":
-            parts[-1]["text"] += piece
-        elif piece:
-            parts.append({"type": "text", "text": piece})
-    if all(part["type"] == "text" for part in parts):
-        return "".join(part["text"] for part in parts)
-    return parts
-
-
-def _file(path: str, encoding: str) -> str | Part:
-    try:
-        data = read_file(os.fsdecode(path.encode("utf-8", "surrogateescape")))
-    except UnicodeEncodeError:  # UTF-7 and unicode_escape have halves of surrogate pairs
-        raise NoInput(f"cannot read {shown(path)}: no file has such a name") from None
-    return attachments.part(data, path) or decode(data, shown(path), encoding)
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else compact(value)
-
-
-def _field(value: Any, name: str) -> Any:
-    """Return the field of a record: by its whole name, or else by the parts between dots.
-
-    :raises BadInput: if it is not there.
-    """
-    if isinstance(value, Mapping) and name in value:
-        return value[name]
-    for key in name.split("."):
-        if isinstance(value, Mapping) and key in value:
-            value = value[key]
-        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
-            value = value[int(key)]
-        else:
-            raise BadInput(f"the record has no field {name!r}")
-    return value
-
-
-def key(request: Mapping[str, Any]) -> str:
-    """Return what tells a request from others: 16 hexadecimal digits of the SHA-256 of its JSON."""
-    from hashlib import sha256
-
-    return sha256(json.dumps(request, sort_keys=True, allow_nan=False).encode()).hexdigest()[:16]

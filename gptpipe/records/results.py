@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gptpipe.asking.answer import Answer
-from gptpipe.console.output import replace, write_all
+from gptpipe.console.output import write_all
 from gptpipe.errors import BadInput, Failure, NoInput, Refused, Temporary, Truncated, UsageError, WriteError
-from gptpipe.message import compact
 from gptpipe.records.input import Record, displayed
-from gptpipe.storage import forward, stands_at
+from gptpipe.storage import forward, replace, stands_at
+from gptpipe.text.strict_json import compact
 
 _BEGINNING = b'{"index":'  # of each line
 _BLOCK = 1 << 16  # bytes of lines that are put in order at once

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -19,29 +18,15 @@ from shutil import rmtree
 from typing import Any, NamedTuple, TextIO
 
 from gptpipe.asking import tokens
-from gptpipe.asking.answer import Answer, Want
-from gptpipe.console.output import replace
-from gptpipe.errors import (
-    BadInput,
-    Failure,
-    NoInput,
-    OverLimit,
-    ProtocolError,
-    Status,
-    Temporary,
-    Unavailable,
-    WriteError,
-)
-from gptpipe.message import compact
-from gptpipe.records import input
+from gptpipe.errors import Failure, NoInput, OverLimit, WriteError
+from gptpipe.records import input, request
 from gptpipe.records.input import Record
-from gptpipe.records.results import Outcome
-from gptpipe.records.worker import Maker
-from gptpipe.settings.resolve import Paths
-from gptpipe.storage import failing, forward, make_folder, open_regular
-from gptpipe.usage import ledger
-from gptpipe.wire import faults, sse
-from gptpipe.wire.client import Batch, Client, dialect
+from gptpipe.records.request import Maker
+from gptpipe.settings.settings import Paths
+from gptpipe.storage import failing, make_folder, open_regular, replace
+from gptpipe.text.strict_json import compact
+from gptpipe.wire.client import Client
+from gptpipe.wire.request import dialect
 
 MAX_REQUESTS = 50_000  # in a file, https://platform.openai.com/docs/guides/batch#rate-limits
 MAX_BYTES = 200_000_000
@@ -50,7 +35,6 @@ WITHOUT = ("stream",)  # what a request in a file lacks
 _STATE = "batch.json"
 _RECORDS = "records.jsonl"
 _NAME = re.compile(r"\w[\w.-]*", re.ASCII)  # of a batch or file at the provider, that may be one here
-_LATER = ("batch_expired", "batch_cancelled")  # codes of requests that were not tried
 
 
 class Part(NamedTuple):
@@ -166,7 +150,7 @@ def _prepare(
                 note: dict[str, Any] = {"index": record.number, "key": None, "record": input.displayed(record.value)}
                 try:
                     body = maker.request(record)
-                    note["key"] = input.key(body)
+                    note["key"] = request.key(body)
                     if chosen.max_input_tokens is not None:
                         tokens.check(body["messages"], chosen.max_input_tokens, chosen.model, paths.cache)
                     files.add(
@@ -260,153 +244,9 @@ def _load(folder: Path) -> Submission:
         raise NoInput(f"{folder} is no batch that can be read") from None
 
 
-def find(directory: Path, results: Path) -> Submission:
-    """Return the submission that a file of results belongs to: the newest that has its first request.
-
-    :raises NoInput: if there is none, or the file cannot be read.
-    """
-    replies = Replies([results])
-    for found in load_all(directory)[::-1]:
-        if any(name in replies for name, _ in _remembered(found)):
-            return found
-    raise NoInput(f"{results} belongs to nothing that was submitted from here")
-
-
 def _remembered(submission: Submission) -> Iterator[tuple[str | None, dict[str, Any]]]:
     """Yield what a file of results calls each record, and what is remembered of it."""
     with (submission.folder / _RECORDS).open(encoding="utf-8") as file:
         for line in file:
             note = json.loads(line)
             yield note["key"] and custom_id(note["index"], note["key"]), note
-
-
-# What came back
-
-
-class Replies:
-    """Files of results, in any order; in memory is only where each stands.
-
-    :raises NoInput: if a file cannot be read.
-    """
-
-    def __init__(self, paths: Iterable[Path]) -> None:
-        self._places: dict[str, tuple[int, int]] = {}
-        for path in paths:
-            with failing(NoInput, f"cannot read {path}"):
-                self._read(os.open(path, os.O_RDONLY | os.O_NONBLOCK), path)
-
-    def _read(self, descriptor: int, path: Path) -> None:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # it is read from its start more than once
-            raise NoInput(f"cannot read {path}: it is not a regular file")
-        for line in forward(descriptor):
-            with suppress(ValueError, KeyError, TypeError, RecursionError):  # a line cut at the end of a file
-                reply = json.loads(line.data)
-                if "response" in reply or "error" in reply:  # else it is the file of the requests
-                    self._places[reply["custom_id"]] = (descriptor, line.offset)
-
-    def __contains__(self, name: str | None) -> bool:
-        return name in self._places
-
-    def get(self, name: str | None) -> dict[str, Any] | None:
-        """Return the reply to a request, or None if there is none."""
-        if name is None or name not in self._places:
-            return None
-        descriptor, offset = self._places[name]
-        with open(descriptor, "rb", closefd=False) as file:
-            file.seek(offset)
-            return dict(sse.clean(json.loads(file.readline())))
-
-
-def collect(submission: Submission, states: list[Batch], client: Client) -> list[Path]:
-    """Return the files of results of batches that have ended; what is not here yet is fetched.
-
-    :raises Failure: as the client does.
-    """
-    found = []
-    for state in states:
-        for file in filter(None, (state.output, state.errors)):
-            if not _NAME.fullmatch(file):
-                raise ProtocolError(f"{state.id} has a file whose name cannot be one here: {file}")
-            path = submission.folder / f"results-{file}.jsonl"
-            if not path.exists():
-                new = path.with_suffix(".new")
-                os.close(_private(new))
-                client.download(file, str(new))
-                new.rename(path)  # or a kill in the middle leaves a file that looks whole
-            found.append(path)
-    return found
-
-
-def outcomes(submission: Submission, replies: Replies, states: list[Batch], want: Want) -> Iterator[Outcome]:
-    """Yield what has come of each record, in the order of the input."""
-    left = list(zip(submission.parts, states, strict=False))
-    sent = left[-1][0].last if left else submission.records
-    for name, note in _remembered(submission):
-        while len(left) > 1 and note["index"] > left[0][0].last:
-            left.pop(0)
-        record = Record(note["index"], note["record"])
-        answer = Answer()
-        answer.want = want
-        failure: Failure | None
-        if "error" in note:
-            kind = NoInput if note["error"]["status"] == NoInput.status else BadInput
-            failure = kind(note["error"]["message"])
-        else:
-            failure = _take(answer, replies.get(name), left[0][1] if left else None)
-            if note["index"] > sent:
-                failure = Temporary("it was not sent: submit broke off before")
-        yield Outcome(record, note["key"], answer, failure, answer.result if failure is None else answer.text)
-
-
-def enter(submission: Submission, outcomes: Iterator[Outcome], directory: Path) -> Iterator[Outcome]:
-    """Pass the outcomes on; the first time that all are, what they used is entered among the usage in the folder.
-
-    :raises WriteError: if that fails.
-    """
-    if submission.entered:
-        yield from outcomes
-        return
-    account = ledger.Account("gptpipe-batch", submission.endpoint["profile"], submission.endpoint["model"])
-    entries = []  # until the last outcome is out: a reader that goes before is one who fetches again
-    for outcome in outcomes:
-        if outcome.answer.usage:
-            status = outcome.failure.status if outcome.failure else Status.OK
-            entries.append(ledger.counted(outcome.answer.usage, (0, 0), account, 0.0, status))
-        yield outcome
-    log = ledger.Log(directory)
-    for entry in entries:
-        log.append(entry)
-    submission._replace(entered=True).save()
-
-
-def _take(answer: Answer, reply: dict[str, Any] | None, state: Batch | None) -> Failure | None:
-    """Fill the answer with a reply; return why it is none, or not complete."""
-    if reply is None:
-        if state is not None and state.problem:
-            return BadInput(f"the batch {state.status}: {state.problem}")
-        return Temporary(f"no result came: the batch is {state.status}" if state else "no result came")
-    response = reply.get("response")
-    if not isinstance(response, dict):
-        return _own(_refusal(reply.get("error")))
-    body, code = response.get("body"), response.get("status_code")
-    if code != 200 or not isinstance(body, dict):
-        return _own(faults.from_response(code if isinstance(code, int) else 500, {}, json.dumps(body), "the batch"))
-    for event in sse.from_completion(body):
-        if isinstance(event, sse.Error):
-            return _own(faults.from_event(event.body))
-        answer.take(event)
-    if not answer.ended:
-        answer.take(sse.Finish("stop"))
-    answer.validate()
-    return answer.failure()
-
-
-def _refusal(error: object) -> Failure:
-    if isinstance(error, dict) and error.get("code") in _LATER:
-        return Temporary(str(error.get("message") or error["code"]))
-    return faults.from_event(error)
-
-
-def _own(failure: Failure) -> Failure:
-    """Return the failure of a request as that of its record."""
-    return BadInput(failure.message, failure.hint) if isinstance(failure, Unavailable) else failure

@@ -17,10 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gptpipe.console.output import replace
 from gptpipe.errors import BadInput, WriteError
 from gptpipe.message import Message, Part
-from gptpipe.storage import failing, make_folder, open_regular, sync_folder
+from gptpipe.storage import failing, make_folder, open_regular, replace, sync_folder
 
 MIB = 1 << 20
 

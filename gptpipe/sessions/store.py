@@ -330,3 +330,8 @@ def _timestamp() -> str:
     """Return the time in UTC with milliseconds, as ``2026-11-22T05:11:07.123Z``."""
     milliseconds = time.time_ns() // 1_000_000
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(milliseconds // 1000))}.{milliseconds % 1000:03d}Z"
+
+
+def damaged_path(path: Path) -> Path:
+    """Return the file beside a session's own to which :func:`repair` moves what is damaged."""
+    return path.with_name(path.name + ".damaged")

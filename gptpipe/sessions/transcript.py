@@ -14,14 +14,15 @@ from datetime import datetime
 from itertools import islice
 from typing import NamedTuple
 
+from gptpipe import message
 from gptpipe.errors import Absent, Failure, Truncated
-from gptpipe.message import SYSTEM_ROLES, Message, Turn, compact
+from gptpipe.message import SYSTEM_ROLES, Message, Turn
 from gptpipe.sessions import attachments
 from gptpipe.sessions.store import Record, SessionStore, Warn, silent
 from gptpipe.sessions.upkeep import Summary, oldest_first
 from gptpipe.text import fences
 from gptpipe.text import table as columns
-from gptpipe.wire import sse
+from gptpipe.text.strict_json import compact
 
 _NUMBERS = ("turns", "tokens", "size")
 
@@ -96,9 +97,9 @@ def _line(found: object) -> str:
 
 def _texts(turn: Turn, before: str | None) -> Iterator[tuple[Message, str]]:
     """Yield the messages of a turn and their texts, but no system message that is ``before``."""
-    for message in turn.messages:
-        if message.get("role") not in SYSTEM_ROLES or turn.system != before:
-            yield message, _text(message)
+    for said in turn.messages:
+        if said.get("role") not in SYSTEM_ROLES or turn.system != before:
+            yield said, _text(said)
 
 
 def _text(message: Message) -> str:
@@ -141,7 +142,7 @@ def answer(turn: Turn, *, block: bool) -> tuple[str, Failure | None]:
         text = fence.feed(text) + fence.close()
     if turn.finish_reason is None:
         return text, Absent("the last answer did not finish")
-    if turn.finish_reason.lower() in sse.LENGTH_REASONS:
+    if turn.finish_reason.lower() in message.LENGTH_REASONS:
         return text, Truncated("the last answer is truncated: it reached the length limit")
     if not text.strip():
         return text, Absent("the last answer has no code block" if block else "the last answer is empty")

@@ -5,7 +5,6 @@ What changes a file takes its lock, like a process that continues the session, a
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,8 +15,8 @@ from typing import NamedTuple
 
 from gptpipe.errors import Failure, NoInput, UsageError, WriteError
 from gptpipe.message import Turn
-from gptpipe.sessions.store import Record, SessionStore, Waiting, Warn, last_turn, parse, silent, valid
-from gptpipe.storage import append, backward, failing, forward, open_regular, sync_folder
+from gptpipe.sessions.store import Record, SessionStore, Waiting, Warn, damaged_path, last_turn, silent, valid
+from gptpipe.storage import backward, failing, forward, open_regular, sync_folder
 
 COPY_BLOCK = 1 << 20
 
@@ -93,7 +92,7 @@ def copy(
         _locked(store, source, target, force, timeout, waiting) as fd,
         failing(WriteError, f"cannot copy session {source}"),
     ):
-        with _new_file(fd, [(0, os.fstat(fd).st_size)], store.directory) as new:
+        with new_file(fd, [(0, os.fstat(fd).st_size)], store.directory) as new:
             _give_name(new, store, target, force)
         sync_folder(store.directory)  # or a crash loses the name of the copy
 
@@ -155,7 +154,7 @@ def _give_name(file: Path, store: SessionStore, name: str, force: bool) -> None:
 
 
 @contextmanager
-def _new_file(source: int, spans: Iterable[tuple[int, int]], folder: Path) -> Iterator[Path]:
+def new_file(source: int, spans: Iterable[tuple[int, int]], folder: Path) -> Iterator[Path]:
     """Write the spans of a file, offsets from and to, into a new one, which ends with the block unless it was renamed.
 
     No session has its name: none begins with a dot.
@@ -197,83 +196,3 @@ def remove(
             path.unlink()
             damaged_path(path).unlink(missing_ok=True)
     return True
-
-
-class Damage(NamedTuple):
-    """A damaged line: its number from 1, its offset and length in bytes, and whether a newline ends it."""
-
-    number: int
-    offset: int
-    length: int
-    ended: bool
-
-
-def check(store: SessionStore, name: str) -> Iterator[Damage]:
-    """Yield the damaged lines of a session, without the lock.
-
-    :raises NoInput: WriteError: as :meth:`SessionStore.reading` does, at the first step.
-    """
-    with store.reading(name) as fd:
-        for damage in _damaged(fd):
-            if damage.ended or not _being_written(fd, damage):
-                yield damage
-
-
-def _damaged(fd: int) -> Iterator[Damage]:
-    for number, line in enumerate(forward(fd), 1):
-        if line.data.strip() and parse(line.data) is None:
-            yield Damage(number, line.offset, len(line.data), line.ended)
-
-
-def _being_written(fd: int, last: Damage) -> bool:
-    """Whether a line without an end is on its way; nobody writes, and it is torn, if the lock is free."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    grown = os.fstat(fd).st_size != last.offset + last.length
-    fcntl.flock(fd, fcntl.LOCK_UN)
-    return grown
-
-
-def damaged_path(path: Path) -> Path:
-    """Return the file beside a session's own to which :func:`repair` moves what is damaged."""
-    return path.with_name(path.name + ".damaged")
-
-
-def repair(store: SessionStore, name: str, *, timeout: float | None, waiting: Waiting) -> list[Damage]:
-    """Move the damaged lines of a session to the end of the file :func:`damaged_path`, and return which they were.
-
-    :raises NoInput: Temporary: WriteError: as :meth:`SessionStore.lock` does; WriteError also if it cannot be mended.
-    """
-    # Under the lock, or a turn appended to the old file while the new one is made would be lost.
-    with (
-        store.lock(name, timeout, waiting, silent, create=False) as session,
-        failing(WriteError, f"cannot repair session {name}"),
-    ):
-        damages = list(_damaged(session.fd))
-        if damages:
-            _set_aside(session.fd, damages, damaged_path(session.path))
-            with _new_file(session.fd, _between(damages, os.fstat(session.fd).st_size), store.directory) as new:
-                os.chmod(new, os.fstat(session.fd).st_mode & 0o777)
-                os.rename(new, session.path)  # in one step: whoever reads meanwhile, or after a crash, has all turns
-            sync_folder(store.directory)
-    return damages
-
-
-def _set_aside(fd: int, damages: list[Damage], path: Path) -> None:
-    """Keep the damaged lines before they leave the session; a crash in between leaves them in both files."""
-    lines = b"".join(os.pread(fd, damage.length, damage.offset) + b"\n" for damage in damages)
-    aside = open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
-    try:
-        append(aside, path.parent, lines)
-    finally:
-        os.close(aside)
-
-
-def _between(damages: list[Damage], size: int) -> Iterator[tuple[int, int]]:
-    start = 0
-    for damage in damages:
-        yield start, damage.offset
-        start = damage.offset + damage.length + damage.ended
-    yield start, size

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import IO, NamedTuple
 
 from gptpipe.errors import ConfigError, Temporary
-from gptpipe.settings.resolve import OPENAI, Settings
+from gptpipe.settings.settings import OPENAI, Settings
 from gptpipe.text.address import is_local, is_plain, masked, masked_headers
 
 COMMAND_LIMIT = 30.0  # seconds

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from gptpipe.message import Counts
-from gptpipe.settings.resolve import Price
+from gptpipe.settings.settings import Price, Settings
+from gptpipe.usage import ledger
 
 if TYPE_CHECKING:
     from genai_prices.types import PriceCalculation
@@ -56,3 +57,9 @@ def _look_up(model: str, used: Counts, base_url: str | None, at: str | None) -> 
         return calc_price(usage, model, provider_api_url=base_url, genai_request_timestamp=when)
     except LookupError:
         return None
+
+
+def cost(entry: ledger.Entry, settings: Settings) -> float | None:
+    """Return what a request cost in USD, None if that is not known."""
+    used = Counts(entry.input, entry.output, entry.cached, entry.reasoning)
+    return price(entry.model, used, settings.base_url, settings.prices, entry.at)

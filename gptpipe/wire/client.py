@@ -14,7 +14,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from math import inf
 from queue import Empty
@@ -22,12 +22,12 @@ from threading import Thread, local
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from gptpipe import __version__
-from gptpipe.asking import schema
 from gptpipe.errors import BadInput, ConfigError, Failure, ProtocolError, Temporary
-from gptpipe.settings.resolve import Settings
+from gptpipe.settings.settings import Settings
 from gptpipe.text.address import masked
 from gptpipe.wire import faults, lazy, sse, transport
 from gptpipe.wire.exchange import Direct, Head, Link, Watch
+from gptpipe.wire.request import dialect
 
 if TYPE_CHECKING:
     import httpx2
@@ -118,26 +118,6 @@ def load() -> None:
     finally:
         gc.freeze()
         gc.enable()
-
-
-def dialect(body: dict[str, Any], settings: Settings, refused: Collection[str] = ()) -> dict[str, Any]:
-    """Return the body of a request as the endpoint takes it, without the fields that it refused."""
-    body = dict(body)
-    limit = body.pop("max_tokens", None)
-    if limit is not None:
-        names = ["max_tokens", "max_completion_tokens"]
-        if settings.profile == "openai":
-            names.reverse()
-        body[names[names[0] in refused]] = limit
-    form = body.get("response_format")
-    if "response_format" in refused and isinstance(form, dict) and "json_schema" in form:
-        del body["response_format"]
-        body["messages"] = schema.instructed(body["messages"], form["json_schema"]["schema"])
-    if "stream" not in refused:
-        body["stream"] = True
-        if "stream_options" not in refused:
-            body["stream_options"] = {"include_usage": True}
-    return body
 
 
 class Gate:

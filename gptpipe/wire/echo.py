@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gptpipe import errors, message
-from gptpipe.settings.resolve import is_echo
+from gptpipe.settings.settings import is_echo
 
 if TYPE_CHECKING:
     import httpx2

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from gptpipe.errors import BadInput, ConfigError, Failure, KeyRefused, ProtocolError, Refused, Temporary, Unavailable
+from gptpipe.text import strict_json
 from gptpipe.text.address import masked
-from gptpipe.wire import sse
 
 _LONGEST = 500
 _PAGE = 16384  # characters of a page in which its title is looked for
@@ -52,7 +52,7 @@ def from_response(status: int, headers: Mapping[str, str], text: str, url: str) 
             return ProtocolError(f"{url} redirects to {where}, which is not followed", "give the right base URL")
         return ProtocolError(f"{url} answered with status {status}, which is not Chat Completions")
     try:
-        body = sse.clean(json.loads(text))  # its words become lines of UTF-8
+        body = strict_json.clean(json.loads(text))  # its words become lines of UTF-8
     except (ValueError, RecursionError):
         body = None
     failure = _judge(status, body, _sentence(body) or _from_page(text) or "no reason given")
@@ -69,7 +69,7 @@ def from_event(error: object) -> Failure:
 
 def refused_field(failure_body: object) -> str | None:
     """Return the name of the request's field that the error says is not supported, or None."""
-    body = sse.clean(failure_body)
+    body = strict_json.clean(failure_body)
     error = _object(body)
     param = error.get("param")
     text = _sentence(body) or ""

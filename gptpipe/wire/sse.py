@@ -11,11 +11,12 @@ Every string that leaves is encodable as UTF-8.
 from __future__ import annotations
 
 import json
-import math
 import re
 from typing import Any, NamedTuple
 
 from gptpipe.errors import ProtocolError
+from gptpipe.message import LENGTH_REASONS
+from gptpipe.text.strict_json import clean, mend
 
 LARGEST = 64 << 20  # bytes of one event: more is no piece of an answer, and would fill the memory
 
@@ -79,12 +80,8 @@ class Malformed(NamedTuple):
 
 Event = Text | Reasoning | Refusal | Finish | Usage | Served | KeepAlive | Done | Error | Malformed
 
-LENGTH_REASONS = frozenset({"length", "max_tokens", "model_length"})
-"""The finish reasons, in lower case, of an answer that reached a length limit."""
-
 _HALTED = LENGTH_REASONS | {"content_filter", "error"}
 _OPEN, _CLOSE = "<think>", "</think>"
-_NESTING = 16
 
 # Not strict: some servers leave control characters inside strings as they are.
 _JSON = json.JSONDecoder(strict=False)
@@ -378,23 +375,3 @@ class _Thinking:
                 events.append(Reasoning(thought))
         if tag:
             self._inside, self._assumed, self._ended = False, False, True
-
-
-def mend(text: str) -> str:
-    """Return the text with the halves of a surrogate pair joined and other lone surrogates as U+FFFD."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-def clean(value: Any, depth: int = _NESTING) -> Any:
-    """Return the value so that it can be written as JSON in UTF-8: whole strings, finite numbers, nested so deep."""
-    if isinstance(value, str):
-        return value if value.isascii() else mend(value)
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, (list, dict)) and not depth:
-        return None
-    if isinstance(value, list):
-        return [clean(item, depth - 1) for item in value]
-    if isinstance(value, dict):
-        return {clean(key, depth - 1): clean(item, depth - 1) for key, item in value.items()}
-    return value

@@ -10,7 +10,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from gptpipe.errors import ConfigError, Failure, ProtocolError, Temporary, Unavailable, clause
-from gptpipe.settings.resolve import Settings
+from gptpipe.settings.settings import Settings
 from gptpipe.text.address import masked
 from gptpipe.wire import faults
 

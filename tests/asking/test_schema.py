@@ -8,6 +8,7 @@ import pytest
 
 from gptpipe.asking import schema
 from gptpipe.errors import Absent, ConfigError, NoInput
+from gptpipe.wire import request
 
 PERSON: dict[str, Any] = {
     "type": "object",
@@ -175,14 +176,14 @@ def test_strict(value: dict[str, Any], strict: bool) -> None:
 
 
 def test_response_format() -> None:
-    assert schema.response_format(PERSON, "größe.json") == {
+    assert request.response_format(PERSON, "größe.json") == {
         "type": "json_schema",
         "json_schema": {"name": "gr__e_json", "strict": True, "schema": PERSON},
     }
 
 
 def test_what_the_model_is_told() -> None:
-    assert json.loads(schema.instruction(PERSON).split("\n\n")[1]) == PERSON
+    assert json.loads(request.instruction(PERSON).split("\n\n")[1]) == PERSON
     message = schema.repair_message(Absent("it is wrong"))
     assert message["role"] == "user"
     assert "it is wrong" in message["content"]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from gptpipe.errors import BadInput, WriteError
-from gptpipe.message import compact
 from gptpipe.sessions import attachments
+from gptpipe.text.strict_json import compact
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="

@@ -18,8 +18,9 @@ import pytest
 
 from gptpipe.errors import NoInput, UsageError
 from gptpipe.message import from_line
+from gptpipe.sessions.repair import check, repair
 from gptpipe.sessions.store import SessionStore, silent
-from gptpipe.sessions.upkeep import check, copy, remove, rename, repair
+from gptpipe.sessions.upkeep import copy, remove, rename
 from tests.harness.conversations import questions, waiting
 from tests.harness.processes import ROOT
 

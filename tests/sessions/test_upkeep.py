@@ -10,8 +10,9 @@ import pytest
 
 from gptpipe.errors import NoInput, Temporary, UsageError, WriteError
 from gptpipe.sessions import upkeep
-from gptpipe.sessions.store import SessionStore, silent
-from gptpipe.sessions.upkeep import Damage, Summary, check, copy, oldest_first, remove, rename, repair, summaries
+from gptpipe.sessions.repair import Damage, check, repair
+from gptpipe.sessions.store import SessionStore, damaged_path, silent
+from gptpipe.sessions.upkeep import Summary, copy, oldest_first, remove, rename, summaries
 from tests.harness.conversations import (
     bare,
     bytes_read,
@@ -345,7 +346,7 @@ def test_repair_moves_the_damaged_lines_and_touches_nothing_else(store: SessionS
     assert act(repair, store, "s") == expected
     assert path.read_bytes() == GOOD[0] + b"\n" + GOOD[1]
     assert path.stat().st_mode & 0o777 == 0o640
-    aside = upkeep.damaged_path(path)
+    aside = damaged_path(path)
     assert aside.read_bytes() == b'{\n\0\0\n{"n":\n'
     assert aside.stat().st_mode & 0o777 == 0o600
     assert files(store) == ["s.jsonl", "s.jsonl.damaged"]
@@ -356,7 +357,7 @@ def test_a_second_repair_adds_to_what_the_first_moved(store: SessionStore) -> No
     for damage in (b"first\n", b"second\n"):
         write(store, GOOD[0] + damage)
         act(repair, store, "s")
-    assert upkeep.damaged_path(store.path("s")).read_bytes() == b"first\nsecond\n"
+    assert damaged_path(store.path("s")).read_bytes() == b"first\nsecond\n"
 
 
 def test_a_whole_last_line_without_newline_is_kept_as_it_is(store: SessionStore) -> None:
@@ -374,7 +375,7 @@ def test_nothing_is_written_where_nothing_is_damaged(store: SessionStore) -> Non
 
 def test_what_is_moved_goes_into_a_regular_file_only(store: SessionStore) -> None:
     path = write(store, GOOD[0] + b"damaged\n")
-    upkeep.damaged_path(path).symlink_to("elsewhere")
+    damaged_path(path).symlink_to("elsewhere")
     with pytest.raises(WriteError, match="is not a regular file"):
         act(repair, store, "s")
     assert path.read_bytes() == GOOD[0] + b"damaged\n"

@@ -12,7 +12,7 @@ import pytest
 from gptpipe.errors import ConfigError, Temporary
 from gptpipe.settings import keys
 from gptpipe.settings.keys import Key, find
-from gptpipe.settings.resolve import KeyWays, Settings
+from gptpipe.settings.settings import KeyWays, Settings
 
 HTTPS = "https://host.example.com/v1"
 LAN = "http://host.example.com/v1"

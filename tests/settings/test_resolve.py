@@ -11,10 +11,10 @@ import pytest
 
 from gptpipe.errors import ConfigError, UsageError
 from gptpipe.settings.file import TOP, Config
-from gptpipe.settings.resolve import (
+from gptpipe.settings.resolve import ENVIRONMENT, read_file, resolve
+from gptpipe.settings.settings import (
     BUILT_IN,
     DEFAULT_MODEL,
-    ENVIRONMENT,
     Budget,
     KeyWays,
     Price,
@@ -22,8 +22,6 @@ from gptpipe.settings.resolve import (
     is_echo,
     paths,
     profile_names,
-    read_file,
-    resolve,
 )
 
 WORK = "https://work.example.com/v1"

@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 
 from gptpipe.errors import OverLimit, WriteError
-from gptpipe.settings import resolve
-from gptpipe.usage import ledger
-from gptpipe.usage.ledger import Entry, Row
+from gptpipe.settings import settings
+from gptpipe.usage import ledger, summary
+from gptpipe.usage.budget import Budget, check, check_price
+from gptpipe.usage.ledger import Entry
+from gptpipe.usage.summary import Row
 
 
-def limits(*values: Any, **named: Any) -> ledger.Budget:
-    return resolve.Budget(*values, **named)._asdict()
+def limits(*values: Any, **named: Any) -> Budget:
+    return settings.Budget(*values, **named)._asdict()
 
 
 def entry(**fields: Any) -> Entry:
@@ -150,7 +152,7 @@ def test_cut_line_spoils_no_other(folder: Path) -> None:
     ledger.append(folder, entry())
     assert len(list(ledger.read(folder))) == 2
     with pytest.raises(OverLimit, match=r"\(30\)"):
-        ledger.check(folder, limits(day_tokens=1))
+        check(folder, limits(day_tokens=1))
 
 
 def test_a_log_finds_the_file_of_the_day_and_the_end_of_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +227,7 @@ def test_files_are_private(folder: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
         ledger.append(folder, entry())
-        ledger.check_price(folder, limits(day_usd=1.0), None, "m", lambda: True)
+        check_price(folder, limits(day_usd=1.0), None, "m", lambda: True)
     finally:
         os.umask(before)
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
@@ -238,9 +240,9 @@ def test_other_kinds_of_file_are_refused(folder: Path, make: Any) -> None:
     make(folder / "2026-11-22.jsonl")
     with pytest.raises(WriteError):
         ledger.append(folder, entry())
-    ledger.check(folder, limits())
+    check(folder, limits())
     with pytest.raises(WriteError):
-        ledger.check(folder, limits(day_tokens=5))
+        check(folder, limits(day_tokens=5))
 
 
 def test_unwritable_folder() -> None:
@@ -287,8 +289,8 @@ ENTRIES = [
     ],
 )
 def test_table(by: str, rows: list[Row]) -> None:
-    assert by in ledger.GROUPS
-    assert ledger.table(ENTRIES, by, price) == rows
+    assert by in summary.GROUPS
+    assert summary.table(ENTRIES, by, price) == rows
 
 
 def price(one: Entry) -> float | None:
@@ -314,16 +316,16 @@ def price(one: Entry) -> float | None:
         pytest.param(limits(), None, id="none"),
     ],
 )
-def test_budget(folder: Path, monkeypatch: pytest.MonkeyPatch, budget: ledger.Budget, message: str | None) -> None:
+def test_budget(folder: Path, monkeypatch: pytest.MonkeyPatch, budget: Budget, message: str | None) -> None:
     for date in [(2026, 10, 31), (2026, 11, 2), (2026, 11, 22)]:
         on(monkeypatch, *date)
         ledger.append(folder, entry(usd=0.25))
     for _ in range(2):
         if message is None:
-            ledger.check(folder, budget)
+            check(folder, budget)
         else:
             with pytest.raises(OverLimit, match=message) as caught:
-                ledger.check(folder, budget)
+                check(folder, budget)
             assert "--over-budget" in str(caught.value.hint)
 
 
@@ -332,12 +334,12 @@ def test_end_of_the_year(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger.append(folder, entry())
     for budget in (limits(day_tokens=1), limits(month_tokens=1)):
         with pytest.raises(OverLimit, match="it ends on 2027-01-01 at 00:00"):
-            ledger.check(folder, budget)
+            check(folder, budget)
 
 
 def spent(folder: Path) -> int:
     with pytest.raises(OverLimit) as caught:
-        ledger.check(folder, limits(month_tokens=1))
+        check(folder, limits(month_tokens=1))
     return int(caught.value.message.split("(")[1].split(")")[0])
 
 
@@ -382,7 +384,7 @@ def test_a_damaged_line_makes_no_difference_to_a_budget(folder: Path, fields: di
         file.write(json.dumps(entry(usd=1.0)._asdict() | fields) + "\n")
     assert spent(folder) == 15
     with pytest.raises(OverLimit, match=r"month_usd = 1 is used up \(1\)"):
-        ledger.check(folder, limits(month_usd=1.0))
+        check(folder, limits(month_usd=1.0))
 
 
 @pytest.mark.parametrize(
@@ -407,18 +409,18 @@ def test_sums_are_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch, cont
 
 
 def test_model_without_a_price(folder: Path) -> None:
-    ledger.check_price(folder, limits(day_tokens=5), None, "m", lambda: pytest.fail("asked"))
+    check_price(folder, limits(day_tokens=5), None, "m", lambda: pytest.fail("asked"))
     for budget in (limits(day_usd=5.0), limits(month_usd=5.0)):
         with pytest.raises(OverLimit, match="the price of m is not known"):
-            ledger.check_price(folder, budget, None, "m", lambda: False)
+            check_price(folder, budget, None, "m", lambda: False)
 
 
 def test_known_price_is_asked_once(folder: Path) -> None:
     budget = limits(day_usd=5.0)
-    ledger.check_price(folder, budget, "openai", "m", lambda: True)
-    ledger.check_price(folder, budget, "openai", "n", lambda: True)
-    ledger.check_price(folder, budget, "openai", "m", lambda: pytest.fail("asked again"))
+    check_price(folder, budget, "openai", "m", lambda: True)
+    check_price(folder, budget, "openai", "n", lambda: True)
+    check_price(folder, budget, "openai", "m", lambda: pytest.fail("asked again"))
     with pytest.raises(OverLimit):
-        ledger.check_price(folder, budget, "groq", "m", lambda: False)
+        check_price(folder, budget, "groq", "m", lambda: False)
     (folder / "priced.json").write_bytes(b"{")
-    ledger.check_price(folder, budget, "openai", "m", lambda: True)
+    check_price(folder, budget, "openai", "m", lambda: True)

@@ -7,7 +7,8 @@ import pytest
 
 from gptpipe.message import Counts
 from gptpipe.settings.file import Config
-from gptpipe.settings.resolve import BUILT_IN, Price, resolve
+from gptpipe.settings.resolve import resolve
+from gptpipe.settings.settings import BUILT_IN, Price
 from gptpipe.usage.prices import price
 from tests.harness.processes import ROOT, execute
 

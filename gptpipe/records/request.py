@@ -1,0 +1,184 @@
+"""A record made into a request: the template filled, the message around it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from gptpipe.asking import report, tokens
+from gptpipe.asking.answer import Want, wanted
+from gptpipe.asking.context import Place, role_of
+from gptpipe.asking.inputs import decode, join, read_file, text_or_file
+from gptpipe.errors import BadInput, Failure, NoInput, UsageError
+from gptpipe.message import Content, Counts, Message, Part, Schema
+from gptpipe.records import input
+from gptpipe.records.input import FILES, LINES, Input, Record, shown
+from gptpipe.sessions import attachments
+from gptpipe.settings import resolve
+from gptpipe.settings.settings import Settings
+from gptpipe.text.strict_json import compact
+from gptpipe.text.template import Field, Template, fields, parse
+from gptpipe.usage import prices
+from gptpipe.wire.request import body_of, system_of
+
+
+class Maker(NamedTuple):
+    """What makes a request of a record; ``schema`` is that of the answer."""
+
+    template: Template
+    how: Input
+    settings: Settings
+    schema: Schema | None = None
+
+    def request(self, record: Record) -> dict[str, Any]:
+        """Return the request's JSON, but for the fields with which the client asks for a stream.
+
+        :raises Failure: if the record cannot be made one.
+        """
+        if record.failure is not None:
+            raise record.failure
+        chosen = self.settings
+        asked: Message = {"role": "user", "content": content(record, self.template, self.how)}
+        messages = [*system_of(chosen), asked]
+        attachments.check_total(messages)
+        return body_of(chosen, messages, self.schema)
+
+
+def maker_of(template: str | None, options: Mapping[str, Any], place: Place) -> tuple[Maker, Want]:
+    """Return what makes the requests, and what is wanted of the answers. ``options`` are those that were given.
+
+    :raises UsageError: if there is no template, it does not fit the input, or options exclude each other.
+    :raises Failure: if settings, role or schema are faulty.
+    """
+    how = input.how(options)
+    role = role_of(place, options.get("role"), dict(options.get("var", ())))
+    if template is None and role.prompt is None:
+        raise UsageError("no template was given", "{} in it is the record, as in 'translate: {}'")
+    pieces: Template = [role.prompt or ""]
+    if template is not None:
+        pieces = parse(text_or_file(template, how.encoding), "the template")
+    check_fields(pieces, how.form)
+    want = wanted(options, role)
+    chosen = resolve.resolve(options, role.settings, {}, place.env, place.config)
+    return Maker(pieces, how, chosen, want.schema), want
+
+
+def rehearse(source: Iterable[Record], maker: Maker, place: Place, without: Collection[str] = ()) -> dict[str, Any]:
+    """Return what a run would send: how many records and tokens, what they cost, and the first request.
+
+    ``without`` are fields that the client would add to it.
+    """
+    chosen = maker.settings
+    meter = tokens.meter(chosen.model, place.paths.cache)
+    first: dict[str, Any] | None = None
+    found = failed = total = 0
+    exact = True
+    cost: float | None = 0.0
+    for record in source:
+        found += 1
+        try:
+            body = maker.request(record)
+        except Failure:
+            failed += 1
+            continue
+        first = first or body
+        messages = body["messages"]
+        counted = meter.prompt(messages)
+        total += counted
+        exact = exact and meter.exact(messages)
+        price = prices.price(chosen.model, Counts(input=counted), chosen.base_url, chosen.prices)
+        cost = None if price is None or cost is None else cost + price
+    return {
+        "records": found,
+        "failed": failed,
+        "tokens": total,
+        "tokens_estimated": not exact,
+        "price": cost,
+        "request": first and report.shown(chosen, place, first, without),
+    }
+
+
+# What is asked
+
+
+def check_fields(template: Template, form: str) -> None:
+    """See that the input can have the fields that the template names.
+
+    :raises UsageError: if it cannot: a line and a file are one piece.
+    """
+    named = [name for name in fields(template) if name]
+    if named and form in (LINES, FILES):
+        raise UsageError(
+            f"the template has a field {{{named[0]}}}, and {form} have none",
+            "{} is the whole record; --jsonl and --csv have fields; {{ is a brace",
+        )
+
+
+def content(record: Record, template: Template, how: Input) -> Content:
+    """Return the message that a template makes of a record: a text, or content parts if the record is such a file.
+
+    :raises BadInput: if a field is missing, or the file is not text and of no kind that is sent.
+    :raises NoInput: if the file cannot be read.
+    """
+    whole = _file(record.value, how.encoding) if how.form == FILES else _text(record.value)
+
+    def value(name: str) -> str | Part:
+        return _text(_field(record.value, name)) if name else whole
+
+    if not fields(template):
+        text = "".join(piece for piece in template if isinstance(piece, str))
+        return join([text, whole]) if isinstance(whole, str) else _merged([text, whole])
+    return _merged([value(piece.name) if isinstance(piece, Field) else piece for piece in template])
+
+
+def _merged(pieces: Iterable[str | Part]) -> Content:
+    """Return the pieces as one text, or as content parts if one of them is no text."""
+    parts: list[Part] = []
+    for piece in pieces:
+        if not isinstance(piece, str):
+            parts.append(piece)
+        elif parts and parts[-1]["type"] == "text":
+            parts[-1]["text"] += piece
+        elif piece:
+            parts.append({"type": "text", "text": piece})
+    if all(part["type"] == "text" for part in parts):
+        return "".join(part["text"] for part in parts)
+    return parts
+
+
+def _file(path: str, encoding: str) -> str | Part:
+    try:
+        data = read_file(os.fsdecode(path.encode("utf-8", "surrogateescape")))
+    except UnicodeEncodeError:  # UTF-7 and unicode_escape have halves of surrogate pairs
+        raise NoInput(f"cannot read {shown(path)}: no file has such a name") from None
+    return attachments.part(data, path) or decode(data, shown(path), encoding)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else compact(value)
+
+
+def _field(value: Any, name: str) -> Any:
+    """Return the field of a record: by its whole name, or else by the parts between dots.
+
+    :raises BadInput: if it is not there.
+    """
+    if isinstance(value, Mapping) and name in value:
+        return value[name]
+    for key in name.split("."):
+        if isinstance(value, Mapping) and key in value:
+            value = value[key]
+        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            raise BadInput(f"the record has no field {name!r}")
+    return value
+
+
+def key(request: Mapping[str, Any]) -> str:
+    """Return what tells a request from others: 16 hexadecimal digits of the SHA-256 of its JSON."""
+    from hashlib import sha256
+
+    return sha256(json.dumps(request, sort_keys=True, allow_nan=False).encode()).hexdigest()[:16]

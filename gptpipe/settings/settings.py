@@ -1,0 +1,230 @@
+"""What a call decided: its settings, the folders of gptpipe, the built-in profiles."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import xdg_base_dirs
+
+from gptpipe.errors import ConfigError
+from gptpipe.settings.file import EMPTY, Config
+from gptpipe.text import toml
+from gptpipe.text.address import masked, masked_headers
+
+OPENAI = "openai"
+DEFAULT_MODEL = "gpt-5.5"
+
+# Endpoints by name. An empty api_key_env says that the server needs no key, wherever it stands; the profile openai
+# has none here because OPENAI_API_KEY comes after systemd's credentials (gptpipe.settings.keys).
+BUILT_IN: Mapping[str, Mapping[str, str]] = {
+    OPENAI: {"base_url": "https://api.openai.com/v1"},
+    "ollama": {"base_url": "http://localhost:11434/v1", "api_key_env": ""},
+    "llamacpp": {"base_url": "http://localhost:8080/v1", "api_key_env": ""},
+    "lmstudio": {"base_url": "http://localhost:1234/v1", "api_key_env": ""},
+    "vllm": {"base_url": "http://localhost:8000/v1", "api_key_env": ""},
+    "openrouter": {"base_url": "https://openrouter.ai/api/v1", "api_key_env": "OPENROUTER_API_KEY"},
+    "groq": {"base_url": "https://api.groq.com/openai/v1", "api_key_env": "GROQ_API_KEY"},
+    "mistral": {"base_url": "https://api.mistral.ai/v1", "api_key_env": "MISTRAL_API_KEY"},
+    "deepseek": {"base_url": "https://api.deepseek.com/v1", "api_key_env": "DEEPSEEK_API_KEY"},
+    "gemini": {
+        "base_url": "https://generativelanguage.googleapis.com/v1beta/openai",
+        "api_key_env": "GEMINI_API_KEY",
+    },
+}
+TIMES = ("max_time", "connect_timeout", "idle_timeout")
+
+
+class KeyWays(NamedTuple):
+    """The ways to a key that the profile names, in the order in which they are tried.
+
+    ``needed`` is false if the profile says by an empty ``api_key_env`` that its server asks for none.
+    """
+
+    command: tuple[str, ...] | None = None
+    file: str | None = None
+    variable: str | None = None
+    needed: bool = True
+
+
+class Budget(NamedTuple):
+    """Limits on what is spent in a day and a month, local time; None is no limit."""
+
+    day_tokens: int | None = None
+    month_tokens: int | None = None
+    day_usd: float | None = None
+    month_usd: float | None = None
+
+
+class Price(NamedTuple):
+    """USD for a million tokens. ``cached`` is None if cached input costs what other input costs."""
+
+    input: float
+    output: float
+    cached: float | None = None
+
+
+class Settings(NamedTuple):
+    """Everything that one run was told. Times are seconds, None is no limit.
+
+    ``model`` is after aliases. ``profile`` and ``base_url`` are both None for ``echo``; ``profile`` alone is None
+    when a base URL was named without one. ``params`` are the request's fields, sampling included (``max_tokens``
+    under this name). ``question`` and ``answer`` are the prompts of the chat. ``headers`` and URLs may hold secrets:
+    ``repr`` masks them, and ``gptpipe.text.address`` has the means for others.
+    """
+
+    model: str
+    profile: str | None
+    base_url: str | None
+    system: str | None = None
+    session: str | None = None
+    params: Mapping[str, Any] = EMPTY
+    headers: Mapping[str, str] = EMPTY
+    key: KeyWays = KeyWays()
+    thinks: bool = False
+    allow_http: bool = False
+    proxy: str | None = None
+    cacert: str | None = None
+    max_time: float | None = None
+    connect_timeout: float | None = 10.0
+    idle_timeout: float | None = 300.0
+    retry: int = 2
+    max_input_tokens: int | None = None
+    history: int | None = None
+    history_tokens: int = 32000
+    lock_timeout: float = 600.0
+    usage: bool = True
+    budget: Budget = Budget()
+    prices: Mapping[str, Price] = EMPTY
+    question: str | None = None
+    answer: str | None = None
+
+    def deadline(self, started: float) -> float | None:
+        """The time by which a run that began at ``started`` is to end, None if it may last; both are monotonic."""
+        return None if self.max_time is None else started + self.max_time
+
+    def __repr__(self) -> str:
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in _shown(self).items())})"
+
+
+def described(settings: Settings) -> str:
+    """Return model and endpoint for a note."""
+    where = f"profile {settings.profile}" if settings.profile else masked(settings.base_url or "built in")
+    return f"model {settings.model}, {where}"
+
+
+def as_toml(settings: Settings) -> str:
+    """Return the settings as lines of TOML, secrets masked. A time without a limit is 0."""
+    shown = _shown(settings)
+    shown |= {name: shown[name] or 0 for name in TIMES}
+    tables = {
+        "chat": {"question": shown.pop("question"), "answer": shown.pop("answer")},
+        "budget": shown.pop("budget")._asdict(),
+        "prices": {model: _known(price) for model, price in shown.pop("prices").items()},
+    }
+    del shown["key"]
+    inner = ((name, toml.lines(table)) for name, table in tables.items())
+    return toml.lines(shown) + "".join(f"\n[{name}]\n{text}" for name, text in inner if text)
+
+
+def _shown(settings: Settings) -> dict[str, Any]:
+    """Return the settings by name, secrets masked."""
+    return settings._asdict() | {
+        "base_url": settings.base_url and masked(settings.base_url),
+        "proxy": settings.proxy and masked(settings.proxy),
+        "headers": masked_headers(settings.headers),
+    }
+
+
+def _known(price: Price) -> dict[str, float]:
+    return {name: item for name, item in price._asdict().items() if item is not None}
+
+
+class Paths(NamedTuple):
+    """Gptpipe's own folders; none of them needs to exist."""
+
+    config: Path
+    data: Path
+    state: Path
+    cache: Path
+
+    @property
+    def roles(self) -> Path:
+        """The roles, a file for each."""
+        return self.config / "roles"
+
+    @property
+    def sessions(self) -> Path:
+        """The conversations, a file for each."""
+        return self.data / "sessions"
+
+    @property
+    def attachments(self) -> Path:
+        """The files that conversations refer to."""
+        return self.data / "attachments"
+
+    @property
+    def usage(self) -> Path:
+        """What requests used, a file for each day."""
+        return self.state / "usage"
+
+    @property
+    def batches(self) -> Path:
+        """What was submitted to Batch APIs, a folder for each."""
+        return self.state / "batches"
+
+    @property
+    def answers(self) -> Path:
+        """The answers that ``--cache`` keeps."""
+        return self.cache / "answers"
+
+
+def paths() -> Paths:
+    """Return gptpipe's folders by the XDG variables and the home directory, as they are now.
+
+    Without ``HOME`` it is the one that the system's list of users names.
+
+    :raises ConfigError: if there is no home directory, or ``HOME`` is no absolute path.
+    """
+    if not os.environ.get("HOME", "unset"):
+        del os.environ["HOME"]  # Python would take it for the root folder
+    try:
+        found = Paths(
+            xdg_base_dirs.xdg_config_home() / "gptpipe",
+            xdg_base_dirs.xdg_data_home() / "gptpipe",
+            xdg_base_dirs.xdg_state_home() / "gptpipe",
+            xdg_base_dirs.xdg_cache_home() / "gptpipe",
+        )
+    except RuntimeError:
+        raise ConfigError("this user has no home directory", "set HOME") from None
+    if not all(path.is_absolute() for path in found):
+        raise ConfigError("HOME is not an absolute path")
+    return found
+
+
+def address_of(profile: str | None, config: Config) -> str | None:
+    """Return the address that the settings file has for a profile, or the built-in one, or None."""
+    address: str | None = profile_table(profile, config).get("base_url")
+    return address
+
+
+def own_prices(config: Config) -> dict[str, Price]:
+    """Return the prices that the settings file gives, by model."""
+    return {name: Price(**price) for name, price in config.prices.items()}
+
+
+def is_echo(model: str) -> bool:
+    """Return whether the model is the built-in endpoint's, which needs no key and no network."""
+    return model == "echo" or model.startswith("echo:")
+
+
+def profile_names(config: Config) -> list[str]:
+    """Return the names that ``-p`` takes, sorted."""
+    return sorted(BUILT_IN.keys() | config.profiles.keys())
+
+
+def profile_table(name: str | None, config: Config) -> Mapping[str, Any]:
+    """Return what a profile holds: the user's table over the built-in one."""
+    return {**BUILT_IN.get(name, {}), **config.profiles.get(name, {})} if name else EMPTY

@@ -1,0 +1,70 @@
+"""Usage summed up: by day, model, session or program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from gptpipe.usage.ledger import Entry
+
+GROUPS = ("day", "model", "session", "program")
+
+
+class Row(NamedTuple):
+    """What the requests of one group came to. ``usd`` is None if no request's price is known.
+
+    ``unpriced`` counts the requests with tokens of which no price is known: they are not in ``usd``.
+    """
+
+    group: str
+    requests: int = 0
+    input: int = 0
+    output: int = 0
+    cached: int = 0
+    reasoning: int = 0
+    seconds: float = 0.0
+    usd: float | None = None
+    unpriced: int = 0
+
+
+def table(
+    entries: Iterable[tuple[str, Entry]], by: str, price: Callable[[Entry], float | None] = lambda _: None
+) -> list[Row]:
+    """Return a row for each day, model, session or program, in order of its name.
+
+    ``price`` is asked for the USD of a request of which the line does not say them.
+    """
+    rows: dict[str, Row] = {}
+    for day, entry in entries:
+        group = day if by == "day" else getattr(entry, by) or ""
+        rows[group] = _added(rows.get(group, Row(group)), entry, price)
+    return [rows[group] for group in sorted(rows)]
+
+
+def total(rows: Iterable[Row]) -> Row:
+    """Return the sum of rows, as the group ``total``."""
+    result = Row("total")
+    for row in rows:
+        usd = result.usd if row.usd is None else (result.usd or 0.0) + row.usd
+        sums = {name: getattr(result, name) + getattr(row, name) for name in _SUMMED}
+        result = result._replace(usd=usd, **sums)
+    return result
+
+
+_SUMMED = ("requests", "input", "output", "cached", "reasoning", "seconds", "unpriced")
+
+
+def _added(row: Row, entry: Entry, price: Callable[[Entry], float | None]) -> Row:
+    free = not entry.input and not entry.output
+    usd = entry.usd if entry.usd is not None or free else price(entry)
+    return Row(
+        row.group,
+        row.requests + 1,
+        row.input + entry.input,
+        row.output + entry.output,
+        row.cached + entry.cached,
+        row.reasoning + entry.reasoning,
+        round(row.seconds + entry.seconds, 3),
+        row.usd if usd is None else (row.usd or 0.0) + usd,
+        row.unpriced + (usd is None and not free),
+    )
