@@ -79,7 +79,7 @@ def become(request: dict[str, Any], fds: list[int]) -> NoReturn:
 def call(program: str) -> int:
     """Call the console script's function as the interpreter would, and return the status it exits with."""
     try:
-        name = program.removeprefix("gptpipe").removeprefix("-") or "ask"
+        name = program.removeprefix("gptpipe").removeprefix("-") or "filter"
         code = getattr(importlib.import_module("gptpipe.programs.start"), name)()
     except SystemExit as end:
         code = end.code
