@@ -11,7 +11,7 @@ from gptpipe.asking import cache, schema, tokens
 from gptpipe.errors import Absent, ConfigError, Failure, Refused, Truncated, UsageError
 from gptpipe.message import Message, Schema, add_usage
 from gptpipe.settings.roles import Role
-from gptpipe.text.fences import Fence, whole_fence
+from gptpipe.text.fences import block, whole_fence
 from gptpipe.usage import ledger
 from gptpipe.wire import sse
 from gptpipe.wire.client import Again, Opened
@@ -185,7 +185,7 @@ class Answer:
     def printed(self) -> str:
         """What is printed of the text: all, its code block, or its JSON."""
         if self.want.extract:
-            return _block(self.text, self.want.extract)
+            return block(self.text, self.want.extract) or ""
         return whole_fence(self.text).strip() if self.want.schema else self.text
 
     @property
@@ -249,11 +249,6 @@ class Answer:
     def settle(self, status: int) -> None:
         """Enter the request that is on its way, once, with what it ended with."""
         self.bill.settle(status, "".join([*self._reasoning, *self._text]))
-
-
-def _block(text: str, which: str) -> str:
-    fence = Fence(last=which == "last")
-    return fence.feed(text) + fence.close()
 
 
 def wanted(options: Mapping[str, Any], role: Role) -> Want:

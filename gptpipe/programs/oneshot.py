@@ -24,18 +24,16 @@ from gptpipe.programs import editor
 from gptpipe.programs.options import given
 from gptpipe.settings import resolve, roles
 from gptpipe.settings.roles import Role
-from gptpipe.text.fences import Fence
 from gptpipe.text.strict_json import compact
 from gptpipe.usage.budget import check_budget
 from gptpipe.wire.client import preload
 
 
 class _Stream(Receiver):
-    """Prints the answer, or its first code block, as it arrives, or holds it back; shows reasoning if asked to."""
+    """Prints the answer as it arrives, or holds it back; shows reasoning if asked to."""
 
-    def __init__(self, printer: output.Printer | None, *, extract: bool, reasoning: bool) -> None:
+    def __init__(self, printer: output.Printer | None, *, reasoning: bool) -> None:
         self._printer = printer
-        self._fence = Fence() if extract else None
         self._show_reasoning = reasoning
         self._reasoned = ""
 
@@ -45,11 +43,7 @@ class _Stream(Receiver):
 
     def text(self, text: str) -> None:
         if self._printer:
-            self._printer.write(self._fence.feed(text) if self._fence else text)
-
-    def again(self) -> None:
-        if self._fence:
-            self._fence = Fence()
+            self._printer.write(text)
 
     def reasoning(self, text: str) -> None:
         if self._show_reasoning:
@@ -64,9 +58,8 @@ class _Stream(Receiver):
             output.show_error("\n")
 
     def end(self) -> None:
-        """Print what is left, and end the lines that are open."""
+        """End the line that is open."""
         if self._printer:
-            self._printer.write(self._fence.close() if self._fence else "")
             self._printer.end()
 
 
@@ -141,8 +134,8 @@ def _take(
 ) -> Failure | None:
     """Ask and write; return why an answer that has ended is not complete, or None."""
     want = question.want
-    held = bool(values["json"] or target or values["no_stream"] or want.schema or want.extract == "last")
-    stream = _Stream(None if held else output.Printer(), extract=bool(want.extract), reasoning=values["reasoning"])
+    held = bool(values["json"] or target or values["no_stream"] or want.schema or want.extract)
+    stream = _Stream(None if held else output.Printer(), reasoning=values["reasoning"])
     try:
         turn.take(run, question, place, stream)
     except Failure:

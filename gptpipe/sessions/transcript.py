@@ -20,8 +20,8 @@ from gptpipe.message import SYSTEM_ROLES, Message, Turn
 from gptpipe.sessions import attachments
 from gptpipe.sessions.store import Record, SessionStore, Warn, silent
 from gptpipe.sessions.upkeep import Summary, oldest_first
-from gptpipe.text import fences
 from gptpipe.text import table as columns
+from gptpipe.text.fences import block as code_block
 from gptpipe.text.strict_json import compact
 
 _NUMBERS = ("turns", "tokens", "size")
@@ -136,10 +136,7 @@ def matches(store: SessionStore, name: str, pattern: re.Pattern[str], warn: Warn
 
 def answer(turn: Turn, *, block: bool) -> tuple[str, Failure | None]:
     """Return a turn's answer, or its first code block, and why that is not a whole one, or None."""
-    text = turn.answer
-    fence = fences.Fence()
-    if block:
-        text = fence.feed(text) + fence.close()
+    text = code_block(turn.answer, "first") or "" if block else turn.answer
     if turn.finish_reason is None:
         return text, Absent("the last answer did not finish")
     if turn.finish_reason.lower() in message.LENGTH_REASONS:

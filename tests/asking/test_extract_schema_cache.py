@@ -64,10 +64,11 @@ def test_the_first_and_the_last_block(run: Any, tmp_path: Path, option: str, blo
     assert (tmp_path / "file").read_text() == block
 
 
-def test_a_block_is_printed_while_it_arrives(spawn: Any, server: Server) -> None:
-    server.reply(say("Run:\n```sh\nls\n"), hang=True)
-    process = spawn(*asking(server, "-x", "hi"))
-    assert process.read(until=b"ls\n") == b"ls\n"
+def test_a_block_is_held_back_until_the_answer_is_complete(spawn: Any, server: Server) -> None:
+    server.reply(say("Run:\n```sh\nls\n```\n"), hang=True)
+    process = spawn(*asking(server, "-x", "--idle-timeout", "1", "hi"))
+    result = process.communicate()
+    assert (result.status, result.out) == (75, b"")
 
 
 def test_without_a_block_the_answer_is_still_in_the_session(run: Any, home: Path) -> None:
@@ -89,8 +90,8 @@ def test_of_an_answer_that_is_not_complete_a_script_gets_no_half_block(
     run: Any, server: Server, packets: list[bytes], status: int
 ) -> None:
     server.reply(*packets, times=2)
-    assert run(*asking(server, "-x", "hi"))[:2] == (status, b"ls\n")
-    assert run(*asking(server, "-x", "--no-stream", "hi"))[:2] == (status, b"")
+    for option in ("-x", "--extract-last"):
+        assert run(*asking(server, option, "hi"))[:2] == (status, b"")
 
 
 def test_before_the_block_began_a_cut_answer_is_tried_again(run: Any, server: Server) -> None:

@@ -1,4 +1,4 @@
-"""Code blocks against CommonMark's own examples and against an implementation of it, however the text is cut."""
+"""Code blocks against CommonMark's own examples and against another implementation of it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptpipe.text.fences import Fence, whole_fence
-
-
-def extracted(text: str, *, last: bool = False, size: int = 0) -> str | None:
-    """The block in a text that arrives in pieces of ``size`` characters; None without a block."""
-    fence = Fence(last=last)
-    size = size or len(text) or 1
-    found = "".join(fence.feed(text[i : i + size]) for i in range(0, len(text), size)) + fence.close()
-    return found if fence.found else None
-
+from gptpipe.text.fences import block, whole_fence
 
 # The examples of https://spec.commonmark.org/0.31.2/#fenced-code-blocks by their number.
 SPECIFICATION = {
@@ -76,18 +67,16 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("size", [0, 1, 2, 3, 7])
 @pytest.mark.parametrize(
-    ("text", "block"),
+    ("text", "expected"),
     [pytest.param(*case, id=str(name)) for name, case in (SPECIFICATION | ANSWERS).items()],
 )
-def test_first_block(text: str, block: str | None, size: int) -> None:
-    assert extracted(text, size=size) == block
+def test_first_block(text: str, expected: str | None) -> None:
+    assert block(text, "first") == expected
 
 
-@pytest.mark.parametrize("size", [0, 1, 5])
 @pytest.mark.parametrize(
-    ("text", "block"),
+    ("text", "expected"),
     [
         pytest.param("```\na\n```\nb\n~~~\nc\n~~~\nd", "c\n", id="of two"),
         pytest.param("```\na\n```\n", "a\n", id="of one"),
@@ -97,8 +86,8 @@ def test_first_block(text: str, block: str | None, size: int) -> None:
         pytest.param("a", None, id="none"),
     ],
 )
-def test_last_block(text: str, block: str | None, size: int) -> None:
-    assert extracted(text, last=True, size=size) == block
+def test_last_block(text: str, expected: str | None) -> None:
+    assert block(text, "last") == expected
 
 
 def blocks(text: str) -> list[str]:
@@ -114,30 +103,14 @@ LINES = st.lists(
 ).map(lambda words: "".join(words).rstrip(" \t"))  # CommonMark 0.31 ignores them behind a fence, the oracle knows 0.28
 
 
-@given(st.lists(LINES, max_size=7).map("\n".join), st.integers(1, 5))
-def test_agrees_with_commonmark(text: str, size: int) -> None:
+@given(st.lists(LINES, max_size=7).map("\n".join))
+def test_agrees_with_commonmark(text: str) -> None:
     known = blocks(text)
-    for last in (False, True):
-        found = extracted(text, last=last)
-        assert extracted(text, last=last, size=size) == found
+    for which in ("first", "last"):
+        found = block(text, which)
         assert (found is not None) == bool(known)
         if found is not None:
-            assert found.rstrip() == known[-1 if last else 0].rstrip()
-
-
-@given(st.text(alphabet="`~ \t\r\na>-1.", max_size=60), st.integers(1, 4))
-def test_pieces_do_not_matter(text: str, size: int) -> None:
-    for last in (False, True):
-        assert extracted(text, last=last, size=size) == extracted(text, last=last)
-
-
-def test_streams_what_cannot_be_the_closing_fence() -> None:
-    fence = Fence()
-    arrived = [
-        fence.feed(piece) for piece in ("so:\n``", "`sh\nec", "ho", " 1\n", "  ``", "x\n", "`", "``\nbye\n```\nno")
-    ]
-    assert arrived == ["", "ec", "ho", " 1\n", "", "  ``x\n", "", ""]
-    assert fence.close() == ""
+            assert found.rstrip() == known[-1 if which == "last" else 0].rstrip()
 
 
 @pytest.mark.parametrize(
