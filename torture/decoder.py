@@ -1,6 +1,6 @@
 """What atheris runs: any split of any bytes gives the decoder's events of the bytes in one piece.
 
-Nothing but gptpipe.wire.sse and the standard library is imported, since atheris has an environment of its own.
+Nothing but the decoder and the standard library is imported, since atheris has an environment of its own.
 ``python -m torture.decoder [OPTION OF LIBFUZZER]... [FOLDER OF SEEDS]`` runs until it is told to end.
 """
 
@@ -10,20 +10,21 @@ import json
 import sys
 from collections.abc import Iterable
 
-from gptpipe.wire import sse
+from gptpipe.wire import chat, sse
+from gptpipe.wire.events import Event, Reasoning, Refusal, Text
 
 
-def events(pieces: Iterable[bytes], thinks: bool = False) -> list[sse.Event]:
+def events(pieces: Iterable[bytes], thinks: bool = False) -> list[Event]:
     """Return the events of a body that arrives in these pieces, neighbouring pieces of text as one."""
-    decoder = sse.Decoder(thinks)
-    found: list[sse.Event] = []
+    decoder = sse.Decoder(chat.Reader(thinks))
+    found: list[Event] = []
     for piece in pieces:
         found += decoder.feed(piece)
     found += decoder.close()
-    joined: list[sse.Event] = []
+    joined: list[Event] = []
     for event in found:
         last = joined[-1] if joined else None
-        if isinstance(event, (sse.Text, sse.Reasoning, sse.Refusal)) and type(last) is type(event):
+        if isinstance(event, (Text, Reasoning, Refusal)) and type(last) is type(event):
             joined[-1] = type(event)(last[0] + event[0])
         else:
             joined.append(event)

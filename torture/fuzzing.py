@@ -22,7 +22,7 @@ from gptpipe.settings import file, roles
 from gptpipe.settings.resolve import resolve
 from gptpipe.text import fences, names, template
 from gptpipe.usage import budget, ledger
-from gptpipe.wire import faults, sse
+from gptpipe.wire import chat, faults
 from tests.harness.conversations import waiting
 from torture.decoder import agree
 from torture.frame import ROOT, Case, Rig, execute, manners, parallel
@@ -273,7 +273,7 @@ _EVENTS = st.one_of(
 
 def _completion(body: Any) -> None:
     if isinstance(body, dict):
-        for event in sse.from_completion(body):
+        for event in chat.whole(body):
             json.dumps(event[:], ensure_ascii=False, allow_nan=False).encode()
 
 

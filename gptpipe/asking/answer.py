@@ -13,8 +13,8 @@ from gptpipe.message import Message, Schema, add_usage
 from gptpipe.settings.roles import Role
 from gptpipe.text.fences import block, whole_fence
 from gptpipe.usage import ledger
-from gptpipe.wire import sse
-from gptpipe.wire.client import Again, Opened
+from gptpipe.wire.events import Again, Event, Finish, Opened, Reasoning, Refusal, Served, Text, Usage
+from gptpipe.wire.thinking import cut_thinking
 
 
 class Want(NamedTuple):
@@ -179,7 +179,7 @@ class Answer:
         text = "".join(self._text)
         if "".join(self._reasoning):  # the server, or the decoder, has told the two apart
             return "".join(self._reasoning), text
-        return sse.cut_thinking(text)
+        return cut_thinking(text)
 
     @property
     def printed(self) -> str:
@@ -198,20 +198,20 @@ class Answer:
         """The words in which the model refused."""
         return "".join(self._refusal)
 
-    def take(self, event: sse.Event | Opened | Again) -> None:
+    def take(self, event: Event) -> None:
         """Add what an event brings."""
         match event:
-            case sse.Text(text):
+            case Text(text):
                 self._text.append(text)
-            case sse.Reasoning(text):
+            case Reasoning(text):
                 self._reasoning.append(text)
-            case sse.Refusal(text):
+            case Refusal(text):
                 self._refusal.append(text)
-            case sse.Finish(reason):
+            case Finish(reason):
                 self.finish_reason = reason
-            case sse.Usage(used):
+            case Usage(used):
                 self.bill.used = used
-            case sse.Served(model, _):
+            case Served(model):
                 self.served_by = model
             case Opened(request_id):
                 self.request_id, self.bill.accepted = request_id, True

@@ -18,8 +18,8 @@ from gptpipe.message import Counts, Message
 from gptpipe.settings.settings import Paths, Settings
 from gptpipe.usage import budget, ledger, prices
 from gptpipe.usage.prices import cost
-from gptpipe.wire import sse
-from gptpipe.wire.client import Again, Client
+from gptpipe.wire.client import Client
+from gptpipe.wire.events import Again, Reasoning, Refusal, Text
 
 ECHO = "echo"  # stands for the endpoint of the built-in model
 
@@ -97,13 +97,13 @@ def _once(client: Client, body: dict[str, Any], answer: Answer, receiver: Receiv
                     answer.settle(event.failure.status)
                     answer.bill.begin(terms.account, body["messages"])
                 receiver.again()
-            if answer.first_token is None and isinstance(event, (sse.Text, sse.Refusal)):
+            if answer.first_token is None and isinstance(event, (Text, Refusal)):
                 answer.first_token = time.monotonic()
                 receiver.begin()
             answer.take(event)
-            if isinstance(event, sse.Text):
+            if isinstance(event, Text):
                 receiver.text(event.text)
-            elif isinstance(event, sse.Reasoning):
+            elif isinstance(event, Reasoning):
                 receiver.reasoning(event.text)
         problem = answer.validate()
         failure = answer.failure()

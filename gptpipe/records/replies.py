@@ -18,8 +18,9 @@ from gptpipe.records.submission import _NAME, Submission, _private, _remembered,
 from gptpipe.storage import failing, forward
 from gptpipe.text import strict_json
 from gptpipe.usage import ledger
-from gptpipe.wire import faults, sse
+from gptpipe.wire import chat, faults
 from gptpipe.wire.client import Batch, Client
+from gptpipe.wire.events import Error, Finish
 
 _LATER = ("batch_expired", "batch_cancelled")  # codes of requests that were not tried
 
@@ -147,12 +148,12 @@ def _take(answer: Answer, reply: dict[str, Any] | None, state: Batch | None) -> 
     body, code = response.get("body"), response.get("status_code")
     if code != 200 or not isinstance(body, dict):
         return _own(faults.from_response(code if isinstance(code, int) else 500, {}, json.dumps(body), "the batch"))
-    for event in sse.from_completion(body):
-        if isinstance(event, sse.Error):
+    for event in chat.whole(body):
+        if isinstance(event, Error):
             return _own(faults.from_event(event.body))
         answer.take(event)
     if not answer.ended:
-        answer.take(sse.Finish("stop"))
+        answer.take(Finish("stop"))
     answer.validate()
     return answer.failure()
 

@@ -25,7 +25,8 @@ from gptpipe import __version__
 from gptpipe.errors import BadInput, ConfigError, Failure, ProtocolError, Temporary
 from gptpipe.settings.settings import Settings
 from gptpipe.text.address import masked
-from gptpipe.wire import faults, lazy, sse, transport
+from gptpipe.wire import chat, faults, lazy, sse, transport
+from gptpipe.wire.events import Again, Done, Error, Event, Finish, KeepAlive, Malformed, Opened, Refusal, Text, Usage
 from gptpipe.wire.exchange import Direct, Head, Link, Watch
 from gptpipe.wire.request import dialect
 
@@ -42,21 +43,6 @@ TAIL = 1.0  # seconds for which an answer that has ended is still read: for its 
 _PAGE = 65536  # bytes shown, at most, of a reply that is no answer
 _KEEP_ALIVES = "the server sends nothing but keep-alives; --max-time would end this"
 _CUT = "the answer was cut"
-
-
-class Opened(NamedTuple):
-    """The server has accepted the request; its answer follows."""
-
-    request_id: str | None
-
-
-class Again(NamedTuple):
-    """A try failed and is repeated: what came of it is void."""
-
-    failure: Failure
-
-
-Event = sse.Event | Opened | Again
 
 
 class Batch(NamedTuple):
@@ -355,28 +341,28 @@ class Client:
             if seen.ended is not None and time.monotonic() > seen.ended + TAIL:
                 return
             match event:
-                case sse.Done():
+                case Done():
                     if seen.ended is None and seen.text:
-                        yield sse.Finish("stop")
+                        yield Finish("stop")
                         seen.ended = time.monotonic()
                     if seen.ended is not None:
                         return
                     continue
-                case sse.Error(error) if seen.ended is None:
+                case Error(error) if seen.ended is None:
                     raise faults.from_event(error)
-                case sse.Malformed(data) if seen.ended is None:
+                case Malformed(data) if seen.ended is None:
                     if not seen.known and not head.event_stream:
                         raise self._foreign(data.encode())
                     raise Temporary(f"{_CUT}: an event in it is not JSON", repeat=True)
-                case sse.Error() | sse.Malformed():
+                case Error() | Malformed():
                     return
-                case sse.Finish():
+                case Finish():
                     seen.ended = time.monotonic()
-                case sse.Text() | sse.Refusal():
+                case Text() | Refusal():
                     seen.text = True
             seen.known = True
             yield event
-            if seen.ended is not None and isinstance(event, sse.Usage):
+            if seen.ended is not None and isinstance(event, Usage):
                 return
         if seen.ended is not None:
             return
@@ -384,28 +370,28 @@ class Client:
             raise self._foreign(first)
         raise Temporary(f"{_CUT}: the server ended it without a finish reason", repeat=True)
 
-    def _decoded(self, first: bytes, link: Link, seen: _Seen) -> Iterator[sse.Event]:
+    def _decoded(self, first: bytes, link: Link, seen: _Seen) -> Iterator[Event]:
         """Yield the events of a stream; a failure at its end is raised after them, unless the answer has ended."""
-        decoder = sse.Decoder(self._settings.thinks)
+        decoder = sse.Decoder(chat.Reader(self._settings.thinks))
         yield from _merged(decoder.feed(first))
         lost: Failure | None = None
         try:
             for block in self._blocks(link, lambda: seen.ended):
                 # An event may also say nothing: an empty delta, again and again.
-                yield from _merged(decoder.feed(block) or [sse.KeepAlive()])
+                yield from _merged(decoder.feed(block) or [KeepAlive()])
         except Failure as failure:
             lost = failure
         yield from decoder.close()
         if lost and seen.ended is None:  # the last event may have been whole, and the end of the answer
             raise lost
 
-    def _announced(self, events: Iterator[sse.Event]) -> Iterator[sse.Event]:
+    def _announced(self, events: Iterator[Event]) -> Iterator[Event]:
         """Yield the events that say something; that none does for long is announced, once."""
         announced = False
         with ExitStack() as quiet:
             for event in events:
-                if not isinstance(event, sse.KeepAlive):
-                    if not isinstance(event, sse.Done):  # without text before it, it ends no wait
+                if not isinstance(event, KeepAlive):
+                    if not isinstance(event, Done):  # without text before it, it ends no wait
                         quiet.close()
                     yield event
                 elif not announced:
@@ -425,13 +411,13 @@ class Client:
         if not isinstance(body, dict) or not isinstance(body.get("choices"), list):
             raise self._foreign(data)
         finished = False
-        for event in sse.from_completion(body, self._settings.thinks):
-            if isinstance(event, sse.Error):
+        for event in chat.whole(body, self._settings.thinks):
+            if isinstance(event, Error):
                 raise faults.from_event(event.body)
-            finished = finished or isinstance(event, sse.Finish)
+            finished = finished or isinstance(event, Finish)
             yield event
         if not finished:
-            yield sse.Finish("stop")
+            yield Finish("stop")
 
     def _listing(self, found: list[str]) -> Iterator[Event]:
         with Link(self._here) as link:
@@ -631,16 +617,16 @@ def _batch(found: openai.types.Batch) -> Batch:
     )
 
 
-def _merged(events: list[sse.Event]) -> Iterator[sse.Event]:
+def _merged(events: list[Event]) -> Iterator[Event]:
     """Yield the events of one block, neighbouring pieces of text as one: they came together and leave together."""
     text: list[str] = []
     for event in events:
-        if isinstance(event, sse.Text):
+        if isinstance(event, Text):
             text.append(event.text)
             continue
         if text:
-            yield sse.Text("".join(text))
+            yield Text("".join(text))
             text.clear()
         yield event
     if text:
-        yield sse.Text("".join(text))
+        yield Text("".join(text))

@@ -13,8 +13,9 @@ import httpx2
 import pytest
 
 from gptpipe import errors
-from gptpipe.wire import echo, sse
+from gptpipe.wire import chat, echo, sse
 from gptpipe.wire.echo import Knobs, Pause
+from gptpipe.wire.events import Done, Event, Finish, Refusal, Served, Text, Usage
 
 
 def body(text: object = "Hello there", model: str = "echo", **more: Any) -> dict[str, Any]:
@@ -30,16 +31,16 @@ def pieces(request: dict[str, Any], earlier: int = 0) -> list[bytes | Pause]:
     return list(reply.chunks)
 
 
-def events(request: dict[str, Any], earlier: int = 0) -> list[sse.Event]:
+def events(request: dict[str, Any], earlier: int = 0) -> list[Event]:
     """Return what the decoder makes of the reply."""
-    decoder = sse.Decoder()
+    decoder = sse.Decoder(chat.Reader())
     sent = [piece for piece in pieces(request, earlier) if isinstance(piece, bytes)]
     return [event for piece in sent for event in decoder.feed(piece)] + decoder.close()
 
 
 def text(request: dict[str, Any], earlier: int = 0) -> str:
     """Return the text of the answer."""
-    return "".join(event.text for event in events(request, earlier) if isinstance(event, sse.Text))
+    return "".join(event.text for event in events(request, earlier) if isinstance(event, Text))
 
 
 KNOBS = {
@@ -155,40 +156,40 @@ def test_it_answers_the_last_user_message() -> None:
 
 
 def test_a_model_may_be_called_anything() -> None:
-    assert events(body("hi", model="WORD"))[:2] == [sse.Served("WORD", "chatcmpl-echo"), sse.Text("hi")]
+    assert events(body("hi", model="WORD"))[:2] == [Served("WORD"), Text("hi")]
 
 
-def ends(model: str) -> list[sse.Event]:
-    return [event for event in events(body("Hello there", model)) if not isinstance(event, sse.Served | sse.Usage)]
+def ends(model: str) -> list[Event]:
+    return [event for event in events(body("Hello there", model)) if not isinstance(event, Served | Usage)]
 
 
 KNOBBED = {
     "cut=0": [],
-    "cut=3": [sse.Text("Hel")],
-    "cut=99": [sse.Text("Hello"), sse.Text(" there")],
-    "cut=3,stall=9": [sse.Text("Hel")],
-    "finish=length": [sse.Text("Hello"), sse.Text(" there"), sse.Finish("length"), sse.Done()],
-    "empty": [sse.Finish("stop"), sse.Done()],
-    "text=hi, you": [sse.Text("hi,"), sse.Text(" you"), sse.Finish("stop"), sse.Done()],
-    "cut=1,refuse": [sse.Refusal("I")],
+    "cut=3": [Text("Hel")],
+    "cut=99": [Text("Hello"), Text(" there")],
+    "cut=3,stall=9": [Text("Hel")],
+    "finish=length": [Text("Hello"), Text(" there"), Finish("length"), Done()],
+    "empty": [Finish("stop"), Done()],
+    "text=hi, you": [Text("hi,"), Text(" you"), Finish("stop"), Done()],
+    "cut=1,refuse": [Refusal("I")],
 }
 
 
 @pytest.mark.parametrize(("knobs", "expected"), KNOBBED.items(), ids=KNOBBED)
-def test_knob(knobs: str, expected: list[sse.Event]) -> None:
+def test_knob(knobs: str, expected: list[Event]) -> None:
     assert ends(f"echo:{knobs}") == expected
 
 
 def test_refuse() -> None:
     found = ends("echo:refuse")
-    assert "".join(event.text for event in found if isinstance(event, sse.Refusal)).startswith("I'm sorry")
-    assert [type(event) for event in found if not isinstance(event, sse.Refusal)] == [sse.Finish, sse.Done]
+    assert "".join(event.text for event in found if isinstance(event, Refusal)).startswith("I'm sorry")
+    assert [type(event) for event in found if not isinstance(event, Refusal)] == [Finish, Done]
 
 
 def test_stall_and_delay_are_pauses() -> None:
     assert [piece for piece in pieces(body(model="echo:stall=3")) if isinstance(piece, Pause)] == [Pause(math.inf)]
     assert isinstance(pieces(body(model="echo:stall=3"))[-1], Pause)
-    assert ends("echo:stall=3") == [sse.Text("Hel")]
+    assert ends("echo:stall=3") == [Text("Hel")]
     kinds = [type(piece) for piece in pieces(body(model="echo:delay=0.5"))]
     assert kinds == [bytes, Pause, bytes, Pause, bytes, bytes, bytes, bytes]
 
@@ -296,7 +297,7 @@ def test_a_reply_in_one_piece() -> None:
     assert value["object"] == "chat.completion"
     assert value["choices"] == [choice]
     assert value["usage"]["total_tokens"] == 6
-    assert sse.Text("Hello there") in sse.from_completion(value)
+    assert Text("Hello there") in chat.whole(value)
 
 
 def test_a_reply_in_one_piece_that_refuses() -> None:

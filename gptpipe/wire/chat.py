@@ -1,0 +1,117 @@
+"""Chat Completions: what its JSON says, as events, whatever dialect the server speaks.
+
+The protocol is https://platform.openai.com/docs/api-reference/chat. Real servers do not keep to it: what can be used
+is taken, and what is not known is ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gptpipe.message import LENGTH_REASONS
+from gptpipe.text.strict_json import clean
+from gptpipe.wire.events import Done, Error, Event, Finish, Reasoning, Refusal, Served, Text, Usage
+from gptpipe.wire.thinking import Pieces
+
+PATH = "/chat/completions"
+
+_HALTED = LENGTH_REASONS | {"content_filter", "error"}
+
+
+def whole(body: dict[str, Any], thinks: bool = False) -> list[Event]:
+    """Return the events of a whole ``chat.completion``, the answer of a server that does not stream.
+
+    It ends with ``Done``: a whole body is a whole answer. What is neither a completion nor an error gives no events.
+    """
+    if not (isinstance(body.get("choices"), list) or body.get("error") or body.get("object") == "error"):
+        return []
+    reader = Reader(thinks)
+    events: list[Event] = []
+    reader.take(body, False, events)
+    reader.done(events)
+    return events
+
+
+class Reader:
+    """The chunks of one answer as events; ``thinks`` as in :class:`gptpipe.wire.thinking.Pieces`."""
+
+    def __init__(self, thinks: bool = False) -> None:
+        self._served = False
+        self._pieces = Pieces(thinks)
+
+    def take(self, value: dict[str, Any], failed: bool, events: list[Event]) -> None:
+        """Append what one ``chat.completion.chunk`` (or a whole ``chat.completion``) says to ``events``.
+
+        ``failed``: it is an error, whatever it looks like.
+        """
+        if not self._served:
+            self._serve(value, events)
+        error, usage, choices = value.get("error"), value.get("usage"), value.get("choices")
+        reason: Any = None
+        for choice in choices if isinstance(choices, list) else ():
+            if not isinstance(choice, dict) or choice.get("index"):
+                continue
+            delta = choice["delta"] if "delta" in choice else choice.get("message")
+            if isinstance(delta, dict):
+                self._delta(delta, events)
+            error = error or choice.get("error")
+            usage = usage or choice.get("usage")  # Moonshot
+            reason = choice.get("finish_reason")
+            break
+        if failed or (not choices and value.get("object") == "error"):
+            error = error or value
+        if not isinstance(reason, str) or reason == "null":  # as text: unset, on every chunk
+            reason = ""
+        if not error and reason.lower() == "error":
+            error = "finish_reason error"
+        if error:
+            self._pieces.flush(False, events)
+        elif reason:
+            self._pieces.flush(reason.lower() not in _HALTED, events)
+            events.append(Finish(clean(reason)))
+        if usage and isinstance(usage, dict):
+            events.append(Usage(clean(usage)))
+        if error:
+            events.append(Error(clean(error)))
+
+    def done(self, events: list[Event]) -> None:
+        """Append the end of a complete answer to ``events``."""
+        self._pieces.flush(True, events)
+        events.append(Done())
+
+    def close(self, events: list[Event]) -> None:
+        """Append what was held back to ``events``: the body has ended, and the answer may not have."""
+        self._pieces.flush(False, events)
+
+    def _serve(self, chunk: dict[str, Any], events: list[Event]) -> None:
+        model = chunk.get("model")
+        if model and isinstance(model, str):
+            self._served = True
+            events.append(Served(clean(model)))
+
+    def _delta(self, delta: dict[str, Any], events: list[Event]) -> None:
+        # Some servers send the same piece under both names.
+        reasoning = delta.get("reasoning_content") or delta.get("reasoning")
+        if reasoning and isinstance(reasoning, str):
+            self._pieces.say(Reasoning, reasoning, events)
+        content = delta.get("content")
+        if content and isinstance(content, str):
+            self._pieces.say(Text, content, events)
+        elif isinstance(content, list):
+            for part in content:
+                self._part(part, events)
+        refusal = delta.get("refusal")
+        if refusal and isinstance(refusal, str):
+            self._pieces.say(Refusal, refusal, events)
+
+    def _part(self, part: object, events: list[Event]) -> None:
+        """Append what a content part says: ``{"type": "text"}``, or ``{"type": "thinking"}`` as Mistral sends it."""
+        if not isinstance(part, dict):
+            return
+        text, thinking = part.get("text"), part.get("thinking")
+        for thought in thinking if isinstance(thinking, list) else [thinking]:
+            thought = thought.get("text") if isinstance(thought, dict) else thought
+            if thought and isinstance(thought, str):
+                self._pieces.say(Reasoning, thought, events)
+        if text and isinstance(text, str):
+            self._pieces.say(Text, text, events)
