@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, NamedTuple
@@ -63,7 +64,6 @@ def run(
                 env=env,
                 start_new_session=True,
             )
-            signals.groups.add(process.pid)
         return _Talk(process, data or b"", most).to_its_end(until)
     finally:
         if process is not None:
@@ -75,10 +75,10 @@ def _end(process: Popen[bytes]) -> None:
     import subprocess
 
     with signals.held():
-        signals.end_group(process.pid)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):  # one of another user cannot be killed
             process.wait(_PATIENCE)
-        signals.groups.discard(process.pid)
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe:
                 pipe.close()

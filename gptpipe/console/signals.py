@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -24,21 +24,6 @@ _ANSWERS_ONLY = (signal.SIGINT, signal.SIGALRM)  # in the chat, which goes on af
 
 _holding = False
 _pending: int | None = None
-
-groups: set[int] = set()
-"""The process groups that end with this process: of tools, and of commands that give a key."""
-
-
-def end_group(group: int) -> None:
-    """Kill a process group, if it is there."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, signal.SIGKILL)
-
-
-def end_groups() -> None:
-    """Kill all process groups that end with this process. A signal handler may call it."""
-    for group in tuple(groups):
-        end_group(group)
 
 
 def catch() -> None:
@@ -94,18 +79,6 @@ def catch_once(stop: Callable[[], None]) -> Callable[[], int | None]:
 
 
 @contextmanager
-def caught() -> Iterator[None]:
-    """Catch the signals in a block that comes before the answer, and leaves something running if it just dies."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    catch()
-    try:
-        yield
-    finally:
-        for number, action in before.items():
-            signal.signal(number, action)
-
-
-@contextmanager
 def held() -> Iterator[None]:
     """Run a block to its end: a caught signal that comes in it is raised after it."""
     before = _holding
@@ -129,7 +102,6 @@ def limit(seconds: float | None) -> Iterator[None]:
 
 def die_of(signum: int) -> NoReturn:
     """End the process by the signal itself."""
-    end_groups()
     signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signum})
     os.kill(os.getpid(), signum)
@@ -158,5 +130,4 @@ class Deadline:
         try:
             self._end()
         finally:
-            end_groups()
             os._exit(Status.TEMPFAIL)
