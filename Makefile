@@ -16,7 +16,9 @@ demo: $(READY)
 	gptpipe -n -s demo 'Who holds the copyright?'; \
 	cat "$$XDG_DATA_HOME/gptpipe/sessions/demo.jsonl" )
 
+# Every check. What the tests use is installed where that is possible; tests that lack a program are skipped and named.
 check: $(READY)
+	.ci/install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -24,7 +26,7 @@ check: $(READY)
 
 # Faults, hostile input, real surroundings; some of it: make torture KINDS='wire cron'
 torture: $(READY)
-	.ci/install
+	.ci/install --torture
 	$(BIN)/python -m torture $(KINDS)
 
 # Every test on every CPython of this machine, with the newest and the oldest dependencies
@@ -37,6 +39,7 @@ bench: $(READY)
 	@$(BIN)/python -m bench $(ARGS)
 
 $(READY): pyproject.toml
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || .ci/install python3-venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@

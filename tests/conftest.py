@@ -2,14 +2,13 @@
 
 ``run`` is the quick way: a process from the fork server of ``tests/harness/zygote.py``. ``shell`` is a real ``bash``
 with the installed programs on its PATH, ``fresh`` an interpreter that tells what it imported, ``spawn`` a ``run`` that
-does not wait. A test that uses a tool from outside says so with ``needs``: what is missing fails, it is never skipped.
+does not wait. A test that uses a program from outside says so with ``needs``, see ``tests/harness/tools.py``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.harness import guard
+from tests.harness import guard, tools
 from tests.harness.processes import (
     REAL_ENVIRONMENT,
     Environment,
@@ -30,28 +29,20 @@ from tests.harness.processes import (
     streams,
 )
 from tests.harness.server import server as server
+from tests.harness.tools import needs as needs
 
 BIN = Path(sys.executable).parent
-# Debian's packages that have another name than the program.
-PACKAGES = {
-    "flock": "util-linux",
-    "localedef": "locales",
-    "setpriv": "util-linux",
-    "unshare": "util-linux",
-    "man": "man-db",
-    "systemd-analyze": "systemd",
-}
 SETTINGS = ("GPTPIPE_", "_GPTPIPE_", "OPENAI_", "TIKTOKEN_", "XDG_")
 
 guard.install()
 
 
-def needs(*programs: str) -> None:
-    """Fail the test when one of the programs is not there, naming what is missing."""
-    missing = [program for program in programs if shutil.which(program) is None]
-    if missing:
-        packages = " ".join(PACKAGES.get(program, program) for program in missing)
-        pytest.fail(f"{', '.join(missing)} not found: apt-get install {packages}", pytrace=False)
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Name the missing programs, and what was not tested without them."""
+    if lines := list(tools.summary(terminalreporter.stats.get("skipped", []))):
+        terminalreporter.section("not tested", sep="=")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(autouse=True)

@@ -133,7 +133,7 @@ def names(home: Path, tmp_path: Path) -> None:
 def terminal(request: pytest.FixtureRequest, tmp_path: Path, names: None) -> Iterator[pexpect.spawn[str]]:
     """Start the shell that the test names, interactive, in a terminal, with its completion loaded as users load it."""
     command, setup = START[request.param]
-    needs(command.split()[0])
+    needs(command.split()[0], *re.findall(r"source (/\S+)", setup))
     share = tmp_path / "share/bash-completion"
     share.mkdir(parents=True)
     (share / "completions").symlink_to(COMPLETIONS / "bash")

@@ -15,8 +15,8 @@ import pytest
 
 import gptpipe
 from gptpipe.programs import start
-from tests.conftest import BIN, PACKAGES, Run, needs
-from tests.harness import programs
+from tests.conftest import BIN, Run, needs
+from tests.harness import programs, tools
 from tests.harness.processes import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -89,6 +89,42 @@ def test_shell_files_are_clean(shell: Run) -> None:
 def test_ci_installs_what_tests_need() -> None:
     listed = re.search(r"packages=\((.*?)\)", (ROOT / ".ci/install").read_text(), re.DOTALL)
     assert listed
-    calls = re.findall(r"\bneeds\(([^)]*)\)", "".join(path.read_text() for path in (ROOT / "tests").glob("*.py")))
+    calls = re.findall(r"\bneeds\(([^)]*)\)", "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py")))
     needed = {name for call in calls for name in re.findall(r'"([\w-]+)"', call)} - {"no-such-tool"}
-    assert {PACKAGES.get(name, name) for name in needed} <= set(listed[1].split())
+    assert {"jq", "openssl", "strace"} <= needed
+    assert {tools.package(name) for name in needed} <= set(listed[1].split())
+
+
+@pytest.fixture
+def tools_of_debian(tmp_path: Path) -> str:
+    """Stand-ins for Debian's tools on a PATH: no package is there; ``sudo`` works if there is a file ``may``."""
+    scripts = {
+        "id": "echo ${ID-1000}",
+        "sudo": f'[[ $1 == -n && -e {tmp_path}/may ]] && "${{@:2}}"',
+        "dpkg-query": "exit 1",
+        "apt-get": f'echo "$DEBIAN_FRONTEND: $*" >>{tmp_path}/log; exit ${{FAILS-0}}',
+    }
+    for name, script in scripts.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    return f"{tmp_path}:/usr/bin:/bin"
+
+
+@pytest.mark.parametrize("who", [{"ID": "0"}, {"ID": "1000"}], ids=["root", "sudo"])
+def test_what_is_missing_is_installed(who: dict[str, str], tools_of_debian: str, shell: Run, tmp_path: Path) -> None:
+    (tmp_path / "may").touch()
+    result = shell(f"{ROOT}/.ci/install tmux jq", env={"PATH": tools_of_debian, "CI": "true", **who})
+    assert result == (0, b"", "")
+    log = (tmp_path / "log").read_text().splitlines()
+    install = "noninteractive: install --quiet --yes --no-install-recommends tmux jq"
+    assert log == ["noninteractive: update --quiet", install]
+
+
+@pytest.mark.parametrize("who", [{"ID": "0", "FAILS": "1"}, {"ID": "1000"}], ids=["apt fails", "no sudo"])
+@pytest.mark.parametrize(("ci", "status"), [("", 0), ("true", 1)], ids=["elsewhere", "in CI"])
+def test_what_cannot_be_installed_is_named(
+    who: dict[str, str], ci: str, status: int, tools_of_debian: str, shell: Run
+) -> None:
+    result = shell(f"{ROOT}/.ci/install tmux jq", env={"PATH": tools_of_debian, "CI": ci, **who})
+    words = "not installed: tmux jq\non Debian, as root: apt-get install tmux jq\n"
+    assert result == (status, b"", words)

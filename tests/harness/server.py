@@ -37,6 +37,7 @@ import pytest
 
 from gptpipe.wire import echo
 from tests.harness.batch_api import BatchAPI
+from tests.harness.tools import needs
 
 Packet = bytes | float | Callable[[], object]
 
@@ -67,6 +68,7 @@ def finish(reason: str = "stop", **more: Any) -> bytes:
 
 def certificate(folder: Path, names: str = "DNS:localhost,IP:127.0.0.1,IP:::1") -> tuple[ssl.SSLContext, Path]:
     """Return the server's side of TLS, and the file with the certificate that a client must trust."""
+    needs("openssl")
     key, path = folder / "key.pem", folder / "certificate.pem"
     command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=gptpipe"
     files = ["-addext", f"subjectAltName={names}", "-keyout", str(key), "-out", str(path)]

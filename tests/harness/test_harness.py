@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 
 from tests.conftest import Fresh, Run, Spawn, needs
 from tests.harness import guard
-from tests.harness.processes import REAL_ENVIRONMENT
+from tests.harness.processes import REAL_ENVIRONMENT, ROOT
 
 
 def test_a_run_is_a_process_of_its_own_with_its_own_environment(run: Run, spawn: Spawn, home: Path) -> None:
@@ -80,7 +82,37 @@ def test_the_real_home_is_out_of_reach() -> None:
             Path(folder, "config.toml").read_bytes()
 
 
-def test_a_missing_tool_fails_and_names_the_package() -> None:
+@pytest.mark.parametrize(
+    ("ci", "outcome", "words"),
+    [
+        ("true", pytest.fail.Exception, "no-such-tool not found: apt-get install no-such-tool"),
+        ("", pytest.skip.Exception, "not found: no-such-tool"),
+    ],
+    ids=["fails in CI", "skips elsewhere"],
+)
+def test_a_missing_program(monkeypatch: pytest.MonkeyPatch, ci: str, outcome: type[Exception], words: str) -> None:
+    monkeypatch.setenv("CI", ci)
     needs("bash")
-    with pytest.raises(pytest.fail.Exception, match="no-such-tool not found: apt-get install no-such-tool"):
-        needs("no-such-tool")
+    with pytest.raises(outcome, match=words):
+        needs("bash", "no-such-tool")
+
+
+def test_the_end_of_a_run_names_what_was_not_tested(tmp_path: Path) -> None:
+    """A run of pytest with a PATH on which there is no jq: it is green, and says what it skipped."""
+    (tmp_path / "conftest.py").write_text(
+        "from tests.conftest import *\nfrom tests.conftest import pytest_terminal_summary\n"
+    )
+    (tmp_path / "test_x.py").write_text(
+        "import pytest\nfrom tests.conftest import needs\n"
+        "@pytest.mark.parametrize('n', [1, 2])\ndef test_a(n): needs('jq')\ndef test_b(): needs('localedef', 'jq')\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-c", str(ROOT / "pyproject.toml"), str(tmp_path)]
+    env = REAL_ENVIRONMENT | {"PATH": str(tmp_path), "PYTHONPATH": str(ROOT), "CI": ""}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    lines = done.stdout.splitlines()
+    assert (done.returncode, "3 skipped" in lines[-1]) == (0, True), done.stdout
+    assert "jq is missing, so these did not run:" in lines
+    assert any(line.endswith("test_x.py::test_a (2 cases)") for line in lines)
+    assert "to install them on Debian, as root: apt-get install jq locales" in lines
+    done = subprocess.run(command, cwd=tmp_path, env=env | {"CI": "true"}, capture_output=True, text=True, check=False)
+    assert (done.returncode, "3 failed" in done.stdout) == (1, True), done.stdout
