@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from gptpipe import message
 from gptpipe.asking import cache, schema, tokens
-from gptpipe.errors import Absent, ConfigError, Failure, Refused, Truncated, UsageError
+from gptpipe.errors import Absent, ConfigError, Failure, Refused, Temporary, Truncated, UsageError
 from gptpipe.message import Message, Schema, add_usage
 from gptpipe.settings.roles import Role
 from gptpipe.text.fences import block, whole_fence
@@ -161,6 +161,11 @@ class Answer:
         return self.finish_reason is not None
 
     @property
+    def finished(self) -> bool:
+        """Whether the conversation can go on from it: it is complete, or as long as it may be."""
+        return (self.finish_reason or "").lower() in message.COMPLETE_REASONS | message.LENGTH_REASONS
+
+    @property
     def usage(self) -> dict[str, Any] | None:
         """What the server says that it took, repairs included; None also if it was stored."""
         return None if self.cached else self.bill.total
@@ -219,14 +224,29 @@ class Answer:
                 self.void()
 
     def failure(self) -> Failure | None:
-        """Return why an ended answer is none, or None if it is complete."""
-        reason = (self.finish_reason or "").lower()
-        if self.refusal or reason == "content_filter":
-            return Refused(self.refusal or "a content filter stopped the answer")
+        """Return why an answer that has ended is not complete, or None if it is."""
+        return self._unfinished() or self._missing()
+
+    def _unfinished(self) -> Failure | None:
+        """Return what its finish reason says against it, or None."""
+        word = self.finish_reason or ""
+        reason = word.lower()
+        if self.refusal:
+            return Refused(self.refusal)
+        if reason in message.REFUSAL_REASONS:
+            return Refused(f"a filter stopped the answer (finish reason '{word}')")
         if reason in message.LENGTH_REASONS:
             if self.text.strip():
                 return Truncated("the answer is truncated: it reached the length limit")
             return Truncated("the answer is truncated before its first word: reasoning used up the length limit")
+        if reason in message.TOOL_REASONS:
+            return Absent(f"the model asked for a tool that was not offered (finish reason '{word}')")
+        if reason not in message.COMPLETE_REASONS:
+            return Temporary(f"the server interrupted the answer (finish reason '{word}')")
+        return None
+
+    def _missing(self) -> Absent | None:
+        """Return what was asked for and is not in it, or None."""
         if not self.text.strip():
             return Absent("the answer is empty")
         if self.want.extract and not self.printed:

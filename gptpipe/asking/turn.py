@@ -144,7 +144,7 @@ def _turn(request: Request, answer: Answer) -> Turn:
         model=chosen.model,
         profile=chosen.profile,
         base_url=chosen.base_url if chosen.profile is None else None,
-        finish_reason=answer.finish_reason,
+        finish_reason=answer.finish_reason if answer.finished else None,
         usage=answer.bill.measured,
     )
     weighed = tokens.weigh(turn, answer.reasoning, request.turns, request.paths.cache)

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from gptpipe.message import LENGTH_REASONS
+from gptpipe.message import COMPLETE_REASONS
 from gptpipe.text.strict_json import clean
 from gptpipe.wire.events import Done, Error, Event, Finish, Reasoning, Refusal, Served, Text, Usage
 from gptpipe.wire.thinking import Pieces
 
 PATH = "/chat/completions"
-
-_HALTED = LENGTH_REASONS | {"content_filter", "error"}
 
 
 def whole(body: dict[str, Any], thinks: bool = False) -> list[Event]:
@@ -67,7 +65,7 @@ class Reader:
         if error:
             self._pieces.flush(False, events)
         elif reason:
-            self._pieces.flush(reason.lower() not in _HALTED, events)
+            self._pieces.flush(reason.lower() in COMPLETE_REASONS, events)
             events.append(Finish(clean(reason)))
         if usage and isinstance(usage, dict):
             events.append(Usage(clean(usage)))
