@@ -1,33 +1,34 @@
-"""Where a program runs, the role that it was given, its way to the endpoint: what comes before anything is asked."""
+"""Where a run happens, the role that it was given, its way to the endpoint: what comes before anything is asked."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from contextlib import nullcontext
-from functools import cache
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any, NamedTuple
 
-from gptpipe.console import output, signals
+from gptpipe.console import children, output
+from gptpipe.console.signals import Deadline
 from gptpipe.errors import UsageError
 from gptpipe.sessions.store import SessionStore, Warn, silent
-from gptpipe.settings import keys, resolve, roles, settings
+from gptpipe.settings import file, keys, resolve, roles, settings
 from gptpipe.settings.file import Config
 from gptpipe.settings.roles import Role
 from gptpipe.settings.settings import Paths, Settings
-from gptpipe.wire.client import Client
+from gptpipe.wire.client import Client, Gate
 
 
-class Place(NamedTuple):
-    """Where a program runs: its environment when it began, the settings file, the folders, its name.
+class Context(NamedTuple):
+    """Where a run happens: its environment when it began, the settings file, the folders, its program, its deadline.
 
-    ``note`` is told what only ``--verbose`` shows.
+    ``note`` takes what only ``--verbose`` shows.
     """
 
     env: Mapping[str, str]
     config: Config
     paths: Paths
-    program: str = "gptpipe"
+    program: str
+    deadline: Deadline
     note: Warn = silent
 
     @property
@@ -36,48 +37,62 @@ class Place(NamedTuple):
         return SessionStore(self.paths.sessions)
 
 
-def here(config: str | None, program: str = "gptpipe", *, verbose: bool = False) -> Place:
-    """Return where this process is; ``config`` names the settings file if it is not the usual one.
+def begin(values: Mapping[str, Any]) -> Deadline:
+    """Return the run's deadline, by ``--max-time`` in the options or else by its variable.
 
-    What the program uses is entered under its name.
+    The settings file, which may hold it too, is not read yet. A faulty value is reported when the settings are made.
+    """
+    deadline = Deadline()
+    option = values.get("max_time")
+    with suppress(ValueError):
+        said = os.environ.get(resolve.ENVIRONMENT["max_time"]) if option is None else option
+        deadline.limit(file.seconds(float(said or 0)))
+    return deadline
+
+
+def here(program: str, values: Mapping[str, Any], deadline: Deadline | None = None) -> Context:
+    """Return where this process is. Of the options, ``config``, ``max_time`` and ``verbose`` count, where they exist.
+
+    What the program uses is booked under its name. Without a ``deadline`` the run begins now.
 
     :raises ConfigError: if the settings file is faulty or there is no home directory.
     """
+    deadline = deadline or begin(values)
     env = dict(os.environ)
-    note = output.say if verbose else silent
-    named = resolve.named_file(config, env)
-    # What a shell gives by <(command) has an end when the command has one.
-    known = named is None or os.path.isfile(named)
-    with nullcontext() if known else output.waiting(f"waiting for {named} to end"):
-        read = resolve.read_file(config, env)
-    return Place(env, read, settings.paths(), program, note)
+    named = resolve.named_file(values.get("config"), env)
+    # A shell's <(command) ends when the command does.
+    is_file = named is None or os.path.isfile(named)
+    with nullcontext() if is_file else output.waiting(f"waiting for {named} to end: --max-time bounds it"):
+        config = resolve.read_file(values.get("config"), env)
+    if values.get("max_time") is None and not env.get(resolve.ENVIRONMENT["max_time"]):
+        deadline.limit(config.top.get("max_time"))
+    return Context(env, config, settings.paths(), program, deadline, output.say if values.get("verbose") else silent)
 
 
-def role_of(place: Place, name: str | None, variables: Mapping[str, str]) -> Role:
+def role_of(context: Context, name: str | None, variables: Mapping[str, str]) -> Role:
     """Return the role of this name, its fields filled; without a name, one that says nothing.
 
-    :raises Failure: as ``roles.load`` does; UsageError: for variables without a role.
+    :raises Failure: as ``roles.load`` does.
+    :raises UsageError: for variables without a role.
     """
     if name is not None:
-        return roles.load(place.paths.roles, name, variables)
+        return roles.load(context.paths.roles, name, variables)
     if variables:
         raise UsageError("--var needs a --role whose fields it fills")
     return Role({})
 
 
-def connect(chosen: Settings, place: Place, started: float) -> Client:
-    """Return a client for the endpoint, and let ``--max-time`` count from ``started`` (monotonic) on.
+def connect(
+    context: Context,
+    chosen: Settings,
+    *,
+    waiting: Callable[[str], AbstractContextManager[object]] = output.waiting,
+    gate: Gate | None = None,
+) -> Client:
+    """Return a client for the endpoint, the key found; ``waiting`` and ``gate`` are the client's.
 
-    :raises ConfigError: Temporary: as ``keys.find`` does.
+    :raises ConfigError: as ``keys.find`` does.
     """
-    if chosen.max_time:
-        _limit(started, chosen.max_time)
-    key = keys.find(chosen, place.env)
-    place.note(f"{settings.described(chosen)}, key: {key.source}")
-    return Client(chosen, key.value, deadline=chosen.deadline(started), waiting=output.waiting)
-
-
-@cache
-def _limit(started: float, seconds: float) -> None:
-    """Let ``--max-time`` count, once for all clients."""
-    signals.Deadline(started, seconds, lambda: output.say(signals.late(seconds).message))
+    key = keys.find(chosen, context.env, run=children.run)
+    context.note(f"{settings.described(chosen)}, key: {key.source}")
+    return Client(chosen, key.value, deadline=context.deadline.at, waiting=waiting, gate=gate)

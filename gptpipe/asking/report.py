@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from gptpipe.asking import tokens
-from gptpipe.asking.context import Place
+from gptpipe.asking.context import Context
 from gptpipe.asking.turn import Request, Run
 from gptpipe.console import output
 from gptpipe.errors import Failure
@@ -19,7 +19,7 @@ from gptpipe.usage import prices
 from gptpipe.wire import request
 
 
-def previewed(request: Request, place: Place) -> dict[str, Any]:
+def previewed(request: Request, place: Context) -> dict[str, Any]:
     """Return the object of ``--dry-run``; its keys are documented in gptpipe(1)."""
     chosen = request.settings
     counted = tokens.preview(request.system, request.messages, chosen.model, place.paths.cache)
@@ -27,7 +27,7 @@ def previewed(request: Request, place: Place) -> dict[str, Any]:
     return {**shown(chosen, place, request.body), **counted, "price": price}
 
 
-def shown(chosen: Settings, place: Place, body: Mapping[str, Any], without: Collection[str] = ()) -> dict[str, Any]:
+def shown(chosen: Settings, place: Context, body: Mapping[str, Any], without: Collection[str] = ()) -> dict[str, Any]:
     """Return the request as ``--dry-run`` shows it, with no secret in it; no key command is run.
 
     ``without`` are fields that the client would add.

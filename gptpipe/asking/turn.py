@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -14,8 +13,8 @@ from typing import Any, NamedTuple
 from gptpipe.asking import tokens
 from gptpipe.asking.answer import Answer, Want
 from gptpipe.asking.asker import Receiver, Terms, ask, check_price, enter, recall
-from gptpipe.asking.context import Place
-from gptpipe.console import output, signals
+from gptpipe.asking.context import Context
+from gptpipe.console import children, output, signals
 from gptpipe.errors import Status, UsageError
 from gptpipe.message import Content, Message, Schema, Turn
 from gptpipe.sessions import attachments
@@ -120,7 +119,7 @@ def _keep(session: Session, turns: list[Turn], folder: Path, *, wait: bool = Tru
         session.extend(detached, wait=wait)
 
 
-def save(turns: list[Turn], name: str, place: Place) -> None:
+def save(turns: list[Turn], name: str, place: Context) -> None:
     """Make a session of turns.
 
     :raises UsageError: if there is one of this name, or it cannot be a name.
@@ -151,19 +150,18 @@ def _turn(request: Request, answer: Answer) -> Turn:
     return replace(weighed, usage=answer.usage)
 
 
-def take(run: Run, question: Question, place: Place, receiver: Receiver) -> None:
+def take(run: Run, question: Question, place: Context, receiver: Receiver) -> None:
     """Ask and append. What came is in ``run.answer``, also after a failure; :meth:`Answer.failure` judges it.
 
     :raises Failure: if the turn cannot be asked, answered or appended.
     :raises Interrupted: after settling, if a signal came.
     """
     early = _resolve(question, place, _past(question, place))
-    deadline = early.deadline(run.started)
     want = question.want
     if not want.stored:
         check_budget(early, place.paths, over=want.over_budget)  # before the SDK is imported
         client.preload()
-    key = None if want.cache_only else _key(early, place, deadline)
+    key = None if want.cache_only else _key(early, place)
     with _history(run, question, place, early) as turns:
         run.request = request = compose(question, place, turns)
         chosen = run.settings = request.settings
@@ -172,18 +170,18 @@ def take(run: Run, question: Question, place: Place, receiver: Receiver) -> None
         try:
             if not recall(request.body, run.answer, receiver, terms):
                 if key is None or not _same_endpoint(chosen, early):
-                    key = _key(chosen, place, deadline)  # while the lock was waited for, the session went elsewhere
-                _send(run, request, key, deadline, receiver, terms)
+                    key = _key(chosen, place)  # while the lock was waited for, the session went elsewhere
+                _send(run, request, key, place, receiver, terms)
         finally:
             with signals.held():
                 run.settle()
 
 
-def _send(run: Run, request: Request, key: keys.Key, deadline: float | None, receiver: Receiver, terms: Terms) -> None:
+def _send(run: Run, request: Request, key: keys.Key, place: Context, receiver: Receiver, terms: Terms) -> None:
     run.key_source = key.source
     check_budget(terms.settings, terms.paths, over=terms.want.over_budget)
     check_price(terms)
-    connection = client.Client(terms.settings, key.value, deadline=deadline, waiting=output.waiting)
+    connection = client.Client(terms.settings, key.value, deadline=place.deadline.at, waiting=output.waiting)
     try:
         ask(connection, request.body, run.answer, receiver, terms)
     finally:
@@ -191,22 +189,20 @@ def _send(run: Run, request: Request, key: keys.Key, deadline: float | None, rec
         connection.close()
 
 
-def _key(chosen: Settings, place: Place, deadline: float | None) -> keys.Key:
-    # A little less than what is left: --max-time ends this process alone, and would leave the key command running.
-    left = None if deadline is None else max(0.0, deadline - time.monotonic() - 0.1)
-    return keys.find(chosen, place.env, timeout=left)
+def _key(chosen: Settings, place: Context) -> keys.Key:
+    return keys.find(chosen, place.env, run=children.run)
 
 
 def _same_endpoint(one: Settings, other: Settings) -> bool:
     return (one.profile, one.base_url, one.key) == (other.profile, other.base_url, other.key)
 
 
-def preview(question: Question, place: Place) -> Request:
+def preview(question: Question, place: Context) -> Request:
     """Return the request that :func:`take` would send, without a lock, a key or a change to any file."""
     return compose(question, place, _looked_at(question, place, output.say))
 
 
-def compose(question: Question, place: Place, turns: Iterator[Turn]) -> Request:
+def compose(question: Question, place: Context, turns: Iterator[Turn]) -> Request:
     """Return the request: the system message, the history that fits, and the question.
 
     ``turns`` are the session's from the newest; no more of them are read than are needed.
@@ -229,18 +225,18 @@ def compose(question: Question, place: Place, turns: Iterator[Turn]) -> Request:
     return Request(chosen, [*system, *history, asked], sent, dropped, place.paths, schema=question.want.schema)
 
 
-def _check_size(request: Request, place: Place) -> None:
+def _check_size(request: Request, place: Context) -> None:
     attachments.check_total(request.messages)
     limit = request.settings.max_input_tokens
     if limit is not None:
         tokens.check(request.messages, limit, request.settings.model, place.paths.cache)
 
 
-def _resolve(question: Question, place: Place, past: Mapping[str, Any], *, need_model: bool = True) -> Settings:
+def _resolve(question: Question, place: Context, past: Mapping[str, Any], *, need_model: bool = True) -> Settings:
     return resolve.resolve(question.options, question.role, past, place.env, place.config, need_model=need_model)
 
 
-def _past(question: Question, place: Place) -> Mapping[str, Any]:
+def _past(question: Question, place: Context) -> Mapping[str, Any]:
     return _continued(_looked_at(question, place, silent))
 
 
@@ -252,7 +248,7 @@ def _continued(turns: Iterator[Turn]) -> Mapping[str, Any]:
     return {"model": last.model, "profile": last.profile, "base_url": last.base_url, "system": last.system}
 
 
-def _looked_at(question: Question, place: Place, warn: Warn) -> Iterator[Turn]:
+def _looked_at(question: Question, place: Context, warn: Warn) -> Iterator[Turn]:
     """Yield the session's turns from the newest, without its lock; a session that is not there has none."""
     name = _resolve(question, place, {}, need_model=False).session
     if name is None:
@@ -267,7 +263,7 @@ def _looked_at(question: Question, place: Place, warn: Warn) -> Iterator[Turn]:
 
 
 @contextmanager
-def _history(run: Run, question: Question, place: Place, early: Settings) -> Iterator[Iterator[Turn]]:
+def _history(run: Run, question: Question, place: Context, early: Settings) -> Iterator[Iterator[Turn]]:
     """Give the session's turns from the newest: under its lock until the block ends, if the turn is to be appended."""
     name = early.session
     if name is None and question.memory:

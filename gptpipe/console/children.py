@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, NamedTuple
@@ -33,6 +32,7 @@ class Ended(NamedTuple):
     cut: bool
 
 
+@signals.caught()
 def run(
     command: Sequence[str],
     *,
@@ -45,7 +45,8 @@ def run(
 
     ``data`` is its standard input, ``None`` is ``/dev/null``. ``most`` is how many bytes of its output are kept: after
     them its pipe is closed, as ``head`` does. ``until`` is monotonic. The program runs in a session of its own, so it
-    cannot ask on the terminal. When this returns or raises, its whole process group is gone.
+    cannot ask on the terminal. When this returns or raises, its whole process group is gone; also at a signal, which is
+    raised as Interrupted, and at the end of the deadline.
 
     :raises OSError: if it cannot be started.
     :raises TimeoutError: if it has not ended by ``until``.
@@ -64,6 +65,7 @@ def run(
                 env=env,
                 start_new_session=True,
             )
+            signals.groups.add(process.pid)
         return _Talk(process, data or b"", most).to_its_end(until)
     finally:
         if process is not None:
@@ -75,10 +77,10 @@ def _end(process: Popen[bytes]) -> None:
     import subprocess
 
     with signals.held():
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+        signals.end_group(process.pid)
         with contextlib.suppress(subprocess.TimeoutExpired):  # one of another user cannot be killed
             process.wait(_PATIENCE)
+        signals.groups.discard(process.pid)
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe:
                 pipe.close()

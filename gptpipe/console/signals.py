@@ -1,4 +1,4 @@
-"""Ending a run from outside: signals, and ``--max-time``.
+"""What ends a run from outside: signals, and the deadline of ``--max-time``.
 
 Until the first byte of the answer the three signals keep their default action. From then on they become
 :class:`~gptpipe.errors.Interrupted`, so that the turn is settled before the process dies of the same signal: a
@@ -12,18 +12,35 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
-from gptpipe.errors import Interrupted, Status, Temporary
+from gptpipe.console import output
+from gptpipe.errors import Failure, Interrupted, Status, Temporary
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _ANSWERS_ONLY = (signal.SIGINT, signal.SIGALRM)  # in the chat, which goes on after these
+_GRACE = 1.0  # seconds for the last words: whoever reads standard error may have stopped reading
 
 _holding = False
 _pending: int | None = None
+
+groups: set[int] = set()
+"""The process groups that end with this process: of tools, and of commands that give a key."""
+
+
+def end_group(group: int) -> None:
+    """Kill a process group, if it is there."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def end_groups() -> None:
+    """Kill all process groups that end with this process. A signal handler may call it."""
+    for group in tuple(groups):
+        end_group(group)
 
 
 def catch() -> None:
@@ -79,8 +96,29 @@ def catch_once(stop: Callable[[], None]) -> Callable[[], int | None]:
 
 
 @contextmanager
+def caught() -> Iterator[None]:
+    """Catch, in the block, those signals that would end the process at once and leave something running."""
+    found = [number for number in SIGNALS if _is_main() and signal.getsignal(number) is signal.SIG_DFL]
+    for number in found:
+        signal.signal(number, _handle)
+    try:
+        yield
+    finally:
+        for number in found:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _is_main() -> bool:
+    """Return whether this is the thread in which signals are handled."""
+    return threading.current_thread() is threading.main_thread()
+
+
+@contextmanager
 def held() -> Iterator[None]:
     """Run a block to its end: a caught signal that comes in it is raised after it."""
+    if not _is_main():
+        yield
+        return
     before = _holding
     _hold(True)
     try:
@@ -89,45 +127,152 @@ def held() -> Iterator[None]:
         _hold(before)
 
 
-@contextmanager
-def limit(seconds: float | None) -> Iterator[None]:
-    """Raise Interrupted of ``SIGALRM`` in the block when it lasts longer; for a program that goes on after it."""
-    signal.signal(signal.SIGALRM, _handle)
-    signal.setitimer(signal.ITIMER_REAL, seconds or 0)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-
-
 def die_of(signum: int) -> NoReturn:
-    """End the process by the signal itself."""
+    """End the process by the signal itself, after the programs that it runs."""
+    end_groups()
     signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signum})
     os.kill(os.getpid(), signum)
     os._exit(128 + signum)  # not reached, unless the signal cannot be delivered
 
 
-def late(seconds: float) -> Temporary:
-    """Return the failure of a run that did not end within ``--max-time``."""
-    return Temporary(f"the run took longer than {seconds:g} s (--max-time)")
+# The deadline
 
 
 class Deadline:
-    """``--max-time``: after ``seconds`` from ``started`` (monotonic), call ``end`` and leave with 75.
+    """The end of ``--max-time``, counted from the moment in which this is made: before anything is read.
 
-    It is a daemon thread's work, because no signal interrupts a name lookup. ``end`` runs in that thread.
+    Its length may be given later. When the time is over, what :meth:`ending` holds is called, and the process ends
+    with 75. A daemon thread does that, because no signal interrupts a name lookup. Any thread may use it.
+    ``started`` is monotonic.
     """
 
-    def __init__(self, started: float, seconds: float, end: Callable[[], None]) -> None:
-        self._at = started + seconds
-        self._end = end
-        threading.Thread(target=self._watch, daemon=True).start()
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self._began: float | None = self.started  # None while the time does not count
+        self._changed = threading.Condition()
+        self._seconds: float | None = None
+        self._ends: list[Callable[[], None]] = []
+        self._stop = self._leave
+        self._watched = False
+
+    def limit(self, seconds: float | None) -> None:
+        """Set the length in seconds; None or 0 is no limit."""
+        with self._changed:
+            self._seconds = seconds or None
+            if self._seconds and not self._watched:
+                self._watched = True
+                threading.Thread(target=self._watch, daemon=True).start()
+            self._changed.notify()
+
+    @property
+    def at(self) -> float | None:
+        """The time (monotonic) at which the run ends; None if it may last."""
+        began, seconds = self._began, self._seconds
+        return None if began is None or seconds is None else began + seconds
+
+    def late(self, what: str = "run") -> Temporary:
+        """Return the failure of what did not end in time."""
+        return Temporary(f"the {what} took longer than {self._seconds:g} s (--max-time)")
+
+    @contextmanager
+    def ending(self, call: Callable[[], None]) -> Iterator[None]:
+        """Call ``call`` if the run's time is over in the block; of several the last one is called first.
+
+        ``call`` runs in another thread. The block does not end after that: the process does.
+        """
+        with self._changed:
+            self._ends.append(call)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._ends.remove(call)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Run a short block to its end before the process may end: what it does is not to be done by half, or twice."""
+        with self._changed:
+            yield
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let the time of the block not count."""
+        with self._counting(None):
+            paused = time.monotonic()
+            yield
+        with self._changed:
+            if self._began is not None:
+                self._began += time.monotonic() - paused
+            self._changed.notify()
+
+    @contextmanager
+    def of_answer(self) -> Iterator[None]:
+        """Count anew in the block, for a program that goes on after it.
+
+        :raises Temporary: in place of the block's end, if the time is over.
+        """
+        main = threading.main_thread().ident
+        assert main is not None
+        signal.signal(signal.SIGALRM, _handle)
+        self._stop = lambda: signal.pthread_kill(main, signal.SIGALRM)
+        try:
+            with self._counting(time.monotonic()):
+                yield
+        except Interrupted as ending:
+            if ending.signum != signal.SIGALRM:
+                raise
+            catch()
+            raise self.late("answer") from None
+        finally:
+            self._stop = self._leave
+
+    @contextmanager
+    def _counting(self, began: float | None) -> Iterator[None]:
+        """Let the time count from then on in the block, or not at all."""
+        with self._changed:
+            before, self._began = self._began, began
+            self._changed.notify()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._began = before
+                self._changed.notify()
 
     def _watch(self) -> None:
-        while (left := self._at - time.monotonic()) > 0:
-            time.sleep(left)
+        with self._changed:
+            while True:
+                at = self.at
+                left = None if at is None else at - time.monotonic()
+                if left is None or left > 0:
+                    self._changed.wait(left)
+                else:
+                    self._began = None
+                    self._stop()
+
+    def _leave(self) -> None:
+        """End the process, all that was held to be done first."""
+        end_groups()
         try:
-            self._end()
+            for call in reversed(self._ends):
+                with _reported():
+                    call()
+            threading.Thread(target=_leave_soon, daemon=True).start()
+            output.say(self.late().message)
         finally:
             os._exit(Status.TEMPFAIL)
+
+
+def _leave_soon() -> None:
+    time.sleep(_GRACE)
+    os._exit(Status.TEMPFAIL)
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Say what fails in the block."""
+    try:
+        yield
+    except Failure as failure:
+        output.say(failure.message, failure.hint)

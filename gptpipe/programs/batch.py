@@ -11,7 +11,7 @@ import click
 
 from gptpipe.asking.answer import Want
 from gptpipe.asking.asker import Terms, check_price
-from gptpipe.asking.context import Place, connect, here
+from gptpipe.asking.context import Context, connect, here
 from gptpipe.console import output
 from gptpipe.console.progress import Progress
 from gptpipe.errors import Failure, Status, Temporary, UsageError
@@ -68,9 +68,8 @@ _shared = together(limit_options, network_options, config_option, verbose_option
 @_shared
 def submit(template: str | None, **values: Any) -> int:
     """Send a request for each record, and print the name of the batch."""
-    started = time.monotonic()
     output.check_stdout()
-    place = here(values["config"], "gptpipe-batch", verbose=values["verbose"])
+    place = here("gptpipe-batch", values)
     maker, want = maker_of(template, given(values), place)
     chosen = maker.settings
     if chosen.base_url is None and not (values["requests_only"] or values["dry_run"]):
@@ -83,7 +82,7 @@ def submit(template: str | None, **values: Any) -> int:
     client = None
     if not values["requests_only"]:
         check_budget(chosen, place.paths, over=want.over_budget)
-        client = connect(chosen, place, started)
+        client = connect(place, chosen)
         check_price(Terms(chosen, place.paths, want))
     prepared = submission.prepare(place.paths, source, maker, kept, single=client is None)
     if client is None:
@@ -112,13 +111,13 @@ def status(names: tuple[str, ...], **values: Any) -> int:
 
     A line for each: name, batch, status, requests that are done, failed, in all.
     """
-    place, started = here(values["config"], "gptpipe-batch", verbose=values["verbose"]), time.monotonic()
+    place = here("gptpipe-batch", values)
     named = [submission.load(place.paths.batches, name) for name in names]
     sent = (found for found in submission.load_all(place.paths.batches) if found.parts)  # others have no status
     problem: Failure | None = None
     for found in named or sent:
         try:
-            client = _reconnect(found, values, place, started)
+            client = _reconnect(found, values, place)
             states = _states(found, client)
             client.close()
         except Failure as failure:  # the others may be somewhere else
@@ -135,7 +134,7 @@ def status(names: tuple[str, ...], **values: Any) -> int:
 @config_option
 def list_batches(config: str | None) -> int:
     """List what was submitted: name, time, model, records, batches."""
-    place = here(config)
+    place = here("gptpipe-batch", {"config": config})
     for found in submission.load_all(place.paths.batches):
         row = [found.name, found.at, found.endpoint["model"], found.records, len(found.parts)]
         output.print_text("\t".join(map(str, row)))
@@ -147,9 +146,9 @@ def list_batches(config: str | None) -> int:
 @_shared
 def cancel(name: str, **values: Any) -> int:
     """Cancel a batch; what it has done can be fetched."""
-    place, started = here(values["config"], "gptpipe-batch", verbose=values["verbose"]), time.monotonic()
+    place = here("gptpipe-batch", values)
     found = submission.load(place.paths.batches, name)
-    client = _reconnect(found, values, place, started)
+    client = _reconnect(found, values, place)
     for state in _states(found, client):
         if not state.ended and state.status != "cancelling":
             client.cancel_batch(state.id)
@@ -166,7 +165,7 @@ def cancel(name: str, **values: Any) -> int:
 def fetch(name: str | None, results: str | None, **values: Any) -> int:
     """Print the results of a batch that has ended, as gptpipe-map prints them."""
     output.check_stdout()
-    place, started = here(values["config"], "gptpipe-batch", verbose=values["verbose"]), time.monotonic()
+    place = here("gptpipe-batch", values)
     states: list[Batch] = []
     if results is not None:
         path = Path(results)
@@ -176,7 +175,7 @@ def fetch(name: str | None, results: str | None, **values: Any) -> int:
         raise UsageError("fetch needs the ID of a batch, or --results", "gptpipe-batch list names them")
     else:
         found = submission.load(place.paths.batches, name)
-        client = _reconnect(found, values, place, started)
+        client = _reconnect(found, values, place)
         states = _ended(found, client, wait=values["wait"])
         brought = Replies(replies.collect(found, states, client))
     outcomes = replies.outcomes(found, brought, states, Want(found.want["extract"], found.want["schema"]))
@@ -248,7 +247,7 @@ def _states(found: Submission, client: Client) -> list[Batch]:
     return [client.batch(part.id) for part in found.parts]
 
 
-def _reconnect(found: Submission, values: dict[str, Any], place: Place, started: float) -> Client:
+def _reconnect(found: Submission, values: dict[str, Any], place: Context) -> Client:
     """Return a client for the endpoint that a submission went to."""
     if not found.parts:
         raise UsageError(
@@ -256,4 +255,4 @@ def _reconnect(found: Submission, values: dict[str, Any], place: Place, started:
             "fetch --results PATH reads what came",
         )
     chosen = resolve.resolve(given(values), {}, found.endpoint, place.env, place.config)
-    return connect(chosen, place, started)
+    return connect(place, chosen)

@@ -16,7 +16,7 @@ from gptpipe.asking.asker import Receiver
 from gptpipe.asking.context import here, role_of
 from gptpipe.asking.turn import Question, Run
 from gptpipe.console import output, signals
-from gptpipe.errors import Failure, Interrupted, Status, Temporary
+from gptpipe.errors import Failure, Interrupted, Status
 from gptpipe.programs import complete, line_editor, slash
 from gptpipe.programs.cli import Command
 from gptpipe.programs.options import (
@@ -72,7 +72,7 @@ def command(**values: Any) -> int:
     /help lists what else can be typed. The manual is gptpipe-chat(1).
     """
     output.check_stdout()
-    place = here(values["config"], "gptpipe-chat", verbose=values["verbose"])
+    place = here("gptpipe-chat", values)
     role = role_of(place, values["role"], dict(values["var"]))
     options = given(values)
     held = Talk(options, role.settings, wanted(options, Role({})), place)
@@ -80,7 +80,8 @@ def command(**values: Any) -> int:
     person = line_editor.is_there()
     prompt = answer if person and os.isatty(output.STDOUT) else ""
     signals.catch()
-    status = _converse(held, _typed(held, question) if person else _piped(), prompt, person, values["verbose"])
+    with place.deadline.paused():  # each answer has its own
+        status = _converse(held, _typed(held, question) if person else _piped(), prompt, person, values["verbose"])
     output.show_error("Bye!\n")
     return Status.OK if person else status
 
@@ -127,14 +128,10 @@ def _answer(held: Talk, question: Question, stream: _Stream, verbose: bool) -> N
     with signals.held():  # what is imported half way cannot be imported again
         client.load()
     run = Run(time.monotonic())
-    limit = held.settings.max_time
     try:
-        with signals.limit(limit):
+        with held.place.deadline.of_answer():
             turn.take(run, question, held.place, stream)
-    except Interrupted as ending:
-        if ending.signum == signal.SIGALRM:
-            signals.catch()
-            raise Temporary(f"the answer took longer than {limit:g} s (--max-time)") from None
+    except Interrupted:
         if line_editor.is_there() and not (stream.end() and os.isatty(output.STDOUT)):
             output.show_error("\n")  # after the ^C that it shows
         raise

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from gptpipe.asking import tokens
 from gptpipe.asking.answer import Answer, Want
 from gptpipe.asking.asker import Receiver, Terms, ask, enter
-from gptpipe.asking.context import Place
+from gptpipe.asking.context import Context
+from gptpipe.console import children
 from gptpipe.errors import Failure
 from gptpipe.settings import keys, resolve, roles
 from gptpipe.settings.settings import Settings
@@ -35,7 +36,7 @@ class Finding(NamedTuple):
     text: str
 
 
-def offline(options: Mapping[str, Any], place: Place) -> Iterator[Finding]:
+def offline(options: Mapping[str, Any], place: Context) -> Iterator[Finding]:
     """Yield what can be found without asking anybody but the user's key command."""
     yield Finding("settings", True, place.config.path or "no file: the built-in values hold")
     try:
@@ -45,7 +46,7 @@ def offline(options: Mapping[str, Any], place: Place) -> Iterator[Finding]:
     else:
         yield Finding("endpoint", True, masked(chosen.base_url) if chosen.base_url else "built in")
         yield Finding("model", True, chosen.model)
-        yield _tried("key", lambda: keys.find(chosen, place.env).source)
+        yield _tried("key", lambda: keys.find(chosen, place.env, run=children.run).source)
         yield _tried("budget", lambda: _budget(chosen, place))
     for name in roles.names(place.paths.roles):
         yield _role(place, name)
@@ -68,12 +69,12 @@ def _tried(name: str, find: Callable[[], str]) -> Finding:
         return _bad(name, failure)
 
 
-def _budget(chosen: Settings, place: Place) -> str:
+def _budget(chosen: Settings, place: Context) -> str:
     check_budget(chosen, place.paths, over=False)
     return "not used up" if any(chosen.budget) else "none is set"
 
 
-def _role(place: Place, name: str) -> Finding:
+def _role(place: Context, name: str) -> Finding:
     try:
         roles.verify(place.paths.roles, name)
     except Failure as failure:
@@ -89,7 +90,7 @@ def _writable(folder: str) -> Finding:
     return Finding("folder", works, folder if works else f"{there} cannot be written to")
 
 
-def online(chosen: Settings, client: Client, place: Place) -> Iterator[Finding]:
+def online(chosen: Settings, client: Client, place: Context) -> Iterator[Finding]:
     """Ask the endpoint, which costs some tokens, and yield what it can do."""
     yield _models(chosen, client)
     answer, pieces = Answer(), _Pieces()

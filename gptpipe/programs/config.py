@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from typing import Any
 
 import click
 
 from gptpipe.asking import cache, tokens
-from gptpipe.asking.context import Place, connect, here
+from gptpipe.asking.context import Context, connect, here
 from gptpipe.console import output
 from gptpipe.errors import ConfigError, Failure, Status, UsageError
 from gptpipe.programs import check, install_docs
@@ -43,7 +42,7 @@ def show(**values: Any) -> int:
     They are those of a call with the same options. Secrets are masked.
     """
     output.check_stdout()
-    place = here(values["config"], PROGRAM)
+    place = here(PROGRAM, values)
     chosen = resolve.resolve(given(values), {}, {}, place.env, place.config, need_model=False)
     output.print_text(settings.as_toml(chosen))
     return Status.OK
@@ -71,7 +70,7 @@ def path(what: str | None, **values: Any) -> int:
     WHAT is settings, roles, sessions, attachments, usage, batches, answers or vocabularies; without it all are named.
     """
     output.check_stdout()
-    place = here(values["config"], PROGRAM)
+    place = here(PROGRAM, values)
     places = _places(place.paths, place.config.path)
     if what is None:
         output.print_text("".join(f"{name}\t{where}\n" for name, where in places.items()))
@@ -94,14 +93,13 @@ def check_(online: bool, **values: Any) -> int:
 
     The status is 78 if anything does not.
     """
-    started = time.monotonic()
     output.check_stdout()
-    place = here(values["config"], PROGRAM, verbose=values["verbose"])
+    place = here(PROGRAM, values)
     options = given(values)
     bad = _print(check.offline(options, place))
     if online and not bad:
         chosen = resolve.resolve(options, {}, {}, place.env, place.config)
-        bad = _print(check.online(chosen, connect(chosen, place, started), place))
+        bad = _print(check.online(chosen, connect(place, chosen), place))
     if bad:
         raise ConfigError("there is something that does not work")
     return Status.OK
@@ -123,7 +121,7 @@ def _print(findings: Iterable[Finding]) -> int:
 def roles_(**values: Any) -> int:
     """Print the names of the roles, one a line."""
     output.check_stdout()
-    place = here(values["config"], PROGRAM)
+    place = here(PROGRAM, values)
     output.print_text("".join(f"{name}\n" for name in roles.names(place.paths.roles)))
     return Status.OK
 
@@ -138,7 +136,7 @@ def cache_(clear: bool, older_than: str | None, **values: Any) -> int:
     They are those of --cache. What was removed is counted.
     """
     output.check_stdout()
-    answers = here(values["config"], PROGRAM).paths.answers
+    answers = here(PROGRAM, values).paths.answers
     if clear or older_than is not None:
         age = None if older_than is None else cache.parse_age(older_than)
         output.print_text(str(cache.clear(answers, age)))
@@ -158,7 +156,7 @@ def tokenizer(encoding: str | None, **values: Any) -> int:
     Without ENCODING it is o200k_base. The path of the vocabulary is printed.
     """
     output.check_stdout()
-    place = here(values["config"], PROGRAM)
+    place = here(PROGRAM, values)
     encoding = encoding or tokens.DEFAULT_ENCODING
     if not tokens.installed(encoding, place.paths.cache):
         chosen = resolve.resolve(given(values), {}, {}, place.env, place.config, need_model=False)
@@ -168,7 +166,7 @@ def tokenizer(encoding: str | None, **values: Any) -> int:
     return Status.OK
 
 
-def _fetched(url: str, chosen: Settings, place: Place) -> bytes:
+def _fetched(url: str, chosen: Settings, place: Context) -> bytes:
     with output.waiting(f"waiting for {url}; after {transport.PATIENCE:.0f} s this ends"):
         return transport.download(url, chosen.proxy or proxy_for(url, place.env), chosen.cacert)
 

@@ -7,17 +7,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from math import inf
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 import click
 
 from gptpipe.asking.answer import Want
 from gptpipe.asking.asker import Terms, check_price
-from gptpipe.asking.context import Place, here
-from gptpipe.console import output, signals
+from gptpipe.asking.context import Context, here
+from gptpipe.console import children, output, signals
 from gptpipe.console.progress import Progress
-from gptpipe.errors import Interrupted, Status, Temporary, UsageError
+from gptpipe.errors import Interrupted, Status, UsageError
 from gptpipe.message import Counts, counts
 from gptpipe.programs.cli import Command, option
 from gptpipe.programs.options import (
@@ -80,17 +80,16 @@ def command(template: str | None, **values: Any) -> int:
     In TEMPLATE {} is the record, {NAME} a field of it, {{ a brace; @PATH reads it from a file. Without any the record
     follows after a blank line. The manual is gptpipe-map(1).
     """
-    started = time.monotonic()
     _check(values)
     if values["output"] is None and not values["dry_run"]:
         output.check_stdout()
-    place = here(values["config"], "gptpipe-map", verbose=values["verbose"])
+    place = here("gptpipe-map", values)
     maker, want = maker_of(template, given(values), place)
     descriptor = input.open_input(values["file"])
     if values["dry_run"]:
         output.print_json(rehearse(input.read(descriptor, maker.how, output.say), maker, place))
         return Status.OK
-    return _run(values, maker, want, place, descriptor, started)
+    return _run(values, maker, want, place, descriptor)
 
 
 def _check(values: dict[str, Any]) -> None:
@@ -139,17 +138,17 @@ class _Writer:
             self._file.finish(total)
 
 
-def _run(values: dict[str, Any], maker: Maker, want: Want, place: Place, descriptor: int, started: float) -> int:
+def _run(values: dict[str, Any], maker: Maker, want: Want, place: Context, descriptor: int) -> int:
     """Ask for each record, write what comes, and return the status if nothing failed."""
     chosen = maker.settings
     if not want.stored:
         check_budget(chosen, place.paths, over=want.over_budget)
-    key = Key(None, NOT_NEEDED) if want.cache_only else find(chosen, place.env)
+    key = Key(None, NOT_NEEDED) if want.cache_only else find(chosen, place.env, run=children.run)
     # Beside what is typed at the terminal a bar would only be in the way.
     progress = Progress(lambda: input.count(descriptor, maker.how), "records", wanted=not os.isatty(descriptor))
     report = _Report(progress, chosen, values["verbose"])
     pace = Pace(values["rpm"], values["tpm"], report.held)
-    connection = client.Client(chosen, key.value, deadline=chosen.deadline(started), waiting=report.waiting, gate=pace)
+    connection = client.Client(chosen, key.value, deadline=place.deadline.at, waiting=report.waiting, gate=pace)
     terms = Terms(chosen, place.paths, want, place.program, note=place.note, log=Log(place.paths.usage))
     if not want.cache_only:
         check_price(terms)
@@ -159,18 +158,16 @@ def _run(values: dict[str, Any], maker: Maker, want: Want, place: Place, descrip
     pool: Pool[Record, Outcome] = Pool(source, asker.answer, values["jobs"], ordered=writer.ordered, stopping=pace.stop)
     tally = Tally(values["jobs"], values["max_failures"])
     signalled = signals.catch_once(pool.stop)
-    late = signals.late(chosen.max_time or 0)
-    if chosen.max_time:
-        signals.Deadline(started, chosen.max_time, lambda: _expire(pool, late))
-    try:
-        _pass_on(pool, tally, writer, report, progress)
-    finally:
-        progress.close()
-    report.end(tally, key.source, time.monotonic() - started)
+    written = Event()
+    with place.deadline.ending(lambda: _expire(pool, written)):
+        try:
+            _pass_on(pool, tally, writer, report, progress)
+        finally:
+            progress.close()
+        report.end(tally, key.source, time.monotonic() - place.deadline.started)
+        written.set()
     if (signum := signalled()) is not None:
         raise Interrupted(signum)
-    if pool.abandoned:
-        raise late
     if failure := tally.verdict():
         raise failure
     return Status.OK
@@ -188,11 +185,10 @@ def _pass_on(pool: Pool[Record, Outcome], tally: Tally, writer: _Writer, report:
         writer.finish(tally.total)
 
 
-def _expire(pool: Pool[Record, Outcome], late: Temporary) -> None:
+def _expire(pool: Pool[Record, Outcome], written: Event) -> None:
     """Let what is there be written, for a moment: the reader of the results may have stopped reading."""
     pool.abandon()
-    time.sleep(_GRACE)
-    output.say(late.message)
+    written.wait(_GRACE)
 
 
 class _Report:

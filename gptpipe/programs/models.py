@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import click
@@ -26,11 +25,10 @@ def command(**values: Any) -> int:
 
     'gptpipe-models -p ollama' asks another one than usual. The manual is gptpipe-models(1).
     """
-    started = time.monotonic()
     output.check_stdout()
-    place = here(values["config"], "gptpipe-models", verbose=values["verbose"])
+    place = here("gptpipe-models", values)
     chosen = resolve.resolve(given(values), {}, {}, place.env, place.config, need_model=False)
-    names = connect(chosen, place, started).models()
+    names = connect(place, chosen).models()
     if not names:
         raise Absent("the endpoint offers no models")
     output.print_text("".join(f"{name}\n" for name in names))

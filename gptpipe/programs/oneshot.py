@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from gptpipe.asking import report, turn
 from gptpipe.asking.answer import wanted
 from gptpipe.asking.asker import Receiver
-from gptpipe.asking.context import Place, here, role_of
+from gptpipe.asking.context import Context, begin, here, role_of
 from gptpipe.asking.inputs import compose, part_of, piped, prompt_of, read_file
 from gptpipe.asking.turn import Question, Run
 from gptpipe.console import output, signals
+from gptpipe.console.signals import Deadline
 from gptpipe.errors import Failure, Interrupted, Refused, Status, Temporary, Truncated, UsageError
 from gptpipe.message import Content
 from gptpipe.programs import editor
@@ -70,10 +70,12 @@ def ask(words: Sequence[str], values: dict[str, Any]) -> int:
 
     :raises Failure: if there is no answer, or it is not complete.
     """
-    run = Run(time.monotonic())
+    deadline = begin(values)
+    run = Run(deadline.started)
     meta = None if values["meta"] is None else output.Target(values["meta"])
     try:
-        failure = _answer(run, words, values, meta)
+        with deadline.ending(lambda: _expire(run, meta, deadline)):
+            failure = _answer(run, words, values, deadline)
         status = failure.status if failure else Status.OK
         _report(run, meta, failure, status, status.name)
     except Failure as problem:
@@ -99,16 +101,14 @@ def _report(run: Run, meta: output.Target | None, failure: Failure | None, statu
         meta.write(compact(report.describe(run, failure, status, name)).encode() + b"\n")
 
 
-def _answer(run: Run, words: Sequence[str], values: dict[str, Any], meta: output.Target | None) -> Failure | None:
+def _answer(run: Run, words: Sequence[str], values: dict[str, Any], deadline: Deadline) -> Failure | None:
     """Ask and write; return why an answer that has ended is not complete, or None."""
     if values["json"] or values["output"] is None:
         output.check_stdout()
-    place = here(values["config"], verbose=values["verbose"])
+    place = here("gptpipe", values, deadline)
     options = given(values)
     role = role_of(place, values["role"], dict(values["var"]))
     run.settings = chosen = resolve.resolve(options, role.settings, {}, place.env, place.config, need_model=False)
-    if chosen.max_time:
-        signals.Deadline(run.started, chosen.max_time, lambda: _expire(run, meta, chosen.max_time or 0))
     target = None if values["output"] is None else output.Target(values["output"])
     prompt = prompt_of(words) or role.prompt or ""
     if values["edit"]:
@@ -130,7 +130,7 @@ def _answer(run: Run, words: Sequence[str], values: dict[str, Any], meta: output
 
 
 def _take(
-    run: Run, question: Question, place: Place, values: dict[str, Any], target: output.Target | None
+    run: Run, question: Question, place: Context, values: dict[str, Any], target: output.Target | None
 ) -> Failure | None:
     """Ask and write; return why an answer that has ended is not complete, or None."""
     want = question.want
@@ -164,18 +164,17 @@ def _write(run: Run, failure: Failure | None, target: output.Target | None, *, a
         output.print_text(run.answer.printed)
 
 
-def _expire(run: Run, meta: output.Target | None, seconds: float) -> None:
-    failure = signals.late(seconds)
+def _expire(run: Run, meta: output.Target | None, deadline: Deadline) -> None:
+    failure = deadline.late()
     try:
         run.settle(wait=False)
     except Failure as unsettled:
         output.say(unsettled.message, unsettled.hint)
-    output.say(failure.message)
     _report(run, meta, failure, failure.status, failure.status.name)
     run.enter(failure.status)
 
 
-def _edited(prompt: str, place: Place) -> str:
+def _edited(prompt: str, place: Context) -> str:
     """Return the prompt as the editor has left it.
 
     :raises UsageError: if there is nothing new in it.

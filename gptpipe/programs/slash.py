@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from gptpipe.asking import turn
 from gptpipe.asking.answer import Want
-from gptpipe.asking.context import Place
+from gptpipe.asking.context import Context
 from gptpipe.asking.inputs import compose, decode, part_of, read_file, text_or_file
 from gptpipe.asking.turn import Question
 from gptpipe.errors import UsageError
@@ -31,7 +31,7 @@ class Talk:
     in memory. ``want`` holds for each answer, ``files`` go along with the next question.
     """
 
-    def __init__(self, options: Mapping[str, Any], role: Mapping[str, Any], want: Want, place: Place) -> None:
+    def __init__(self, options: Mapping[str, Any], role: Mapping[str, Any], want: Want, place: Context) -> None:
         self.options = dict(options)
         self.role = role
         self.want = want

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from gptpipe.asking.cache import parse_age
-from gptpipe.asking.context import Place, here
+from gptpipe.asking.context import Context, here
 from gptpipe.console import output
 from gptpipe.errors import Status, UsageError
 from gptpipe.programs.cli import Command, option
@@ -41,7 +41,7 @@ def command(by: str, since: str | None, plot: bool, **values: Any) -> int:
     if plot and values["json"]:
         raise UsageError("--plot and --json exclude each other")
     output.check_stdout()
-    place = here(values["config"], "gptpipe-usage")
+    place = here("gptpipe-usage", values)
     entries = ledger.read(place.paths.usage, _first_day(since), output.say)
     rows = summary.table(entries, by, _price(place))
     if values["json"]:
@@ -67,7 +67,7 @@ def _first_day(since: str | None) -> str:
     return time.strftime("%Y-%m-%d", time.localtime(time.time() - age))
 
 
-def _price(place: Place) -> Callable[[Entry], float | None]:
+def _price(place: Context) -> Callable[[Entry], float | None]:
     """Return what finds the price of a request that has none in its line."""
     known: dict[str | None, settings.Settings] = {}
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from gptpipe.asking import report, tokens
 from gptpipe.asking.answer import Want, wanted
-from gptpipe.asking.context import Place, role_of
+from gptpipe.asking.context import Context, role_of
 from gptpipe.asking.inputs import decode, join, read_file, text_or_file
 from gptpipe.errors import BadInput, Failure, NoInput, UsageError
 from gptpipe.message import Content, Counts, Message, Part, Schema
@@ -46,7 +46,7 @@ class Maker(NamedTuple):
         return body_of(chosen, messages, self.schema)
 
 
-def maker_of(template: str | None, options: Mapping[str, Any], place: Place) -> tuple[Maker, Want]:
+def maker_of(template: str | None, options: Mapping[str, Any], place: Context) -> tuple[Maker, Want]:
     """Return what makes the requests, and what is wanted of the answers. ``options`` are those that were given.
 
     :raises UsageError: if there is no template, it does not fit the input, or options exclude each other.
@@ -65,7 +65,7 @@ def maker_of(template: str | None, options: Mapping[str, Any], place: Place) -> 
     return Maker(pieces, how, chosen, want.schema), want
 
 
-def rehearse(source: Iterable[Record], maker: Maker, place: Place, without: Collection[str] = ()) -> dict[str, Any]:
+def rehearse(source: Iterable[Record], maker: Maker, place: Context, without: Collection[str] = ()) -> dict[str, Any]:
     """Return what a run would send: how many records and tokens, what they cost, and the first request.
 
     ``without`` are fields that the client would add to it.

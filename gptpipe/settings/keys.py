@@ -8,18 +8,15 @@ a reason to try the next. An address on this machine needs no key; one that is f
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import resource
-import select
-import signal
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import IO, NamedTuple
+from typing import Any, NamedTuple
 
-from gptpipe.errors import ConfigError, Temporary
+from gptpipe.errors import ConfigError
 from gptpipe.settings.settings import OPENAI, Settings
 from gptpipe.text.address import is_local, is_plain, masked, masked_headers
 
@@ -28,6 +25,9 @@ NOT_NEEDED = "none needed"  # the source of no key
 LARGEST = 65536  # bytes, of a key file and of what a key command prints
 
 _HEADER_SAFE = re.compile(r"[\x20-\x7e]+")
+
+
+Run = Callable[..., Any]  # gptpipe.console.children.run
 
 
 class Key(NamedTuple):
@@ -46,27 +46,26 @@ def shown_headers(settings: Settings, env: Mapping[str, str]) -> dict[str, str]:
     That there is no key yet is no reason to show nothing.
     """
     try:
-        key = find(settings, env, run=False)
+        key = find(settings, env, None)
     except ConfigError:
         key = None
     known = {"Authorization": "***"} if key and key.source != NOT_NEEDED else {}
     return known | {"Content-Type": "application/json"} | masked_headers(settings.headers)
 
 
-def find(settings: Settings, env: Mapping[str, str], *, timeout: float | None = None, run: bool = True) -> Key:
+def find(settings: Settings, env: Mapping[str, str], run: Run | None) -> Key:
     """Return the key for the endpoint of the settings.
 
-    ``timeout`` is what is left of the run, in seconds. Without ``run`` a key command is named but not run.
+    ``run`` runs a key command; if it is None, the command is named but not run.
 
     :raises ConfigError: if there is none though the endpoint needs one, if a way to it fails, if it cannot stand in a
         header, or if it would go over plain HTTP to another machine.
-    :raises Temporary: if the run's time is over before the key command ends.
     """
     if settings.base_url is None:
         return Key(None, NOT_NEEDED)
-    if settings.key.command and not run:
+    if settings.key.command and run is None:
         return Key(None, f"command {settings.key.command[0]}, not run")
-    for source, read in _ways(settings, env, timeout):
+    for source, read in _ways(settings, env, run):
         value = read()
         if value is not None:
             _refuse_plain(settings, settings.base_url)
@@ -88,12 +87,12 @@ def _leave_no_core() -> None:
 
 
 def _ways(
-    settings: Settings, env: Mapping[str, str], timeout: float | None
+    settings: Settings, env: Mapping[str, str], run: Run | None
 ) -> Iterator[tuple[str, Callable[[], str | None]]]:
     """Yield each way to the key: what it is called, and how to read it; None is no key there."""
     ways = settings.key
-    if command := ways.command:
-        yield f"command {command[0]}", lambda: _from_command(command, env, timeout)
+    if (command := ways.command) and run:
+        yield f"command {command[0]}", lambda: _from_command(command, env, run)
     if file := ways.file:
         yield f"file {file}", lambda: _from_file(file, private=True)
     if variable := ways.variable:
@@ -125,67 +124,23 @@ def _from_file(path: str, *, private: bool) -> str:
     return _decoded(data, f"the key file {path}")
 
 
-def _from_command(command: tuple[str, ...], env: Mapping[str, str], timeout: float | None) -> str:
-    import subprocess  # 10 ms, paid only by whoever has a key command
-
+def _from_command(command: tuple[str, ...], env: Mapping[str, str], run: Run) -> str:
     name = f"api_key_command {command[0]}"
-    limit = COMMAND_LIMIT if timeout is None else min(COMMAND_LIMIT, timeout)
-    deadline = time.monotonic() + limit
     try:
-        # In a session of its own it cannot ask on the terminal, where a pipeline would wait for it in silence, and
-        # its children can be ended together with it.
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=env,  # as it was: this process drops OPENAI_* for the SDK
-            start_new_session=True,
-        )
+        # Its environment is the one at the start: this process drops OPENAI_* for the SDK.
+        ended = run(command, env=env, until=time.monotonic() + COMMAND_LIMIT, most=LARGEST)
+    except TimeoutError:
+        raise ConfigError(f"{name} did not end within {COMMAND_LIMIT:g} s") from None
     except OSError as error:
         raise ConfigError(f"{name} cannot be run: {str(error.strerror).lower()}") from None
-    assert process.stdout
-    with process.stdout as output:
-        try:
-            data = _collect(output, deadline, name)
-            status = process.wait(max(0.0, deadline - time.monotonic()))
-        except BaseException as error:
-            _end(process.pid)
-            process.wait()
-            if not isinstance(error, TimeoutError | subprocess.TimeoutExpired):
-                raise
-            if limit < COMMAND_LIMIT:
-                raise Temporary(f"{name} did not end within --max-time") from None
-            raise ConfigError(f"{name} did not end within {limit:g} s") from None
-    if status:
-        how = f"ended with status {status}" if status > 0 else f"died of signal {-status}"
-        raise ConfigError(f"{name} {how}", "run it by hand to see why: what it says may hold the key, and is not shown")
-    return _decoded(data.partition(b"\n")[0], name)
-
-
-def _collect(output: IO[bytes], deadline: float, name: str) -> bytes:
-    """Return what comes up to the end.
-
-    :raises TimeoutError: if the end has not come by the deadline.
-    :raises ConfigError: if it is more than LARGEST bytes.
-    """
-    poll = select.poll()
-    poll.register(output, select.POLLIN)
-    data = b""
-    while poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-        chunk = os.read(output.fileno(), LARGEST)
-        if not chunk:
-            return data
-        data += chunk
-        if len(data) > LARGEST:
-            raise ConfigError(f"{name} prints more than {LARGEST} bytes, which is no key")
-    raise TimeoutError
-
-
-def _end(group: int) -> None:
-    # The leader has not been waited for, so its id, and with it that of the group, cannot have passed to another.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, signal.SIGKILL)
+    if ended.cut:
+        raise ConfigError(f"{name} prints more than {LARGEST} bytes, which is not a key")
+    if ended.status:
+        raise ConfigError(
+            f"{name} ended with status {ended.status}",
+            "run it by hand to see why: what it says may hold the key, and is not shown",
+        )
+    return _decoded(ended.out.partition(b"\n")[0], name)
 
 
 def _decoded(data: bytes, what: str) -> str:

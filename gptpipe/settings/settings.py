@@ -101,10 +101,6 @@ class Settings(NamedTuple):
     question: str | None = None
     answer: str | None = None
 
-    def deadline(self, started: float) -> float | None:
-        """The time by which a run that began at ``started`` is to end, None if it may last; both are monotonic."""
-        return None if self.max_time is None else started + self.max_time
-
     def __repr__(self) -> str:
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in _shown(self).items())})"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gptpipe.console import children
+from gptpipe.console import children, signals
 from gptpipe.console.children import Ended
 from tests.harness.leash import Leash
 
@@ -61,6 +61,7 @@ def test_a_program_that_does_not_end_in_time_ends_with_its_children(leash: Leash
     with pytest.raises(TimeoutError):
         sh(f"{leash.hold}; trap '' TERM INT HUP; sleep 60 & sleep 60", until=time.monotonic() + 0.3)
     leash.check_released()
+    assert not signals.groups
 
 
 def test_it_has_no_terminal() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from gptpipe.console import signals
-from gptpipe.errors import Interrupted
+from gptpipe.errors import Interrupted, Temporary
 
 INT, TERM = signal.SIGINT, signal.SIGTERM
 
@@ -68,12 +69,31 @@ def test_after_it_the_next_is_raised() -> None:
             signal.raise_signal(INT)
 
 
-def test_a_limit_ends_its_block_and_no_more() -> None:
-    with pytest.raises(Interrupted) as ending, signals.limit(0.01):
-        signal.pause()
-    assert ending.value.signum == signal.SIGALRM
-    with signals.limit(60):
-        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
-    with signals.limit(None):
-        assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
-    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+@pytest.fixture
+def deadline() -> signals.Deadline:
+    return signals.Deadline()
+
+
+def test_the_deadline_of_an_answer_ends_its_block_and_no_more(deadline: signals.Deadline) -> None:
+    deadline.limit(0.05)
+    with deadline.paused():
+        for _ in range(2):
+            with pytest.raises(Temporary, match="the answer took longer than"), deadline.of_answer():
+                signal.pause()
+        assert deadline.at is None
+
+
+def test_a_pause_moves_the_deadline(deadline: signals.Deadline) -> None:
+    deadline.limit(60)
+    assert deadline.at == deadline.started + 60
+    with deadline.paused():
+        assert deadline.at is None
+        time.sleep(0.01)
+    assert deadline.at >= deadline.started + 60.01
+
+
+def test_a_deadline_without_a_length_is_none(deadline: signals.Deadline) -> None:
+    deadline.limit(0)
+    assert deadline.at is None
+    with deadline.of_answer():
+        pass

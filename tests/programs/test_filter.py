@@ -461,7 +461,7 @@ def test_a_session_that_goes_while_it_is_looked_for_begins_anew(home: Path, monk
     path = home / ".local/share/gptpipe/sessions/s.jsonl"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"{}\n")
-    place = here(None)
+    place = here("gptpipe", {})
     question = turn.Question("x", {"model": "echo", "session": "s"}, {})
     found = Path.stat
 
