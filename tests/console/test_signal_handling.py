@@ -70,17 +70,21 @@ def test_after_it_the_next_is_raised() -> None:
 
 
 @pytest.fixture
-def deadline() -> signals.Deadline:
-    return signals.Deadline()
+def deadline() -> Iterator[signals.Deadline]:
+    """Yield a deadline that does not end the process of the tests."""
+    found = signals.Deadline()
+    yield found
+    found.limit(None)
 
 
 def test_the_deadline_of_an_answer_ends_its_block_and_no_more(deadline: signals.Deadline) -> None:
-    deadline.limit(0.05)
     with deadline.paused():
+        deadline.limit(0.05)
         for _ in range(2):
             with pytest.raises(Temporary, match="the answer took longer than"), deadline.of_answer():
                 signal.pause()
         assert deadline.at is None
+        deadline.limit(None)
 
 
 def test_a_pause_moves_the_deadline(deadline: signals.Deadline) -> None:
