@@ -187,6 +187,15 @@ def from_line(line: bytes) -> Turn:
 
 Schema = dict[str, Any]
 
+
+class ToolSpec(NamedTuple):
+    """What the model is told of a tool; ``parameters`` is the JSON Schema of the arguments, which are an object."""
+
+    name: str
+    description: str
+    parameters: Schema
+
+
 # Finish reasons, in lower case: what a server's word for the end of its answer means. Any other word says that the
 # answer was interrupted. Beside OpenAI's own there are those of Anthropic, Bedrock, Cohere, Gemini, Mistral, TGI,
 # watsonx and Zhipu, which proxies pass on as they are.

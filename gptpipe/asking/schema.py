@@ -44,13 +44,18 @@ def load(path: str) -> Schema:
         raise ConfigError(f"{path} is no JSON: {clause(error)}") from None
     if not isinstance(schema, dict):
         raise ConfigError(f"{path} is no JSON Schema: it is no object")
+    if problem := fault(schema):
+        raise ConfigError(f"{path} is no schema that can be used: {problem}")
+    return schema
+
+
+def fault(schema: Schema) -> str | None:
+    """Return what is wrong with a schema, or None."""
     try:
         problem = _problem(schema)
     except RecursionError:
         problem = "it is nested too deeply"
-    if problem:
-        raise ConfigError(f"{path} is no schema that can be used: {_short(problem)}")
-    return schema
+    return problem and _short(problem)
 
 
 def _short(text: str) -> str:
@@ -122,20 +127,28 @@ def validate(text: str, schema: Schema) -> Any:
     :raises Absent: if it is no JSON, or not valid for the schema: with the path of the violation.
     :raises ConfigError: if the schema refers to itself without end.
     """
-    from jsonschema.exceptions import best_match
-
     try:
         value = parse(whole_fence(text))
     except ValueError as error:
         raise Absent(f"the answer is no JSON: {clause(error)}") from None
+    if found := violation(value, schema):
+        raise Absent(f"the answer is not valid for the schema {found}")
+    return value
+
+
+def violation(value: Any, schema: Schema) -> str | None:
+    """Return where and why a value is not valid for the schema, or None if it is.
+
+    :raises ConfigError: if the schema refers to itself without end.
+    """
+    from jsonschema.exceptions import best_match
+
     validator = _dialect(schema)(schema, registry=_registry(schema))
     try:
-        violation = best_match(validator.iter_errors(value))
+        found = best_match(validator.iter_errors(value))
     except RecursionError:
         raise ConfigError("the schema refers to itself without end, or the answer is nested too deeply") from None
-    if violation is not None:
-        raise Absent(f"the answer is not valid for the schema at {violation.json_path}: {_short(violation.message)}")
-    return value
+    return None if found is None else f"at {found.json_path}: {_short(found.message)}"
 
 
 def repair_message(problem: Absent) -> Message:

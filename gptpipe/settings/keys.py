@@ -17,11 +17,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from gptpipe.errors import ConfigError
-from gptpipe.settings.settings import OPENAI, Settings
+from gptpipe.settings.file import Config
+from gptpipe.settings.settings import BUILT_IN, OPENAI, Settings
 from gptpipe.text.address import is_local, is_plain, masked, masked_headers
 
 COMMAND_LIMIT = 30.0  # seconds
 NOT_NEEDED = "none needed"  # the source of no key
+_SHORTEST = 8  # characters of a key that is looked for in other values: a shorter one may stand there by chance
 LARGEST = 65536  # bytes, of a key file and of what a key command prints
 
 _HEADER_SAFE = re.compile(r"[\x20-\x7e]+")
@@ -185,3 +187,21 @@ def _no_key(settings: Settings, base_url: str) -> ConfigError:
         f"or pass the systemd credential {settings.profile or OPENAI}_api_key",
     ]
     return ConfigError(f"there is no key for {where}", f"{', '.join(ways)}; -m echo needs none")
+
+
+def keyless(env: Mapping[str, str], config: Config, *known: str | None) -> dict[str, str]:
+    """Return the environment for a program that is to see no key.
+
+    It is without each variable that a profile names for its key, also one that this call does not use, without the
+    folder of systemd's credentials, and without each variable that holds one of these keys, or a ``known`` one, under
+    another name or as a part of its value.
+    """
+    profiles = [*BUILT_IN.values(), *config.profiles.values()]
+    variables = {"OPENAI_API_KEY", *(profile["api_key_env"] for profile in profiles if "api_key_env" in profile)}
+    secrets = [key.strip() for key in (*map(env.get, variables), *known) if key and len(key.strip()) >= _SHORTEST]
+    hidden = {*variables, "CREDENTIALS_DIRECTORY"}
+    return {
+        name: value
+        for name, value in env.items()
+        if name not in hidden and not any(secret in value for secret in secrets)
+    }

@@ -13,6 +13,7 @@ import pytest
 from gptpipe.console import children
 from gptpipe.errors import ConfigError
 from gptpipe.settings import keys
+from gptpipe.settings.file import Config
 from gptpipe.settings.keys import Key
 from gptpipe.settings.settings import KeyWays, Settings
 
@@ -278,3 +279,25 @@ def test_no_command_no_subprocess() -> None:
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout == "environment variable OPENAI_API_KEY False\n"
+
+
+def test_an_environment_without_keys() -> None:
+    profiles = {"work": {"api_key_env": "WORK_KEY"}, "local": {"api_key_env": ""}}
+    env = {
+        "OPENAI_API_KEY": "sk-openai-1",
+        "WORK_KEY": " sk-work-12\n",
+        "GROQ_API_KEY": "sk-groq-12",
+        "CREDENTIALS_DIRECTORY": "/run/credentials/x",
+        "COPY": "sk-openai-1",
+        "CURL_HEADER": "Authorization: Bearer sk-work-12",
+        "FROM_COMMAND": "x sk-command-1",
+        "PATH": "/bin",
+        "LANG": "C",
+    }
+    found = keys.keyless(env, Config(profiles=profiles), "sk-command-1", None)
+    assert found == {"PATH": "/bin", "LANG": "C"}
+
+
+def test_a_short_key_is_not_looked_for_in_other_values() -> None:
+    env = {"OPENAI_API_KEY": "x", "PATH": "/usr/X11/bin:/x"}
+    assert keys.keyless(env, Config()) == {"PATH": "/usr/X11/bin:/x"}
