@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from signal import SIGPIPE
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gptpipe.asking import cache, schema
 from gptpipe.asking.answer import Answer, Want
@@ -20,6 +20,7 @@ from gptpipe.usage import budget, ledger, prices
 from gptpipe.usage.prices import cost
 from gptpipe.wire.client import Client
 from gptpipe.wire.events import Again, Reasoning, Refusal, Text
+from gptpipe.wire.request import Request, identity
 
 ECHO = "echo"  # stands for the endpoint of the built-in model
 
@@ -65,7 +66,7 @@ class Receiver:
         return True
 
 
-def ask(client: Client, body: dict[str, Any], answer: Answer, receiver: Receiver, terms: Terms) -> None:
+def ask(client: Client, request: Request, answer: Answer, receiver: Receiver, terms: Terms) -> None:
     """Send the request and fill ``answer`` until it has ended; the receiver sees each piece as it comes.
 
     With a schema the model is shown what is wrong with its answer, and asked again, as often as is wanted. A complete
@@ -75,27 +76,27 @@ def ask(client: Client, body: dict[str, Any], answer: Answer, receiver: Receiver
         has ended is complete, :meth:`Answer.failure` says.
     """
     answer.want = terms.want
-    asked, left = body, terms.want.repair
+    asked, left = request, terms.want.repair
     while (problem := _once(client, asked, answer, receiver, terms)) is not None and left > 0:
         left -= 1
         reply: Message = {"role": "assistant", "content": answer.text}
-        asked = {**asked, "messages": [*asked["messages"], reply, schema.repair_message(problem)]}
+        asked = asked._replace(messages=[*asked.messages, reply, schema.repair_message(problem)])
         answer.mend()
         receiver.again()
     if terms.want.stored and answer.failure() is None:
-        _store(body, answer, terms)
+        _store(request, answer, terms)
 
 
-def _once(client: Client, body: dict[str, Any], answer: Answer, receiver: Receiver, terms: Terms) -> Absent | None:
+def _once(client: Client, request: Request, answer: Answer, receiver: Receiver, terms: Terms) -> Absent | None:
     """Ask, and return in what an answer that is complete is not valid for the schema."""
     status = int(Status.BUG)
-    answer.bill.begin(terms.account, body["messages"])
+    answer.bill.begin(terms.account, request.messages)
     try:
-        for event in client.stream(body, repeatable=receiver.repeatable):
+        for event in client.stream(request, repeatable=receiver.repeatable):
             if isinstance(event, Again):
                 if answer.bill.accepted:  # it was paid for
                     answer.settle(event.failure.status)
-                    answer.bill.begin(terms.account, body["messages"])
+                    answer.bill.begin(terms.account, request.messages)
                 receiver.again()
             if answer.first_token is None and isinstance(event, (Text, Refusal)):
                 answer.first_token = time.monotonic()
@@ -125,7 +126,7 @@ def _once(client: Client, body: dict[str, Any], answer: Answer, receiver: Receiv
 # Stored answers
 
 
-def recall(body: dict[str, Any], answer: Answer, receiver: Receiver, terms: Terms) -> bool:
+def recall(request: Request, answer: Answer, receiver: Receiver, terms: Terms) -> bool:
     """Fill ``answer`` from what is stored for the request, if that will do and is complete; return whether it was.
 
     :raises NoInput: if it was not, and nothing else will do.
@@ -133,7 +134,7 @@ def recall(body: dict[str, Any], answer: Answer, receiver: Receiver, terms: Term
     answer.want = want = terms.want
     if not want.stored:
         return False
-    stored = cache.get(terms.paths.answers, _key(body, terms), want.max_age)
+    stored = cache.get(terms.paths.answers, _key(request, terms), want.max_age)
     if stored is not None:
         answer.recall(stored)
         if answer.validate() is None and answer.failure() is None:
@@ -148,15 +149,15 @@ def recall(body: dict[str, Any], answer: Answer, receiver: Receiver, terms: Term
     return False
 
 
-def _store(body: dict[str, Any], answer: Answer, terms: Terms) -> None:
+def _store(request: Request, answer: Answer, terms: Terms) -> None:
     try:
-        cache.put(terms.paths.answers, _key(body, terms), answer.storable())
+        cache.put(terms.paths.answers, _key(request, terms), answer.storable())
     except OSError as error:
         terms.note(f"the answer is not stored: {error.strerror}")
 
 
-def _key(body: dict[str, Any], terms: Terms) -> str:
-    return cache.key(terms.settings.base_url or ECHO, body)
+def _key(request: Request, terms: Terms) -> str:
+    return cache.key(terms.settings.base_url or ECHO, identity(request))
 
 
 def check_price(terms: Terms) -> None:

@@ -35,14 +35,14 @@ def parse_age(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def key(endpoint: str, body: Mapping[str, Any]) -> str:
+def key(endpoint: str, request: Mapping[str, Any]) -> str:
     """Return the name of a request's answer: SHA-256 of the endpoint and the request, in hexadecimal digits.
 
     The order of the request's fields makes no difference.
     """
     from hashlib import sha256  # 4 ms for OpenSSL, not paid without --cache
 
-    return sha256(json.dumps([endpoint, body], sort_keys=True, allow_nan=False).encode()).hexdigest()
+    return sha256(json.dumps([endpoint, request], sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def get(directory: Path, key: str, max_age: float | None = None) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 from gptpipe.asking import tokens
@@ -16,7 +16,8 @@ from gptpipe.settings import keys, settings
 from gptpipe.settings.settings import Settings
 from gptpipe.text.address import masked
 from gptpipe.usage import prices
-from gptpipe.wire import request
+from gptpipe.wire import chat
+from gptpipe.wire.request import Request as Asked
 
 
 def previewed(request: Request, place: Context) -> dict[str, Any]:
@@ -24,10 +25,10 @@ def previewed(request: Request, place: Context) -> dict[str, Any]:
     chosen = request.settings
     counted = tokens.preview(request.system, request.messages, chosen.model, place.paths.cache)
     price = prices.price(chosen.model, Counts(input=counted["tokens"]["total"]), chosen.base_url, chosen.prices)
-    return {**shown(chosen, place, request.body), **counted, "price": price}
+    return {**shown(chosen, place, request.asked), **counted, "price": price}
 
 
-def shown(chosen: Settings, place: Context, body: Mapping[str, Any], without: Collection[str] = ()) -> dict[str, Any]:
+def shown(chosen: Settings, place: Context, request: Asked, without: Collection[str] = ()) -> dict[str, Any]:
     """Return the request as ``--dry-run`` shows it, with no secret in it; no key command is run.
 
     ``without`` are fields that the client would add.
@@ -35,7 +36,7 @@ def shown(chosen: Settings, place: Context, body: Mapping[str, Any], without: Co
     return {
         "url": masked(f"{chosen.base_url}/chat/completions") if chosen.base_url else None,
         "headers": keys.shown_headers(chosen, place.env),
-        "body": request.dialect(dict(body), chosen, without),
+        "body": chat.body(request, chosen, without),
     }
 
 

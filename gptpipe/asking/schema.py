@@ -20,17 +20,6 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"  # of a schema that nam
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 _LONGEST = 300  # characters of a violation that are shown: it quotes the value
 
-# What strict mode allows: https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
-_STRICT = frozenset(
-    {"$schema", "$defs", "definitions", "$ref", "title", "description", "type", "enum", "const", "anyOf"}
-    | {"properties", "required", "additionalProperties", "items", "minItems", "maxItems", "pattern", "format"}
-    | {"multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
-)
-_STRICT_FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
-_STRICT_PROPERTIES = 5000
-_STRICT_VALUES = 1000
-_STRICT_DEPTH = 10
-
 
 def load(path: str) -> Schema:
     """Return the schema that a file holds, checked.
@@ -154,59 +143,3 @@ def violation(value: Any, schema: Schema) -> str | None:
 def repair_message(problem: Absent) -> Message:
     """Return the message that shows the model what was wrong with its answer."""
     return {"role": "user", "content": f"That cannot be used: {problem.message}. Answer again, with the JSON only."}
-
-
-def strict_ok(schema: Schema) -> bool:
-    """Return whether the API's strict mode takes the schema: an object with nothing optional, and few keywords.
-
-    When in doubt it is false: the API refuses what it cannot take, and without strict mode the answer is validated
-    all the same.
-    """
-    if schema.get("type") != "object" or "anyOf" in schema or "$ref" in schema:
-        return False
-    parts = list(_parts(schema))
-    return (
-        all(depth <= _STRICT_DEPTH and _is_strict(part) for part, depth in parts)
-        and sum(len(part.get("properties", ())) for part, _ in parts) <= _STRICT_PROPERTIES
-        and sum(len(part.get("enum", ())) for part, _ in parts) <= _STRICT_VALUES
-    )
-
-
-def _parts(schema: Any, depth: int = 0) -> Iterator[tuple[Any, int]]:
-    """Yield the schema and those inside it, each with the number of objects that it is in."""
-    yield schema, depth
-    if not isinstance(schema, dict):
-        return
-    inside = depth + 1
-    for key in ("$defs", "definitions"):
-        for part in schema.get(key, {}).values():
-            yield from _parts(part)
-    for part in schema.get("properties", {}).values():
-        yield from _parts(part, inside)
-    if "items" in schema:
-        yield from _parts(schema["items"], depth)
-    for part in schema.get("anyOf", ()):
-        yield from _parts(part, depth)
-
-
-def _is_strict(part: Any) -> bool:
-    if not isinstance(part, dict) or not part.keys() <= _STRICT:
-        return False
-    if "$ref" in part:
-        return part.keys() == {"$ref"} and (
-            part["$ref"] == "#" or part["$ref"].startswith(("#/$defs/", "#/definitions/"))
-        )
-    kinds = part.get("type", [])
-    kinds = [kinds] if isinstance(kinds, str) else kinds
-    if not kinds and "anyOf" not in part:
-        return False
-    if "object" in kinds and not _is_closed(part):
-        return False
-    return ("array" not in kinds or "items" in part) and part.get("format", "date") in _STRICT_FORMATS
-
-
-def _is_closed(part: Schema) -> bool:
-    """Return whether an object has all of its properties and no other."""
-    return (
-        part.get("additionalProperties") is False and set(part.get("required", ())) == part.get("properties", {}).keys()
-    )

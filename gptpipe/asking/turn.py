@@ -22,8 +22,8 @@ from gptpipe.sessions.store import Memory, NoSession, Session, Warn, last_turn, 
 from gptpipe.settings import keys, resolve
 from gptpipe.settings.settings import Paths, Settings
 from gptpipe.usage.budget import check_budget
-from gptpipe.wire import client
-from gptpipe.wire.request import body_of, system_of
+from gptpipe.wire import client, request
+from gptpipe.wire.request import system_of
 
 
 class Question(NamedTuple):
@@ -53,9 +53,9 @@ class Request(NamedTuple):
     schema: Schema | None = None
 
     @property
-    def body(self) -> dict[str, Any]:
-        """The request's JSON, but for the fields with which the client asks for a stream."""
-        return body_of(self.settings, self.messages, self.schema)
+    def asked(self) -> request.Request:
+        """What is asked of the model."""
+        return request.make(self.settings, self.messages, self.schema)
 
     @property
     def system(self) -> list[Message]:
@@ -168,7 +168,7 @@ def take(run: Run, question: Question, place: Context, receiver: Receiver) -> No
         run.terms = terms = Terms(chosen, place.paths, want, place.program, chosen.session, place.note)
         _check_size(request, place)
         try:
-            if not recall(request.body, run.answer, receiver, terms):
+            if not recall(request.asked, run.answer, receiver, terms):
                 if key is None or not _same_endpoint(chosen, early):
                     key = _key(chosen, place)  # while the lock was waited for, the session went elsewhere
                 _send(run, request, key, place, receiver, terms)
@@ -183,7 +183,7 @@ def _send(run: Run, request: Request, key: keys.Key, place: Context, receiver: R
     check_price(terms)
     connection = client.Client(terms.settings, key.value, deadline=place.deadline.at, waiting=output.waiting)
     try:
-        ask(connection, request.body, run.answer, receiver, terms)
+        ask(connection, request.asked, run.answer, receiver, terms)
     finally:
         run.retries = connection.retries
         connection.close()

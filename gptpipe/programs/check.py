@@ -17,7 +17,7 @@ from gptpipe.settings.settings import Settings
 from gptpipe.text.address import masked
 from gptpipe.usage.budget import check_budget
 from gptpipe.wire.client import Client
-from gptpipe.wire.request import body_of
+from gptpipe.wire.request import make
 
 _QUESTION = "Count from one to five."
 _SCHEMA = {
@@ -117,9 +117,9 @@ def _models(chosen: Settings, client: Client) -> Finding:
 
 def _asked(client: Client, answer: Answer, receiver: Receiver, terms: Terms) -> Failure | None:
     """Ask, and return why there is no complete answer, or None."""
-    body = body_of(terms.settings, [{"role": "user", "content": _QUESTION}], terms.want.schema)
+    request = make(terms.settings, [{"role": "user", "content": _QUESTION}], terms.want.schema)
     try:
-        ask(client, body, answer, receiver, terms)
+        ask(client, request, answer, receiver, terms)
         return answer.failure()
     except Failure as failure:
         return failure

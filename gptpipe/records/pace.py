@@ -12,10 +12,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 from threading import TIMEOUT_MAX, Event, Lock, local
-from typing import Any
 
 from gptpipe.message import size
 from gptpipe.wire.client import Gate
+from gptpipe.wire.request import Request
 
 SLOWER = 0.8
 GROWTH = 1.0
@@ -28,11 +28,11 @@ class Stopped(BaseException):
     """The run takes no new requests."""
 
 
-def estimate(body: dict[str, Any]) -> int:
+def estimate(request: Request) -> int:
     """Return roughly how many tokens a request counts against a limit, before the server has said so."""
-    limit = body.get("max_completion_tokens") or body.get("max_tokens")
+    limit = request.params.get("max_completion_tokens") or request.params.get("max_tokens")
     longest = int(limit) if isinstance(limit, int | float) and limit > 0 else 0  # --param may set it to anything
-    return sum(map(size, body["messages"])) // _BYTES_PER_TOKEN + longest
+    return sum(map(size, request.messages)) // _BYTES_PER_TOKEN + longest
 
 
 class Pace(Gate):
@@ -60,13 +60,13 @@ class Pace(Gate):
         """Let no more requests pass."""
         self._stopped.set()
 
-    def enter(self, body: dict[str, Any]) -> None:
+    def enter(self, request: Request) -> None:
         """Wait for this request's turn.
 
         :raises Stopped: if none comes any more.
         """
         if self._tokens_per_second:
-            self._wait_until(self._reserve_tokens(estimate(body) / self._tokens_per_second))
+            self._wait_until(self._reserve_tokens(estimate(request) / self._tokens_per_second))
         self._wait_until(self._reserve())
         while self._until > (now := time.monotonic()):  # a hold came while this one waited
             self._wait_until(self._reserve())
@@ -106,11 +106,11 @@ class Pace(Gate):
             self._taken.popleft()
         return len(self._taken)
 
-    def spent(self, body: dict[str, Any], tokens: int) -> None:
+    def spent(self, request: Request, tokens: int) -> None:
         """Correct the estimate of a request by what the server says that it took."""
         if self._tokens_per_second:
             with self._lock:
-                self._tokens_due += (tokens - estimate(body)) / self._tokens_per_second
+                self._tokens_due += (tokens - estimate(request)) / self._tokens_per_second
 
     def hold(self, seconds: float) -> float:
         """Send nothing for so long, and less in a second after that; return what is to be waited."""

@@ -21,7 +21,7 @@ from gptpipe.settings.settings import Settings
 from gptpipe.text.strict_json import compact
 from gptpipe.text.template import Field, Template, fields, parse
 from gptpipe.usage import prices
-from gptpipe.wire.request import body_of, system_of
+from gptpipe.wire.request import Request, identity, make, system_of
 
 
 class Maker(NamedTuple):
@@ -32,8 +32,8 @@ class Maker(NamedTuple):
     settings: Settings
     schema: Schema | None = None
 
-    def request(self, record: Record) -> dict[str, Any]:
-        """Return the request's JSON, but for the fields with which the client asks for a stream.
+    def request(self, record: Record) -> Request:
+        """Return the request.
 
         :raises Failure: if the record cannot be made one.
         """
@@ -43,7 +43,7 @@ class Maker(NamedTuple):
         asked: Message = {"role": "user", "content": content(record, self.template, self.how)}
         messages = [*system_of(chosen), asked]
         attachments.check_total(messages)
-        return body_of(chosen, messages, self.schema)
+        return make(chosen, messages, self.schema)
 
 
 def maker_of(template: str | None, options: Mapping[str, Any], place: Context) -> tuple[Maker, Want]:
@@ -72,19 +72,19 @@ def rehearse(source: Iterable[Record], maker: Maker, place: Context, without: Co
     """
     chosen = maker.settings
     meter = tokens.meter(chosen.model, place.paths.cache)
-    first: dict[str, Any] | None = None
+    first: Request | None = None
     found = failed = total = 0
     exact = True
     cost: float | None = 0.0
     for record in source:
         found += 1
         try:
-            body = maker.request(record)
+            asked = maker.request(record)
         except Failure:
             failed += 1
             continue
-        first = first or body
-        messages = body["messages"]
+        first = first or asked
+        messages = asked.messages
         counted = meter.prompt(messages)
         total += counted
         exact = exact and meter.exact(messages)
@@ -177,8 +177,8 @@ def _field(value: Any, name: str) -> Any:
     return value
 
 
-def key(request: Mapping[str, Any]) -> str:
+def key(request: Request) -> str:
     """Return what tells a request from others: 16 hexadecimal digits of the SHA-256 of its JSON."""
     from hashlib import sha256
 
-    return sha256(json.dumps(request, sort_keys=True, allow_nan=False).encode()).hexdigest()[:16]
+    return sha256(json.dumps(identity(request), sort_keys=True, allow_nan=False).encode()).hexdigest()[:16]

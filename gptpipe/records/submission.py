@@ -25,8 +25,8 @@ from gptpipe.records.request import Maker
 from gptpipe.settings.settings import Paths
 from gptpipe.storage import failing, make_folder, open_regular, replace
 from gptpipe.text.strict_json import compact
+from gptpipe.wire import chat
 from gptpipe.wire.client import Client
-from gptpipe.wire.request import dialect
 
 MAX_REQUESTS = 50_000  # in a file, https://platform.openai.com/docs/guides/batch#rate-limits
 MAX_BYTES = 200_000_000
@@ -149,12 +149,13 @@ def _prepare(
                 found += 1
                 note: dict[str, Any] = {"index": record.number, "key": None, "record": input.displayed(record.value)}
                 try:
-                    body = maker.request(record)
-                    note["key"] = request.key(body)
+                    asked = maker.request(record)
+                    note["key"] = request.key(asked)
                     if chosen.max_input_tokens is not None:
-                        tokens.check(body["messages"], chosen.max_input_tokens, chosen.model, paths.cache)
+                        tokens.check(asked.messages, chosen.max_input_tokens, chosen.model, paths.cache)
                     files.add(
-                        record.number, _request(custom_id(record.number, note["key"]), dialect(body, chosen, WITHOUT))
+                        record.number,
+                        _request(custom_id(record.number, note["key"]), chat.body(asked, chosen, WITHOUT)),
                     )
                 except OverLimit:
                     raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gptpipe.asking import tokens
 from gptpipe.asking.answer import Answer
@@ -18,6 +18,7 @@ from gptpipe.records.results import Outcome, State
 from gptpipe.records.tally import stops
 from gptpipe.usage.budget import check_budget
 from gptpipe.wire.client import Client
+from gptpipe.wire.request import Request
 
 Known = Callable[[int, str], State]
 
@@ -48,12 +49,12 @@ class Asker(NamedTuple):
         answer = Answer()
         key = None
         try:
-            body = self.maker.request(record)
-            key = request.key(body)
+            asked = self.maker.request(record)
+            key = request.key(asked)
             state = self.known(record.number, key)
             if state is State.ANSWERED or (state is State.INCOMPLETE and not self.again):
                 return Outcome(record, key, answer, None, known=state)
-            self._ask(body, answer)
+            self._ask(asked, answer)
             failure = answer.failure()
         except Failure as problem:
             failure = problem
@@ -62,15 +63,15 @@ class Asker(NamedTuple):
         enter(answer, self.terms)
         return Outcome(record, key, answer, failure, answer.result)
 
-    def _ask(self, body: dict[str, Any], answer: Answer) -> None:
+    def _ask(self, asked: Request, answer: Answer) -> None:
         chosen, paths = self.terms.settings, self.terms.paths
         receiver = Receiver()
-        if recall(body, answer, receiver, self.terms):
+        if recall(asked, answer, receiver, self.terms):
             return
         if chosen.max_input_tokens is not None:
-            tokens.check(body["messages"], chosen.max_input_tokens, chosen.model, paths.cache)
+            tokens.check(asked.messages, chosen.max_input_tokens, chosen.model, paths.cache)
         check_budget(chosen, paths, over=self.terms.want.over_budget)
-        ask(self.client, body, answer, receiver, self.terms)
+        ask(self.client, asked, answer, receiver, self.terms)
         if answer.usage:
             used = counts(answer.usage)
-            self.pace.spent(body, used.input + used.output)
+            self.pace.spent(asked, used.input + used.output)

@@ -1,4 +1,4 @@
-"""Chat Completions: what its JSON says, as events, whatever dialect the server speaks.
+"""Chat Completions: the body of a request, and what the JSON of a reply says, as events, in every dialect.
 
 The protocol is https://platform.openai.com/docs/api-reference/chat. Real servers do not keep to it: what can be used
 is taken, and what is not known is ignored.
@@ -6,14 +6,61 @@ is taken, and what is not known is ignored.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
-from gptpipe.message import COMPLETE_REASONS
-from gptpipe.text.strict_json import clean
+from gptpipe.message import COMPLETE_REASONS, Message, Schema
+from gptpipe.settings.settings import OPENAI, Settings
+from gptpipe.text.strict_json import clean, compact
 from gptpipe.wire.events import Done, Error, Event, Finish, Reasoning, Refusal, Served, Text, Usage
+from gptpipe.wire.request import Request
 from gptpipe.wire.thinking import Pieces
 
 PATH = "/chat/completions"
+
+
+def body(request: Request, settings: Settings, refused: Collection[str] = ()) -> dict[str, Any]:
+    """Return the JSON of a request, without the fields that the endpoint refused.
+
+    ``refused`` may hold ``stream``, ``stream_options``, either name of the limit, ``strict`` and ``response_format``.
+    Without the latter the system message asks for the schema.
+    """
+    messages, fields = request.messages, dict(request.params)
+    if request.schema is not None and "response_format" in refused:
+        messages = _instructed(messages, request.schema)
+    limit = fields.pop("max_tokens", None)
+    if limit is not None:
+        names = ["max_tokens", "max_completion_tokens"]
+        if settings.profile == OPENAI:
+            names.reverse()
+        fields[names[names[0] in refused]] = limit
+    if request.schema is not None and "response_format" not in refused:
+        fields["response_format"] = _response_format(request.schema, strict="strict" not in refused)
+    if "stream" not in refused:
+        fields["stream"] = True
+        if "stream_options" not in refused:
+            fields["stream_options"] = {"include_usage": True}
+    return {"model": request.model, "messages": messages, **fields}
+
+
+def _response_format(schema: Schema, *, strict: bool) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "answer", "strict": strict, "schema": schema}}
+
+
+def instruction(schema: Schema) -> str:
+    """Return what the system message says where ``response_format`` is refused."""
+    return (
+        "Answer with one JSON value and nothing else: no explanation, no code fence."
+        f" It must be valid for this JSON Schema:\n\n{compact(schema)}"
+    )
+
+
+def _instructed(messages: list[Message], schema: Schema) -> list[Message]:
+    """Return the messages with the instruction in their system message; without one they get one."""
+    if messages[0]["role"] != "system":
+        return [{"role": "system", "content": instruction(schema)}, *messages]
+    system = {**messages[0], "content": f"{messages[0]['content']}\n\n{instruction(schema)}"}
+    return [system, *messages[1:]]
 
 
 def whole(body: dict[str, Any], thinks: bool = False) -> list[Event]:

@@ -28,7 +28,7 @@ from gptpipe.text.address import masked
 from gptpipe.wire import chat, faults, lazy, sse, transport
 from gptpipe.wire.events import Again, Done, Error, Event, Finish, KeepAlive, Malformed, Opened, Refusal, Text, Usage
 from gptpipe.wire.exchange import Direct, Head, Link, Watch
-from gptpipe.wire.request import dialect
+from gptpipe.wire.request import Request
 
 if TYPE_CHECKING:
     import httpx2
@@ -109,8 +109,8 @@ def load() -> None:
 class Gate:
     """What each try has to pass, so that many at once can be held and slowed down together; this one is open."""
 
-    def enter(self, body: dict[str, Any]) -> None:
-        """Return when a request with this body may be sent."""
+    def enter(self, request: Request) -> None:
+        """Return when this request may be sent."""
 
     def opened(self) -> None:
         """Be told that the server has accepted a request."""
@@ -187,15 +187,14 @@ class Client:
 
     # One request and its repetitions
 
-    def stream(self, body: dict[str, Any], *, repeatable: Callable[[], bool]) -> Iterator[Event]:
+    def stream(self, request: Request, *, repeatable: Callable[[], bool]) -> Iterator[Event]:
         """Ask, and yield what the server says until the answer has ended.
 
-        ``body`` is the request without ``stream`` and ``stream_options``; ``max_tokens`` stands for either name of
-        that field. ``repeatable`` is asked before a try is repeated: whether nothing of it was passed on.
+        ``repeatable`` is asked before a try is repeated: whether nothing of it was passed on.
 
         :raises Failure: of the kind that gptpipe(1) documents under EXIT STATUS.
         """
-        return self._repeat(lambda: self._answer(dialect(body, self._settings, self._refused)), repeatable)
+        return self._repeat(lambda: self._answer(request), repeatable)
 
     def models(self) -> list[str]:
         """Return the names of the models that the endpoint offers, in its order.
@@ -248,11 +247,12 @@ class Client:
 
     # One try
 
-    def _answer(self, body: dict[str, Any]) -> Iterator[Event]:
-        self._gate.enter(body)
+    def _answer(self, request: Request) -> Iterator[Event]:
+        self._gate.enter(request)
+        body = chat.body(request, self._settings, self._refused)
         with self._link() as link:
             link.start(lambda: self._post(body))
-            head = self._head(link, body)
+            head = self._head(link, request)
             self._reached = time.monotonic()
             self._gate.opened()
             yield Opened(head.request_id)
@@ -306,14 +306,14 @@ class Client:
             options={"headers": {"Accept": "text/event-stream, application/json", **self._unsigned}},
         ).response
 
-    def _head(self, link: Link, body: dict[str, Any] | None = None) -> Head:
+    def _head(self, link: Link, request: Request | None = None) -> Head:
         """Wait until the server accepts the request."""
         try:
             item = link.head(self._settings.connect_timeout)
         except Empty:
             raise transport.unreached(self._settings) from None
         if isinstance(item, BaseException):
-            raise self._translate(item, body)
+            raise self._translate(item, request)
         assert isinstance(item, Head)
         return item
 
@@ -541,12 +541,12 @@ class Client:
         failure.message = self._clean(failure.message)
         return failure
 
-    def _translate(self, error: BaseException, body: dict[str, Any] | None) -> Exception:
+    def _translate(self, error: BaseException, request: Request | None) -> Exception:
         """Return what an exception of the worker means."""
         import openai
 
         if isinstance(error, openai.APIStatusError):
-            return self._judged(error, body)
+            return self._judged(error, request)
         if isinstance(error, openai.APIConnectionError) and error.__cause__ is not None:
             error = error.__cause__
         if isinstance(error, UnicodeEncodeError):
@@ -555,15 +555,20 @@ class Client:
             return failure
         return error if isinstance(error, Exception) else RuntimeError(repr(error))
 
-    def _judged(self, error: openai.APIStatusError, body: dict[str, Any] | None) -> Exception:
+    def _judged(self, error: openai.APIStatusError, request: Request | None) -> Exception:
         """Return what a status means that is none of success: that a field of the request is refused, or a failure."""
         response = error.response
         text = self._clean(response.text)  # before it is shortened, or the half of a key would be left
         failure = faults.from_response(response.status_code, response.headers, text, masked(str(response.url)))
         field = faults.refused_field(error.body) if response.status_code in (400, 422) else None
-        if body is not None and field in body:
-            return _FieldRefused(str(field), failure)
+        if request is not None and field is not None and self._matters(field, request):
+            return _FieldRefused(field, failure)
         return failure
+
+    def _matters(self, field: str, request: Request) -> bool:
+        """Return whether the request without the field is another one."""
+        less = chat.body(request, self._settings, self._refused | {field})
+        return less != chat.body(request, self._settings, self._refused)
 
     def _broken(self, error: BaseException) -> Exception:
         """Return what an exception in the midst of a reply means: its head was HTTP, so what follows was damaged."""

@@ -20,6 +20,7 @@ _LONGEST = 500
 _PAGE = 16384  # characters of a page in which its title is looked for
 _LONGEST_WAIT = 1e9  # seconds, about what a thread can sleep
 _SPELLINGS = {"response_format": "response[_ ]format|json_schema"}
+_NOT_STRICT = re.compile(r"\bstrict\b|invalid schema|additionalProperties", re.I)
 _TOO_LONG = re.compile(r"context.{0,20}(length|size|window)|too long|maximum context|string_above_max_length", re.I)
 _UNKNOWN = re.compile(r"unsupported|not supported|unrecogni[sz]ed|unknown|not permitted|not allowed", re.I)
 _CODES = {
@@ -76,6 +77,8 @@ def refused_field(failure_body: object) -> str | None:
     lengths: tuple[str, ...] = ("max_completion_tokens", "max_tokens")
     if not _UNKNOWN.search(f"{error.get('code')} {text}"):
         lengths = ()  # its value is refused, which another name does not mend
+    if param in (None, "response_format") and _NOT_STRICT.search(text):
+        return "strict"
     for field in ("stream_options", *lengths, "response_format", "stream"):
         if param == field or (not param and re.search(rf"\b(?:{_SPELLINGS.get(field, field)})\b", text)):
             return field

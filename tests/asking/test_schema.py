@@ -8,7 +8,7 @@ import pytest
 
 from gptpipe.asking import schema
 from gptpipe.errors import Absent, ConfigError, NoInput
-from gptpipe.wire import request
+from gptpipe.wire import chat
 
 PERSON: dict[str, Any] = {
     "type": "object",
@@ -127,63 +127,8 @@ def test_schema_without_end() -> None:
         schema.validate("1", {"$ref": "#"})
 
 
-def closed(**properties: Any) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-
-
-def nested(depth: int) -> dict[str, Any]:
-    return closed(a=nested(depth - 1)) if depth else {"type": "string"}
-
-
-@pytest.mark.parametrize(
-    ("value", "strict"),
-    [
-        pytest.param(PERSON, True, id="closed object"),
-        pytest.param(closed(a={"type": ["string", "null"]}), True, id="null for optional"),
-        pytest.param(closed(a={"anyOf": [{"type": "null"}, closed(b={"type": "number"})]}), True, id="anyOf"),
-        pytest.param(closed(a={"$ref": "#"}), True, id="recursive"),
-        pytest.param(closed(a={"type": "string", "format": "date", "pattern": "^2"}), True, id="format"),
-        pytest.param(closed(), True, id="no properties"),
-        pytest.param(nested(10), True, id="ten deep"),
-        pytest.param({}, False, id="anything"),
-        pytest.param({"type": "array", "items": {"type": "string"}}, False, id="array"),
-        pytest.param(closed() | {"anyOf": [closed()]}, False, id="anyOf at the root"),
-        pytest.param(closed(a={}), False, id="no type"),
-        pytest.param(closed(a=True), False, id="boolean"),
-        pytest.param(closed(a={"type": "string"}) | {"required": []}, False, id="optional"),
-        pytest.param({"type": "object", "properties": {}, "required": []}, False, id="open object"),
-        pytest.param(closed(a={"type": "object"}), False, id="open object inside"),
-        pytest.param(closed(a={"type": "array"}), False, id="array of anything"),
-        pytest.param(closed(a={"type": "array", "items": {"type": "object"}}), False, id="array of open objects"),
-        pytest.param(closed(a={"oneOf": [{"type": "null"}]}), False, id="oneOf"),
-        pytest.param(closed(a={"type": "string", "minLength": 1}), False, id="minLength"),
-        pytest.param(closed(a={"type": "string", "format": "uri"}), False, id="another format"),
-        pytest.param(closed(a={"$ref": "#", "description": "x"}), False, id="reference with company"),
-        pytest.param(closed(a={"$ref": "#/properties/b"}, b={"type": "null"}), False, id="reference elsewhere"),
-        pytest.param(closed(a={"$ref": "#/$defs/b"}) | {"$defs": {"b": {}}}, False, id="definition"),
-        pytest.param(nested(11), False, id="eleven deep"),
-        pytest.param(closed(**{f"p{n}": {"type": "null"} for n in range(5001)}), False, id="many properties"),
-        pytest.param(closed(a={"type": "integer", "enum": list(range(1001))}), False, id="many values"),
-    ],
-)
-def test_strict(value: dict[str, Any], strict: bool) -> None:
-    assert schema.strict_ok(value) is strict
-
-
-def test_response_format() -> None:
-    assert request.response_format(PERSON, "größe.json") == {
-        "type": "json_schema",
-        "json_schema": {"name": "gr__e_json", "strict": True, "schema": PERSON},
-    }
-
-
 def test_what_the_model_is_told() -> None:
-    assert json.loads(request.instruction(PERSON).split("\n\n")[1]) == PERSON
+    assert json.loads(chat.instruction(PERSON).split("\n\n")[1]) == PERSON
     message = schema.repair_message(Absent("it is wrong"))
     assert message["role"] == "user"
     assert "it is wrong" in message["content"]
