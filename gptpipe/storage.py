@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -172,44 +172,100 @@ def append(fd: int, folder: Path, lines: bytes) -> None:
 
 
 def replace(path: str, data: bytes | Iterable[bytes], mode: int | None = None) -> None:
-    """Put ``data``, whole or in blocks, at ``path`` in one step: a reader sees the old content or the new, after a
-    crash too.
+    """Put ``data``, whole or in blocks, at ``path`` in one step.
 
-    It gets ``mode``; without one an existing file keeps its own, and a new one has 0666 less the umask. The data goes
-    into a file without a name where the system has such (``O_TMPFILE``), so that a kill leaves nothing behind.
+    A reader sees the old content or the new, after a crash too. The new file has ``mode``, by default 0666 less the
+    umask.
 
     :raises OSError: if that fails; the old content stays.
     """
-    folder = os.path.dirname(path) or "."
+    _replace(path, [data] if isinstance(data, bytes) else data, 0o666 if mode is None else mode, None, mode)
+
+
+def overwrite(path: str, blocks: Callable[[], Iterable[bytes]]) -> None:
+    """Make what ``blocks`` returns the content of the file at ``path``, which is not a symbolic link.
+
+    It happens in one step, by a rename, where that keeps what is there: owner, group, mode and hard links. Otherwise,
+    and where the folder does not allow it, the file is written in place, as ``>`` in a shell would.
+
+    :raises OSError: if that fails.
+    """
     try:
-        kept = os.stat(path).st_mode & 0o7777 if mode is None else mode
+        old = os.stat(path)
     except FileNotFoundError:
-        kept = None
-    name = os.path.join(folder, f".{os.path.basename(path)[:200]}.{os.getpid()}.{threading.get_ident():x}")
-    try:
-        descriptor = os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o666 if mode is None else mode)
-        unnamed = True
-    except (OSError, AttributeError):  # not every file system has it, and macOS has it not at all
-        descriptor = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if mode is None else mode)
-        unnamed = False
+        replace(path, blocks())
+        return
+    if old.st_nlink == 1 and os.geteuid() in (0, old.st_uid) and not _has_acl(path):
+        try:
+            _replace(path, blocks(), 0o600, (old.st_uid, old.st_gid), stat.S_IMODE(old.st_mode))
+            return
+        except OSError as error:
+            if error.errno not in _NO_RENAME:
+                raise
+    _write_in_place(path, b"".join(blocks()))
+
+
+# What a folder says that takes no new file, what chown says of a foreign group, and what rename says of a mount point.
+_NO_RENAME = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV, errno.EINVAL)
+
+
+def _has_acl(path: str) -> bool:
+    return hasattr(os, "listxattr") and "system.posix_acl_access" in os.listxattr(path)
+
+
+def beside(path: str) -> str:
+    """Return the name of a temporary file in the folder of ``path``: its own for each thread, and valid in bytes."""
+    start = os.fsdecode(os.fsencode(os.path.basename(path))[:200])
+    return os.path.join(os.path.dirname(path), f".{start}.{os.getpid()}.{threading.get_ident():x}")
+
+
+def _replace(path: str, blocks: Iterable[bytes], made: int, owner: tuple[int, int] | None, mode: int | None) -> None:
+    """Replace a file by one that is ``made`` with a mode, and then gets an owner with a group, and another mode."""
+    name = beside(path)
+    descriptor = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, made)
     try:
         try:
-            for block in [data] if isinstance(data, bytes) else data:
-                rest = memoryview(block)
-                while rest:
-                    rest = rest[os.write(descriptor, rest) :]
-            if kept is not None:
-                os.fchmod(descriptor, kept)
+            for block in blocks:
+                _write(descriptor, block)
+            status = os.fstat(descriptor)
+            if owner and owner != (status.st_uid, status.st_gid):
+                os.fchown(descriptor, *owner)
+            if mode is not None:
+                os.fchmod(descriptor, mode)
             os.fsync(descriptor)  # or a crash after the rename leaves an empty file where the old one was
-            if unnamed:
-                # With a src_dir_fd, whichever, Python calls linkat, which follows the link, not link, which does not.
-                os.link(f"/proc/self/fd/{descriptor}", name, src_dir_fd=descriptor, follow_symlinks=True)
         finally:
             os.close(descriptor)
         os.rename(name, path)
     except BaseException:
-        try:
+        with suppress(OSError):
             os.unlink(name)
-        except OSError:
-            pass
         raise
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Fail on a full disk before the old content is gone."""
+    before = os.fstat(descriptor).st_size
+    try:
+        if size > before and hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        os.ftruncate(descriptor, before)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+
+
+def _write_in_place(path: str, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+    try:
+        _reserve(descriptor, len(data))
+        _write(descriptor, data)
+        os.ftruncate(descriptor, len(data))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -9,19 +9,23 @@ import re
 import select
 import stat
 import threading
+from contextlib import suppress
 from types import TracebackType
 
 from gptpipe.errors import WriteError
-from gptpipe.storage import replace
+from gptpipe.storage import beside, overwrite
 from gptpipe.text.strict_json import compact
 
+STDIN = 0
 STDOUT = 1
 STDERR = 2
 _LARGEST_DESCRIPTOR = 2**31 - 1  # what the system's calls take
 _NAMES = {STDOUT: "standard output", STDERR: "standard error"}
 
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Control characters, and bytes of file names that are not UTF-8, which Python keeps as U+DC80 to U+DCFF.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\udc80-\udcff]")
 _program = "gptpipe"
+_open_lines: set[int] = set()  # of standard output and standard error, those whose last line has not ended
 
 
 def named(program: str) -> None:
@@ -38,6 +42,8 @@ def write_all(descriptor: int, data: bytes, name: str | None = None) -> None:
     :raises BrokenPipeError: when the reader is gone.
     :raises WriteError: for every other error.
     """
+    if data and descriptor in _NAMES:
+        (_open_lines.discard if data.endswith(b"\n") else _open_lines.add)(descriptor)
     rest = memoryview(data)
     while rest:
         try:
@@ -67,7 +73,7 @@ def visible(text: str) -> str:
 
 
 def _caret(code: int) -> str:
-    return f"\\x{code:02x}" if code >= 0x80 else "^" + chr(code ^ 0x40)
+    return f"\\x{code & 0xFF:02x}" if code >= 0x80 else "^" + chr(code ^ 0x40)
 
 
 def encode(text: str) -> bytes:
@@ -86,7 +92,26 @@ def show_error(text: str) -> None:
 def say(message: str, hint: str | None = None) -> None:
     """Write ``program: message`` to standard error, and the hint as a line of its own."""
     lines = [f"{_program}: {message}"] + ([hint] if hint else [])
-    show_error("".join(" ".join(line.splitlines()) + "\n" for line in lines))
+    text = "".join(" ".join(line.splitlines()) + "\n" for line in lines)
+    show_error(_ended_line() + text)
+
+
+def _ended_line() -> str:
+    """Return the newline that standard error needs first: its line is open, or that of standard output, if both are
+    one terminal, pipe or file."""
+    shared = STDOUT in _open_lines and os.path.samestat(os.fstat(STDOUT), os.fstat(STDERR))
+    if not shared and STDERR not in _open_lines:
+        return ""
+    _open_lines.clear()
+    return "\n"
+
+
+def prompt(question: str) -> bytes:
+    """Ask a question on standard error and return the line that is typed on standard input."""
+    show_error(question)
+    line = os.read(STDIN, 1024)
+    _open_lines.discard(STDERR)  # by the Return that was typed
+    return line
 
 
 def patience() -> float:
@@ -133,7 +158,7 @@ class Printer:
 
     def end(self) -> bool:
         """End the last line, if anything was printed and it is open; return whether it was."""
-        was_open = not self._newline
+        was_open = not self._newline and (self._descriptor not in _NAMES or self._descriptor in _open_lines)
         if was_open:
             self.write("\n")
         return was_open
@@ -152,62 +177,87 @@ def print_json(value: object) -> None:
 
 
 class Target:
-    """A file named by the user for ``-o`` or ``--meta``: tried when made, changed by :meth:`write` only.
+    """A file named by the user for ``-o`` or ``--meta``: tried when this is made, changed only by :meth:`write`.
 
     ``-``, ``/dev/stdout``, ``/dev/stderr`` and ``/dev/fd/N`` mean that descriptor, without truncation. What exists
-    and is no regular file is written to directly, a terminal in visible form; a regular file is replaced by rename and
-    keeps its mode.
+    and is not a regular file is written to directly, a terminal in visible form. A regular file gets its new content
+    as :func:`gptpipe.storage.overwrite` does it.
 
     :raises WriteError: if it cannot be written.
     """
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        self._descriptor: int | None = None
+        self._name = path  # as the user gave it
+        self._path = os.path.realpath(path)
         try:
-            self._try()
+            self._descriptor = self._opened()
         except OSError as error:
             raise self._failure(error) from error
 
     def _failure(self, error: OSError) -> WriteError:
-        return WriteError(f"cannot write {self._path or repr(self._path)}: {error.strerror}")
+        return WriteError(f"cannot write {self._name or repr(self._name)}: {error.strerror}")
 
-    def _try(self) -> None:
-        if not self._path:  # realpath would take it for the folder this runs in
+    def _opened(self) -> int | None:
+        """Return the descriptor to write to, or None for a regular file, of which it is tried that it can be written.
+
+        :raises OSError: if it cannot be written.
+        """
+        if not self._name:  # realpath takes it for the working directory
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        number = _descriptor_number(self._path)
+        number = _descriptor_number(self._name)
         if number is not None:
-            self._descriptor = os.dup(number)
-            if fcntl.fcntl(self._descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            descriptor = os.dup(number)
+            if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
                 raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-            return
-        self._path = os.path.realpath(self._path)
+            return descriptor
         try:
             mode = os.stat(self._path).st_mode
         except FileNotFoundError:
-            _check_folder(self._path)
-            return
+            trial = beside(self._path)
+            os.close(os.open(trial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            os.unlink(trial)
+            return None
         if stat.S_ISREG(mode):
-            os.close(os.open(self._path, os.O_WRONLY))
-            _check_folder(self._path)
-        else:
-            with waiting(f"waiting until {self._path} is opened to be read"):  # as opening a FIFO does
-                self._descriptor = os.open(self._path, os.O_WRONLY | os.O_NOCTTY)
+            os.close(os.open(self._path, os.O_WRONLY))  # where a rename fails in the end, this is how it is written
+            return None
+        with waiting(f"waiting until {self._name} is opened to be read"):  # as opening a FIFO does
+            return os.open(self._path, os.O_WRONLY | os.O_NOCTTY)
 
     def write(self, data: bytes) -> None:
-        """Make ``data`` the content: all of it, or on failure nothing.
+        """Make ``data`` the content.
 
-        :raises WriteError: if that fails; :raises BrokenPipeError: if a pipe's reader is gone.
+        :raises WriteError: if that fails; the hint names the file that has got the data instead.
+        :raises BrokenPipeError: if a pipe's reader is gone.
         """
-        if self._descriptor is not None:
-            if os.isatty(self._descriptor):
-                data = encode(visible(data.decode("utf-8", "surrogateescape")))
-            write_all(self._descriptor, data, self._path)
-            return
         try:
-            replace(self._path, data)
+            if self._descriptor is None:
+                overwrite(self._path, lambda: [data])
+                return
+            shown = encode(visible(data.decode("utf-8", "surrogateescape"))) if os.isatty(self._descriptor) else data
+            write_all(self._descriptor, shown, self._name)
+        except BrokenPipeError:
+            raise
+        except WriteError as failure:
+            raise WriteError(failure.message, _rescued(data)) from failure
         except OSError as error:
-            raise self._failure(error) from error
+            raise WriteError(self._failure(error).message, _rescued(data)) from error
+
+
+def _rescued(data: bytes) -> str | None:
+    """Put what could not be written into a file elsewhere, and return a hint that names it; None if that fails too."""
+    import tempfile  # only for a disk that was full at the last moment
+
+    for folder in (tempfile.gettempdir(), os.path.expanduser("~")):
+        with suppress(OSError):
+            descriptor, path = tempfile.mkstemp(".txt", "gptpipe-", folder)
+            try:
+                write_all(descriptor, data)
+                return f"the answer is in {path}"
+            except WriteError:
+                os.unlink(path)
+            finally:
+                os.close(descriptor)
+    return None
 
 
 def _descriptor_number(path: str) -> int | None:
@@ -217,15 +267,3 @@ def _descriptor_number(path: str) -> int | None:
         return STDERR
     match = re.fullmatch(r"/dev/fd/(\d+)|/proc/self/fd/(\d+)", path)
     return min(int(match[1] or match[2]), _LARGEST_DESCRIPTOR) if match else None
-
-
-def _check_folder(path: str) -> None:
-    """See that a file can be put at the path, as :func:`replace` does.
-
-    :raises OSError: if not.
-    """
-    folder = os.path.dirname(path)
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))

@@ -209,12 +209,11 @@ def remove(names: Sequence[str], older_than: str | None, yes: bool, lock_timeout
 
 def _agreed(names: list[str]) -> bool:
     """Ask on the terminal whether to remove the sessions."""
-    if not (os.isatty(0) and os.isatty(output.STDERR)):
+    if not (os.isatty(output.STDIN) and os.isatty(output.STDERR)):
         raise UsageError("there is no terminal to ask whether to remove", "--yes does not ask")
     more = len(names) - _NAMED_IN_QUESTION
     listed = ", ".join(names[:_NAMED_IN_QUESTION]) + (f" and {more} more" if more > 0 else "")
-    output.show_error(f"remove {listed}? [y/N] ")
-    return os.read(0, 1024).strip().lower() in (b"y", b"yes")
+    return output.prompt(f"remove {listed}? [y/N] ").strip().lower() in (b"y", b"yes")
 
 
 @command.command()

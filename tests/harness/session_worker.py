@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from gptpipe.errors import Failure
-from gptpipe.sessions import upkeep
+from gptpipe.sessions import repair, upkeep
 from gptpipe.sessions.store import SessionStore, silent
 from tests.harness.conversations import questions, turn, waiting
 
@@ -39,7 +39,7 @@ def main(folder: str, command: str, *arguments: str) -> int:
             source, target, *force = arguments
             getattr(upkeep, command)(store, source, target, force=bool(force), timeout=60, waiting=waiting)
         else:
-            getattr(upkeep, command)(store, *arguments, timeout=60, waiting=waiting)
+            {"remove": upkeep.remove, "repair": repair.repair}[command](store, *arguments, timeout=60, waiting=waiting)
     except Failure as failure:
         os.write(2, f"{failure.message}\n".encode())
         return failure.status
