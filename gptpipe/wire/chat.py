@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from gptpipe.message import COMPLETE_REASONS, Message, Schema
+from gptpipe.message import COMPLETE_REASONS, TOOL_REASONS, Message, Schema
 from gptpipe.settings.settings import OPENAI, Settings
 from gptpipe.text.strict_json import clean, compact
+from gptpipe.wire.calls import Calls
 from gptpipe.wire.events import Done, Error, Event, Finish, Reasoning, Refusal, Served, Text, Usage
 from gptpipe.wire.request import Request
 from gptpipe.wire.thinking import Pieces
@@ -36,6 +37,8 @@ def body(request: Request, settings: Settings, refused: Collection[str] = ()) ->
         fields[names[names[0] in refused]] = limit
     if request.schema is not None and "response_format" not in refused:
         fields["response_format"] = _response_format(request.schema, strict="strict" not in refused)
+    if request.tools:
+        fields["tools"] = [{"type": "function", "function": tool._asdict()} for tool in request.tools]
     if "stream" not in refused:
         fields["stream"] = True
         if "stream_options" not in refused:
@@ -83,6 +86,7 @@ class Reader:
     def __init__(self, thinks: bool = False) -> None:
         self._served = False
         self._pieces = Pieces(thinks)
+        self._calls = Calls()
 
     def take(self, value: dict[str, Any], failed: bool, events: list[Event]) -> None:
         """Append what one ``chat.completion.chunk`` (or a whole ``chat.completion``) says to ``events``.
@@ -112,7 +116,8 @@ class Reader:
         if error:
             self._pieces.flush(False, events)
         elif reason:
-            self._pieces.flush(reason.lower() in COMPLETE_REASONS, events)
+            self._pieces.flush(reason.lower() in COMPLETE_REASONS | TOOL_REASONS, events)
+            self._calls.flush(events)
             events.append(Finish(clean(reason)))
         if usage and isinstance(usage, dict):
             events.append(Usage(clean(usage)))
@@ -122,6 +127,7 @@ class Reader:
     def done(self, events: list[Event]) -> None:
         """Append the end of a complete answer to ``events``."""
         self._pieces.flush(True, events)
+        self._calls.flush(events)
         events.append(Done())
 
     def close(self, events: list[Event]) -> None:
@@ -148,6 +154,7 @@ class Reader:
         refusal = delta.get("refusal")
         if refusal and isinstance(refusal, str):
             self._pieces.say(Refusal, refusal, events)
+        self._calls.add(delta.get("tool_calls"))
 
     def _part(self, part: object, events: list[Event]) -> None:
         """Append what a content part says: ``{"type": "text"}``, or ``{"type": "thinking"}`` as Mistral sends it."""

@@ -26,7 +26,20 @@ from gptpipe.errors import BadInput, ConfigError, Failure, ProtocolError, Tempor
 from gptpipe.settings.settings import Settings
 from gptpipe.text.address import masked
 from gptpipe.wire import chat, faults, lazy, sse, transport
-from gptpipe.wire.events import Again, Done, Error, Event, Finish, KeepAlive, Malformed, Opened, Refusal, Text, Usage
+from gptpipe.wire.events import (
+    Again,
+    Done,
+    Error,
+    Event,
+    Finish,
+    KeepAlive,
+    Malformed,
+    Opened,
+    Refusal,
+    Text,
+    ToolCall,
+    Usage,
+)
 from gptpipe.wire.exchange import Direct, Head, Link, Watch
 from gptpipe.wire.request import Request
 
@@ -358,7 +371,7 @@ class Client:
                     return
                 case Finish():
                     seen.ended = time.monotonic()
-                case Text() | Refusal():
+                case Text() | Refusal() | ToolCall():
                     seen.text = True
             seen.known = True
             yield event

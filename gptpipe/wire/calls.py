@@ -1,0 +1,65 @@
+"""Tool calls of Chat Completions, put together from the pieces in which they are streamed.
+
+A call begins with its id and name, and its arguments follow in pieces that name its index. Servers differ: some send
+a call in one piece, leave the index or the id out, give every call the index 0, or send the arguments as an object.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from gptpipe.text.strict_json import clean, compact, mend
+from gptpipe.wire.events import Event, ToolCall
+
+
+@dataclass
+class _Call:
+    index: Any
+    id: str = ""
+    name: str = ""
+    arguments: list[str] = field(default_factory=list)
+
+
+class Calls:
+    """The calls of one answer so far."""
+
+    def __init__(self) -> None:
+        self._calls: list[_Call] = []
+
+    def add(self, pieces: object) -> None:
+        """Take the ``tool_calls`` of a delta, or of a whole message."""
+        for piece in pieces if isinstance(pieces, list) else ():
+            function = piece.get("function") if isinstance(piece, dict) else None
+            if isinstance(function, dict):
+                self._add(piece.get("index"), _text(piece.get("id")), _text(function.get("name")), function)
+
+    def _add(self, index: Any, id: str, name: str, function: dict[str, Any]) -> None:
+        call = self._of(index, id, name)
+        call.id = call.id or id
+        call.name = call.name or name
+        arguments = function.get("arguments")
+        if isinstance(arguments, str):
+            call.arguments.append(arguments)
+        elif arguments is not None:
+            call.arguments.append(compact(clean(arguments)))
+
+    def _of(self, index: Any, id: str, name: str) -> _Call:
+        """Return the call that a piece belongs to: the one of its index, or the last one, unless it begins another."""
+        known = [call for call in self._calls if index is None or call.index == index]
+        if known and not (name and known[-1].name and (id != known[-1].id if id else index is None)):
+            return known[-1]
+        self._calls.append(_Call(index))
+        return self._calls[-1]
+
+    def flush(self, events: list[Event]) -> None:
+        """Append the calls to ``events``: the answer has ended, so they are whole. A call without a name is dropped."""
+        for number, call in enumerate(self._calls):
+            if call.name:
+                arguments = mend("".join(call.arguments)).strip()
+                events.append(ToolCall(mend(call.id) or f"call_{number}", mend(call.name), arguments or "{}"))
+        self._calls = []
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
