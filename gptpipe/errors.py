@@ -119,8 +119,8 @@ class Temporary(Failure):
     """Later it may work.
 
     ``retry_after`` is what the server asked for, in seconds; ``repeat`` says whether trying again at once is
-    safe (it is not when the work may already have been done and paid for). ``busy`` says that the server has more
-    requests than it takes, so that whoever sends many should hold all of them.
+    safe (it is not when the work may already have been done and paid for). ``busy`` says that the server takes
+    fewer requests, so that whoever sends many should hold all of them; ``away`` that no server is there, or ready.
     """
 
     status = Status.TEMPFAIL
@@ -133,10 +133,12 @@ class Temporary(Failure):
         repeat: bool = False,
         retry_after: float | None = None,
         busy: bool = False,
+        away: bool = False,
     ) -> None:
         super().__init__(message, hint)
         self.repeat = repeat
         self.busy = busy
+        self.away = away
         self.retry_after = retry_after
 
 

@@ -147,8 +147,8 @@ def _run(values: dict[str, Any], maker: Maker, want: Want, place: Context, descr
     # Beside what is typed at the terminal a bar would only be in the way.
     progress = Progress(lambda: input.count(descriptor, maker.how), "records", wanted=not os.isatty(descriptor))
     report = _Report(progress, chosen, values["verbose"])
-    pace = Pace(values["rpm"], values["tpm"], report.held)
-    connection = client.Client(chosen, key.value, deadline=place.deadline.at, waiting=report.waiting, gate=pace)
+    pace = Pace(values["rpm"], values["tpm"], report.say, output.patience(), place.deadline.at)
+    connection = client.Client(chosen, key.value, deadline=None, waiting=report.waiting, gate=pace)
     terms = Terms(chosen, place.paths, want, place.program, note=place.note, log=Log(place.paths.usage))
     if not want.cache_only:
         check_price(terms)
@@ -168,7 +168,7 @@ def _run(values: dict[str, Any], maker: Maker, want: Want, place: Context, descr
         written.set()
     if (signum := signalled()) is not None:
         raise Interrupted(signum)
-    if failure := tally.verdict():
+    if failure := tally.fatal or pace.over or tally.verdict():
         raise failure
     return Status.OK
 
@@ -202,11 +202,6 @@ class _Report:
         self._cost: float | None = 0.0
         self._quiet = Lock()
         self.say = progress.say
-
-    def held(self, seconds: float) -> None:
-        """Be told that all requests are held."""
-        if seconds >= output.patience():
-            self.say(f"the server is busy: no requests for {seconds:.0f} s")
 
     @contextmanager
     def waiting(self, message: str) -> Iterator[None]:

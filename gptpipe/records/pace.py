@@ -1,26 +1,30 @@
-"""The pace of many requests at once: held together when the server is busy, slower after that, under the user's caps.
+"""The pace of many requests at once: how they are held and slowed down together, and when the run gives up.
 
-A 429 or 503 holds every request for what the server asks and takes the rate down to SLOWER of what it was, once for
-each such wait: what was sent before the rate went down does not lower it again. Then it grows by GROWTH requests a
-second each second. The rate that it was is, the first time, the number of requests that the server took in the last
-second.
+- A 429, or a wait that the server asked for, holds all requests and spends no try of the record. The run ends when
+  HOLDS such waits in a row and PATIENCE seconds brought no accepted request.
+- No connection, 502, 503 or 529 is the affair of its record, until ROW of them came with no answer in between. Then
+  all are held, and one request tries from time to time. After OUTAGE seconds its record is given up, because the
+  fault may be in the record; if the next one fares no better, the run ends.
+
+A run that ends so has status 75, and records that it did not come to have no result. gptpipe-map(1) says this too.
 """
 
 from __future__ import annotations
 
+import random
 import time
-from collections import deque
 from collections.abc import Callable
-from threading import TIMEOUT_MAX, Event, Lock, local
+from threading import TIMEOUT_MAX, Condition, get_ident
 
+from gptpipe.errors import Failure, Temporary
 from gptpipe.message import size
-from gptpipe.wire.client import Gate
+from gptpipe.records.rate import Rate
+from gptpipe.wire.client import Gate, Wait
 from gptpipe.wire.request import Request
 
-SLOWER = 0.8
-GROWTH = 1.0
-SLOWEST = 0.1  # requests a second
-_WINDOW = 1.0  # seconds: also the shortest wait, because limits of servers are for a second at least
+HOLDS, PATIENCE = 10, 300.0
+ROW, OUTAGE = 3, 45.0
+_FIRST_HOLD, _LONGEST_HOLD = 0.5, 5.0  # seconds, doubled from one to the next, if the server names no time
 _BYTES_PER_TOKEN = 4
 
 
@@ -38,106 +42,172 @@ def estimate(request: Request) -> int:
 class Pace(Gate):
     """The gate of all threads of a run. ``rpm`` and ``tpm`` are requests and tokens a minute, None is no cap.
 
-    ``held`` is told of each wait that the server asks for, in seconds.
+    ``say`` writes an announcement; ``patience`` is from how many seconds on a wait is announced. ``deadline`` is when
+    the run ends (monotonic), None for never: a wait beyond it ends the run at once. ``over`` is why the run gave up.
     """
 
-    def __init__(self, rpm: float | None, tpm: float | None, held: Callable[[float], None]) -> None:
-        self._cap = None if rpm is None else rpm / 60
+    def __init__(
+        self,
+        rpm: float | None,
+        tpm: float | None,
+        say: Callable[[str], None],
+        patience: float,
+        deadline: float | None = None,
+    ) -> None:
+        self._rate = Rate(None if rpm is None else rpm / 60)
         self._tokens_per_second = None if tpm is None else tpm / 60
-        self._told = held
-        self._lock = Lock()
-        self._stopped = Event()
-        self._rate = self._cap  # at the time _since
-        self._since = time.monotonic()
+        self._say = say
+        self._patience = patience
+        self._deadline = deadline
+        self._changed = Condition()
+        self._stopped = False
         self._next = 0.0  # when the next request is due
         self._tokens_due = 0.0  # when the tokens of the requests so far are within the cap
-        self._until = 0.0  # the end of the last hold
-        self._lowered = 0.0  # when the rate was last taken down
-        self._taken: deque[float] = deque()  # when the server took the requests of the last second
-        self._thread = local()
+        self._until = 0.0  # the end of the present hold
+        self._began = 0.0  # its beginning: what was sent before says nothing new
+        self._entered: dict[int, float] = {}  # when each thread's request was sent
+        self._row = 0  # of failures that say that no server is there
+        self._holds = 0  # without an accepted request between them
+        self._since = 0.0  # the first failure or hold of these
+        self._trying: int | None = None  # the thread whose request looks whether the server is back
+        self._given_up = False  # a record, in this outage
+        self.over: Failure | None = None
 
     def stop(self) -> None:
         """Let no more requests pass."""
-        self._stopped.set()
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
 
     def enter(self, request: Request) -> None:
         """Wait for this request's turn.
 
         :raises Stopped: if none comes any more.
         """
-        if self._tokens_per_second:
-            self._wait_until(self._reserve_tokens(estimate(request) / self._tokens_per_second))
-        self._wait_until(self._reserve())
-        while self._until > (now := time.monotonic()):  # a hold came while this one waited
-            self._wait_until(self._reserve())
-        self._thread.entered = now
+        with self._changed:
+            if self._tokens_per_second:
+                due = max(time.monotonic(), self._tokens_due)
+                self._tokens_due = due + estimate(request) / self._tokens_per_second
+                self._wait_until(due)
+            while True:
+                hold = self._began
+                self._wait_until(self._reserve())
+                while self._away and self._trying not in (None, get_ident()) and not self._stopped:
+                    self._changed.wait()
+                if hold == self._began and not self._stopped:  # else a hold came while this one waited
+                    break
+            if self._away:
+                self._trying = get_ident()
+            self._entered[get_ident()] = time.monotonic()
+
+    @property
+    def _away(self) -> bool:
+        """Whether the server seems not to be there."""
+        return self._row >= ROW
 
     def _reserve(self) -> float:
-        with self._lock:
-            due = max(time.monotonic(), self._until, self._next)
-            if rate := self._rate_at(due):
-                self._next = due + 1 / rate
-            return due
-
-    def _reserve_tokens(self, seconds: float) -> float:
-        with self._lock:
-            due = max(time.monotonic(), self._tokens_due)
-            self._tokens_due = due + seconds
-            return due
-
-    def _rate_at(self, moment: float) -> float | None:
-        if self._rate is None:
-            return None
-        rate = self._rate + GROWTH * max(0.0, moment - self._since)
-        return rate if self._cap is None else min(rate, self._cap)
+        due = max(time.monotonic(), self._until, self._next)
+        if rate := self._rate.at(due):
+            self._next = due + 1 / rate
+        return due
 
     def _wait_until(self, moment: float) -> None:
-        self.sleep(max(0.0, moment - time.monotonic()))
+        while (left := moment - time.monotonic()) > 0 and not self._stopped:
+            self._changed.wait(min(left, TIMEOUT_MAX))
+        if self._stopped:
+            raise Stopped
 
     def opened(self) -> None:
-        """Count a request that the server took."""
-        with self._lock:
-            self._count(time.monotonic(), 1)
+        """Count a request that the server accepted."""
+        with self._changed:
+            now = time.monotonic()
+            self._rate.accept(self._entered.get(get_ident(), now), now)
+            self._reached()
 
-    def _count(self, now: float, more: int) -> int:
-        """Add so many requests, and return how many there were in the last second."""
-        self._taken.extend([now] * more)
-        while self._taken and self._taken[0] < now - _WINDOW:
-            self._taken.popleft()
-        return len(self._taken)
+    def _reached(self) -> None:
+        """End an outage: a server answers, whatever it says."""
+        if self._away:
+            self._changed.notify_all()
+        self._row, self._holds, self._trying, self._given_up = 0, 0, None, False
 
     def spent(self, request: Request, tokens: int) -> None:
         """Correct the estimate of a request by what the server says that it took."""
         if self._tokens_per_second:
-            with self._lock:
+            with self._changed:
                 self._tokens_due += (tokens - estimate(request)) / self._tokens_per_second
 
-    def hold(self, seconds: float) -> float:
-        """Send nothing for so long, and less in a second after that; return what is to be waited."""
-        with self._lock:
-            now = time.monotonic()
-            if self._thread.entered > self._lowered:
-                self._lower(now)
-            begins = self._until <= now
-            if now + seconds > self._until:
-                self._until = self._next = self._since = now + seconds
-            left = self._until - now
-        if begins:
-            self._told(left)
-        return max(0.0, left)
+    def failed(self, failure: Failure, seconds: float) -> Wait:
+        """Hold all requests if the failure concerns all; return the wait of the one that failed."""
+        with self._changed:
+            if not isinstance(failure, Temporary) or not (failure.busy or failure.away):
+                self._reached()
+                return Wait(seconds)
+            if failure.busy:
+                self._row, self._trying = 0, None
+            elif not self._missed():
+                return Wait(seconds, free=failure.retry_after is not None)
+            return self._hold(failure)
 
-    def _lower(self, now: float) -> None:
-        taken = float(self._count(now, 0))
-        rate = self._rate_at(now)
-        if rate is None or now - self._until >= _WINDOW:  # else a part of the second was a hold
-            rate = taken if rate is None else min(rate, taken)
-        self._rate = max(SLOWEST, SLOWER * rate)
-        self._since = self._lowered = now
+    def _missed(self) -> bool:
+        """Count a failure that says that no server is there; return whether there were enough of them."""
+        if self._trying in (None, get_ident()):
+            self._row += 1
+            self._trying = None
+        if self._row == 1 and not self._holds:
+            self._since = time.monotonic()
+        return self._away
+
+    def _hold(self, failure: Temporary) -> Wait:
+        """Send nothing for as long as the server asks, and less in a second after that."""
+        now = time.monotonic()
+        last = False
+        if self._entered.get(get_ident(), now) >= self._began:  # else it was sent before the last hold
+            self._since = self._since if self._holds or self._row else now
+            self._holds += 1
+            new = now >= self._until
+            self._began, self._until = now, max(self._until, now + self._asked(failure))
+            self._next = self._rate.refuse(now, self._until)
+            if new:
+                self._announce(failure, self._until - now)
+            last = self._hopeless(failure, now)
+        elif failure.retry_after is not None:
+            self._until = self._next = max(self._until, now + failure.retry_after)
+        self._changed.notify_all()
+        return Wait(max(0.0, self._until - now), free=True, last=last)
+
+    def _asked(self, failure: Temporary) -> float:
+        if failure.retry_after is not None:
+            return failure.retry_after
+        return min(_LONGEST_HOLD, _FIRST_HOLD * 2.0 ** min(self._holds - 1, 10)) * random.uniform(0.75, 1.0)
+
+    def _announce(self, failure: Temporary, seconds: float) -> None:
+        if self._row == ROW:
+            self._say(f"{failure.message}; trying again for {OUTAGE:.0f} s, then the run ends")
+        elif seconds >= self._patience:
+            self._say(f"the server is busy: no requests for {seconds:.0f} s")
+
+    def _hopeless(self, failure: Temporary, now: float) -> bool:
+        """End the run if there is no hope; return whether the record is to be given up."""
+        if self._deadline is not None and self._until > self._deadline:
+            self._give_up(f"{failure.message}; the next try is due after --max-time")
+        elif not self._away or failure.retry_after is not None:
+            if self._holds >= HOLDS and now - self._since >= PATIENCE:
+                self._give_up(failure.message)
+        elif now - self._since >= OUTAGE:
+            if self._given_up:
+                self._give_up(failure.message)
+            self._given_up = True
+            return self.over is None
+        return False
+
+    def _give_up(self, message: str) -> None:
+        self.over = self.over or Temporary(message, "with --output, --resume goes on where the run ended")
+        self._stopped = True
 
     def sleep(self, seconds: float) -> None:
         """Wait.
 
         :raises Stopped: if no more requests are to be sent.
         """
-        if self._stopped.wait(min(seconds, TIMEOUT_MAX)):
-            raise Stopped
+        with self._changed:
+            self._wait_until(time.monotonic() + seconds)

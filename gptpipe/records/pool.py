@@ -126,6 +126,7 @@ class Pool(Generic[Item, Result]):
                 # The iteration may hold still, where nobody takes its results, and not have called ``stopping`` yet.
                 result: Any = _DROPPED if self.stopped else self._work(item)
             except Stopped:
+                self.stopped = True
                 result = _DROPPED
             except BaseException as error:
                 result = error

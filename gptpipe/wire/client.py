@@ -52,6 +52,7 @@ Found = TypeVar("Found")
 Waiting = Callable[[str], AbstractContextManager[object]]
 
 _RECENT = 5.0  # seconds for which a name that was found will be found again
+_MOST_WAITS = 100  # of one request, where the server asks for them again and again
 TAIL = 1.0  # seconds for which an answer that has ended is still read: for its usage
 _PAGE = 65536  # bytes shown, at most, of a reply that is no answer
 _KEEP_ALIVES = "the server sends nothing but keep-alives; --max-time would end this"
@@ -119,6 +120,17 @@ def load() -> None:
         gc.enable()
 
 
+class Wait(NamedTuple):
+    """What follows a failed try: a wait of so many ``seconds``.
+
+    A ``free`` wait spends no try; after the ``last`` the request is given up.
+    """
+
+    seconds: float
+    free: bool = False
+    last: bool = False
+
+
 class Gate:
     """What each try has to pass, so that many at once can be held and slowed down together; this one is open."""
 
@@ -126,11 +138,11 @@ class Gate:
         """Return when this request may be sent."""
 
     def opened(self) -> None:
-        """Be told that the server has accepted a request."""
+        """Called when the server accepts a request."""
 
-    def hold(self, seconds: float) -> float:
-        """Be told that the server is busy and what it asks to wait; return what is to be waited."""
-        return seconds
+    def failed(self, failure: Failure, seconds: float) -> Wait:  # noqa: ARG002
+        """Return what follows a try that failed; ``seconds`` is how long it would be waited for by itself."""
+        return Wait(seconds)
 
     def sleep(self, seconds: float) -> None:
         """Wait before a try is repeated."""
@@ -220,7 +232,7 @@ class Client:
         return found
 
     def _repeat(self, attempt: Callable[[], Iterator[Event]], repeatable: Callable[[], bool]) -> Iterator[Event]:
-        tries = 0
+        tries = waits = 0
         dropped: set[str] = set()
         while True:
             try:
@@ -235,28 +247,24 @@ class Client:
                 yield Again(failure)
             except Failure as failure:
                 self._masked(failure)
-                if not isinstance(failure, Temporary):
+                wait = self._gate.failed(failure, _pause(failure, tries))
+                if not isinstance(failure, Temporary) or not failure.repeat or not repeatable():
                     raise
-                delay = self._delay(failure, tries)
-                if not failure.repeat or tries >= self._settings.retry or not repeatable():
+                if wait.last or waits >= _MOST_WAITS or (tries >= self._settings.retry and not wait.free):
                     raise
+                delay = wait.seconds
                 if self._deadline is not None and time.monotonic() + delay > self._deadline:
                     raise Temporary(
                         f"{failure.message}; the next try is due in {delay:.0f} s, after --max-time"
                     ) from None
-                tries += 1
+                tries += not wait.free
+                waits += 1
                 self.retries += 1
                 yield Again(failure)
                 with self._waiting(
                     f"{failure.message}; trying again in {delay:.0f} s, --max-time or --retry 0 ends it"
                 ):
                     self._gate.sleep(delay)
-
-    def _delay(self, failure: Temporary, tries: int) -> float:
-        delay = failure.retry_after
-        if delay is None:
-            delay = min(8.0, 0.5 * 2**tries) * random.uniform(0.75, 1.0)
-        return self._gate.hold(delay) if failure.busy else delay
 
     # One try
 
@@ -590,6 +598,12 @@ class Client:
         if isinstance(error, httpx2.RemoteProtocolError):
             return Temporary(f"{_CUT}: {transport.reason(error)}", repeat=True)
         return self._translate(error, None)
+
+
+def _pause(failure: Failure, tries: int) -> float:
+    """Return how many seconds the server asks to be left alone, or else what is usual."""
+    asked = failure.retry_after if isinstance(failure, Temporary) else None
+    return min(8.0, 0.5 * 2**tries) * random.uniform(0.75, 1.0) if asked is None else asked
 
 
 def _sdk(settings: Settings, key: str | None, http: httpx2.Client) -> OpenAI:

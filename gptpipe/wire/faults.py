@@ -22,6 +22,7 @@ _LONGEST_WAIT = 1e9  # seconds, about what a thread can sleep
 _SPELLINGS = {"response_format": "response[_ ]format|json_schema"}
 _NOT_STRICT = re.compile(r"\bstrict\b|invalid schema|additionalProperties", re.I)
 _TOO_LONG = re.compile(r"context.{0,20}(length|size|window)|too long|maximum context|string_above_max_length", re.I)
+_NOT_READY = (502, 503, 529)  # what is there is a proxy, or has no room
 _UNKNOWN = re.compile(r"unsupported|not supported|unrecogni[sz]ed|unknown|not permitted|not allowed", re.I)
 _CODES = {
     "invalid_api_key": 401,
@@ -129,7 +130,7 @@ def _judge(status: int | None, body: object, sentence: str) -> Failure:
     if status == 429:
         return Temporary(f"rate limit{number}: {sentence}", repeat=True, busy=True)
     if status is None or status in (408, 409) or status >= 500:
-        return Temporary(f"the server failed{number}: {sentence}", repeat=True, busy=status == 503)
+        return Temporary(f"the server failed{number}: {sentence}", repeat=True, away=status in _NOT_READY)
     return Unavailable(f"the API refused the request{number}: {sentence}", every=status not in (400, 422))
 
 

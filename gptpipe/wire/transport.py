@@ -160,14 +160,16 @@ def failure(error: BaseException, settings: Settings, url: str) -> Failure | Non
     if (settings.proxy and isinstance(error, AssertionError)) or type(error).__module__.startswith("socksio"):
         return Temporary(f"{_peer(settings)} does not speak SOCKS")  # httpcore2 lets these through
     if isinstance(error, httpx2.TransportError):
-        return Temporary(f"the connection to {_peer(settings)} was lost: {reason(error)}", repeat=True)
+        return Temporary(f"the connection to {_peer(settings)} was lost: {reason(error)}", repeat=True, away=True)
     return None
 
 
 def unreached(settings: Settings) -> Temporary:
     """Return the failure of a connection that takes longer than it may."""
     limit = settings.connect_timeout
-    return Temporary(f"no connection to {_peer(settings)} within {limit:g} s (--connect-timeout)", repeat=True)
+    return Temporary(
+        f"no connection to {_peer(settings)} within {limit:g} s (--connect-timeout)", repeat=True, away=True
+    )
 
 
 def _unconnected(error: Exception, settings: Settings) -> Failure:
@@ -189,7 +191,7 @@ def _unconnected(error: Exception, settings: Settings) -> Failure:
     if isinstance(root, ssl.SSLError) and root.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
         return ProtocolError(f"{_peer(settings)} does not speak TLS", "is it http:// that it speaks?")
     unknown = isinstance(root, socket.gaierror) and root.errno in (socket.EAI_NONAME, _EAI_NODATA)
-    return Temporary(message, repeat=not unknown)
+    return Temporary(message, repeat=not unknown, away=not unknown)
 
 
 def _peer(settings: Settings) -> str:

@@ -28,6 +28,7 @@ import ssl
 import struct
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -92,6 +93,32 @@ class Request(NamedTuple):
         return json.loads(self.content)
 
 
+class Refusal(NamedTuple):
+    """What a rule says to a request: a status that is an error, and headers."""
+
+    status: int
+    headers: Mapping[str, str] = {}
+
+
+class TokenBucket:
+    """A rule: so many requests at once, then so many a second; a refusal says in milliseconds when there is room."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self.rate, self.burst = rate, burst
+        self.tokens, self.at = burst, time.monotonic()
+        self.refused = 0
+
+    def __call__(self, _: Request) -> Refusal | None:
+        """Take a token, or refuse."""
+        now = time.monotonic()
+        self.tokens, self.at = min(self.burst, self.tokens + (now - self.at) * self.rate), now
+        if self.tokens >= 1:
+            self.tokens -= 1
+            return None
+        self.refused += 1
+        return Refusal(429, {"retry-after-ms": str(math.ceil((1 - self.tokens) / self.rate * 1000))})
+
+
 class _Script(NamedTuple):
     """A scripted reply."""
 
@@ -108,7 +135,8 @@ class Server:
     """The server, running from construction to ``close``; a context manager.
 
     ``knobs`` are those of models that are not ``echo`` (that one brings its own in its name); ``tls`` makes it https;
-    ``host`` may be ``::1``. Without ``record`` the requests are forgotten, as a long benchmark needs it.
+    ``host`` may be ``::1``. ``rule`` may refuse a request that no
+    script is for. Without ``record`` the requests are forgotten, as a long benchmark needs it.
     """
 
     def __init__(
@@ -128,6 +156,7 @@ class Server:
         self.closing = threading.Event()
         self.tries = itertools.count()
         self.batches = BatchAPI()
+        self.rule: Callable[[Request], Refusal | None] = lambda _: None
         self._scripts: deque[_Script] = deque()
         self._changed = threading.Condition()
         self._open: set[socket.socket] = set()
@@ -202,7 +231,14 @@ class Server:
             if self.record:
                 self.requests.append(request)
                 self._changed.notify_all()
-            return self._scripts.popleft() if self._scripts else None
+            if self._scripts:
+                return self._scripts.popleft()
+            refusal = self.rule(request)
+        if refusal is None:
+            return None
+        body = json.dumps({"error": {"message": "refused by a rule"}}).encode()
+        headers = {"content-type": "application/json", **refusal.headers}
+        return _Script((body,), refusal.status, headers, raw=False, hang=False, reset=False, broken=False)
 
     def _accept(self) -> None:
         while True:
