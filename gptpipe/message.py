@@ -88,7 +88,8 @@ class Turn:
     ``model`` and ``profile`` are what was asked for, after aliases; ``base_url`` is set when no profile was.
     ``tokens`` is what the turn adds to a later prompt, ``system_tokens`` what its own prompt held beside its question
     and the turns sent; None for a line that does not say. ``n`` and ``total_tokens`` count the turns and the
-    ``usage.total_tokens`` of the file up to this one; the store sets them.
+    ``usage.total_tokens`` of the file up to this one; the store sets them. ``undo`` is set in a line that takes turns
+    back: it is how many, from the newest; such a line has no messages and is not counted.
     """
 
     messages: list[Message]
@@ -103,6 +104,7 @@ class Turn:
     at: str | None = None
     n: int = 0
     total_tokens: int = 0
+    undo: int = 0
 
     @property
     def system(self) -> str | None:
@@ -147,6 +149,8 @@ def to_line(turn: Turn) -> bytes:
     if turn.system_tokens is not None:
         value["system_tokens"] = turn.system_tokens
     value["total_tokens"] = turn.total_tokens
+    if turn.undo:
+        value["undo"] = turn.undo
     return compact(value).encode() + b"\n"
 
 
@@ -158,8 +162,9 @@ def from_line(line: bytes) -> Turn:
     value = json.loads(line.decode())
     if not isinstance(value, dict):
         raise ValueError("not an object")
-    messages = value.get("messages")
-    if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
+    messages, undo = value.get("messages"), value.get("undo")
+    undone = undo if type(undo) is int and undo > 0 and messages == [] else 0
+    if not isinstance(messages, list) or not (messages or undone) or not all(isinstance(m, dict) for m in messages):
         raise ValueError("no messages")
     compact(messages).encode()  # a ValueError for half a surrogate pair and for NaN, which other programs write
 
@@ -182,6 +187,7 @@ def from_line(line: bytes) -> Turn:
         at=get("at", str),
         n=get("n", int, 0),
         total_tokens=get("total_tokens", int, 0),
+        undo=undone,
     )
 
 

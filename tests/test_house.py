@@ -27,7 +27,7 @@ FACES = {
     "asking": "answer asker context inputs report schema tokens tools turn",
     "programs": "start",
     "records": "input pace pool replies request results submission tally worker",
-    "sessions": "attachments repair store transcript upkeep",
+    "sessions": "attachments repair store transcript undo upkeep",
     "usage": "budget ledger prices summary",
     "wire": "batch_api chat client echo events request responses thinking",
 }

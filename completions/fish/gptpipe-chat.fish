@@ -13,4 +13,6 @@ complete -c gptpipe-chat -l lock-timeout -x -d 'wait this long for another proce
 complete -c gptpipe-chat -l cache -x -d 'reuse the answer to the same request'
 complete -c gptpipe-chat -l cache-only -d 'never ask, only reuse'
 complete -c gptpipe-chat -l over-budget -d 'go on when a budget is reached'
+complete -c gptpipe-chat -l plain -d 'show answers as they were written'
+complete -c gptpipe-chat -l no-history -d 'keep nothing of what is typed'
 __gptpipe_shared gptpipe-chat

@@ -9,6 +9,7 @@ import re
 import select
 import stat
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 
@@ -136,11 +137,13 @@ class waiting:
 class Printer:
     """Standard output as the answer sees it: text as it arrives, and one newline at the end if it has none.
 
-    ``printed`` is true once a byte may have left.
+    ``styled`` turns text into what a terminal shows, after control characters were made visible. ``printed`` is true
+    once a byte may have left.
     """
 
-    def __init__(self, descriptor: int = STDOUT) -> None:
+    def __init__(self, descriptor: int = STDOUT, styled: Callable[[str], str] = str) -> None:
         self._descriptor = descriptor
+        self._styled = styled
         self._terminal = os.isatty(descriptor)
         self._newline = True
         self.printed = False
@@ -151,7 +154,7 @@ class Printer:
             self.printed = True
             self._newline = text.endswith("\n")
             try:
-                write_all(self._descriptor, encode(visible(text) if self._terminal else text))
+                write_all(self._descriptor, encode(self._styled(visible(text)) if self._terminal else text))
             except (WriteError, BrokenPipeError):
                 self._newline = True  # for end, which is to write nothing more; not so after a signal
                 raise

@@ -35,11 +35,11 @@ def is_there() -> bool:
     return os.isatty(0) and os.isatty(output.STDERR) and os.environ.get("TERM") != "dumb"
 
 
-def read_lines(prompt: str, words: Words, past: Path, meanwhile: Callable[[], None]) -> Iterator[bytes]:
+def read_lines(prompt: str, words: Words, past: Path | None, meanwhile: Callable[[], None]) -> Iterator[bytes]:
     """Yield what the user types, each message after ``prompt``, until ^D. ^C begins a message anew.
 
-    ``words`` are completed. Messages are kept in the file ``past``, to be found again in later runs. ``meanwhile``
-    is called once a prompt stands.
+    ``words`` are completed. Messages are kept in the file ``past``, to be found again in later runs; without one they
+    are found again in this run alone. ``meanwhile`` is called once a prompt stands.
 
     :raises Interrupted: if another signal came; the terminal is as it was before.
     """
@@ -101,9 +101,12 @@ def _keys() -> KeyBindings:
     return keys
 
 
-def _history(path: Path) -> History:
-    """Return the messages of earlier runs; if there is no place for them, those of this run are not kept."""
+def _history(path: Path | None) -> History:
+    """Return the messages of earlier runs; without a file, or a place for it, those of this run are not kept."""
     from prompt_toolkit.history import FileHistory, InMemoryHistory
+
+    if path is None:
+        return InMemoryHistory()
 
     class Past(FileHistory):
         def store_string(self, string: str) -> None:
@@ -134,9 +137,14 @@ def _completer(words: Words) -> Completer:
             elif follow := words.get(word, tuple):
                 yield from _beginning(typed, follow())
             else:
-                yield from paths.get_completions(Document(typed), complete_event)
+                yield from map(_entered, paths.get_completions(Document(typed), complete_event))
 
     def _beginning(typed: str, names: Iterable[str]) -> Iterator[Completion]:
         return (Completion(name, -len(typed)) for name in names if name.startswith(typed))
+
+    def _entered(found: Completion) -> Completion:
+        """Return the completion, of a folder with its slash: so TAB goes on inside."""
+        slash = "/" if found.display_text.endswith("/") else ""
+        return Completion(found.text + slash, found.start_position, found.display)
 
     return Following()

@@ -1,12 +1,13 @@
 """A conversation that a person, or a script, holds line by line: its state, and what each line means.
 
-A line is a question, or a command, which begins with a slash; two slashes at its beginning are one of a question.
+A line is a question, or a command, which begins with a slash. A question that begins with a slash is written with two.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from gptpipe.asking import turn
@@ -14,21 +15,25 @@ from gptpipe.asking.answer import Want
 from gptpipe.asking.context import Context
 from gptpipe.asking.inputs import compose, decode, part_of, read_file, text_or_file
 from gptpipe.asking.turn import Question
+from gptpipe.console import output
 from gptpipe.errors import UsageError
-from gptpipe.message import Content, Part
+from gptpipe.message import Content, Part, text_of
 from gptpipe.programs import editor
-from gptpipe.sessions.store import Memory
-from gptpipe.settings.resolve import resolve
+from gptpipe.sessions import attachments
+from gptpipe.sessions.store import Memory, NoSession
+from gptpipe.sessions.undo import take_back
+from gptpipe.settings.resolve import ENVIRONMENT, resolve
 from gptpipe.settings.settings import Settings
 
-QUIT = b"QUIT"
+_LEAVING = (b"exit", b"quit")  # in any case: QUIT too
+_SHOWN = 60  # characters of a question that was taken back
 
 
 class Talk:
-    """A conversation: under which options it goes on, where it is kept, what was asked last.
+    """A conversation: its options, where it is kept, what was asked last.
 
     ``options`` and ``role`` are as ``settings.resolve`` takes them. If they name no session, the conversation is kept
-    in memory. ``want`` holds for each answer, ``files`` go along with the next question.
+    in memory. ``want`` holds for each answer. ``files`` are added to the next question.
     """
 
     def __init__(self, options: Mapping[str, Any], role: Mapping[str, Any], want: Want, place: Context) -> None:
@@ -42,29 +47,39 @@ class Talk:
 
     @property
     def settings(self) -> Settings:
-        """What the options say; with which model the conversation goes on, its turns may say.
+        """What the options and the settings file say. The model may be another one: that of the session's last turn.
 
         :raises UsageError: ConfigError: for faulty options or settings.
         """
         return resolve(self.options, self.role, {}, self.place.env, self.place.config, need_model=False)
 
-    def respond(self, line: bytes) -> Question | str:
-        """Return what a line asks, or the text that its command shows.
+    @property
+    def current(self) -> Settings:
+        """The settings under which the conversation goes on.
+
+        :raises Failure: if it cannot go on: the session cannot be read, its profile does not exist any more.
+        """
+        return turn.preview(self.question(""), self.place).settings
+
+    def respond(self, line: bytes) -> Question | str | None:
+        """Return what a line asks, or the text that its command shows; None if it ends the chat.
 
         :raises Failure: if it cannot be done.
         """
+        if line.strip().lower() in _LEAVING:
+            return None
         text = decode(line, "the message")
         if text.startswith("/") and not text.startswith("//"):
             return self._command(*text.split(maxsplit=1))
         text = text.removeprefix("/")
         return self.ask(text) if text.strip() else ""
 
-    def _command(self, word: str, argument: str = "") -> Question | str:
+    def _command(self, word: str, argument: str = "") -> Question | str | None:
         command = COMMANDS.get(word)
         if command is None:
             raise UsageError(
                 f"there is no command {word}",
-                "/help lists those that there are; a message that begins with a slash is written with two",
+                "/help lists the commands; a question that begins with a slash is written with two",
             )
         if argument.strip() and not command.argument:
             raise UsageError(f"nothing can follow {word}")
@@ -85,28 +100,29 @@ class Talk:
 
 
 class Command(NamedTuple):
-    """What a slash command does with the text after it; ``argument`` names that, in brackets if it may be left out.
+    """What a slash command does with the text after it. ``argument`` names the text, in brackets if it is optional.
 
-    ``do`` returns what is to be asked, or the text to be shown.
+    ``do`` returns the question to be asked, or the text to be shown; None ends the chat. ``help`` is empty if /help
+    does not list the command.
     """
 
     argument: str
     help: str
-    do: Callable[[Talk, str], Question | str]
+    do: Callable[[Talk, str], Question | str | None]
 
 
 def _model(talk: Talk, name: str) -> str:
     if name:
         talk.options["model"] = name
         return ""
-    return f"{turn.preview(talk.question(''), talk.place).settings.model}\n"
+    return f"{talk.current.model}\n"
 
 
 def _system(talk: Talk, text: str) -> str:
     if text:
         talk.options["system"] = text_or_file(text)
         return ""
-    return f"{turn.preview(talk.question(''), talk.place).settings.system or 'there is no system message'}\n"
+    return f"{talk.current.system or 'there is no system message'}\n"
 
 
 def _history(talk: Talk, number: str) -> str:
@@ -123,9 +139,60 @@ def _file(talk: Talk, name: str) -> str:
 
 
 def _retry(talk: Talk, _: str) -> Question:
-    if talk.last is None:
+    content = talk.last if talk.last is not None else _last_question(talk)
+    if content is None:
         raise UsageError("nothing was asked yet")
-    return talk.question(talk.last, again=True)
+    return talk.question(content, again=True)
+
+
+def _last_question(talk: Talk) -> Content | None:
+    """Return what the conversation's last turn asked, its files in it."""
+    name = talk.settings.session
+    past = talk.place.sessions.history(name, output.say) if name else talk.memory.history()
+    with suppress(NoSession):
+        if last := next(past, None):
+            messages = attachments.attach(last.question, talk.place.paths.attachments, output.say)
+            return next((message["content"] for message in reversed(messages)), None)
+    return None
+
+
+def _undo(talk: Talk, _: str) -> str:
+    chosen = talk.settings
+    taken = None
+    if chosen.session is None:
+        taken = talk.memory.turns.pop() if talk.memory.turns else None
+    else:
+        with (
+            suppress(NoSession),
+            talk.place.sessions.lock(
+                chosen.session, chosen.lock_timeout, output.waiting, output.say, create=False
+            ) as session,
+        ):
+            taken = take_back(session)
+    if taken is None:
+        raise UsageError("there is no turn to take back")
+    talk.last = None
+    asked = " ".join("".join(text_of(message.get("content")) for message in taken.question).split())
+    return f"taken back: {asked[:_SHOWN]}{'…' if len(asked) > _SHOWN else ''}\n"
+
+
+def _clear(talk: Talk, _: str) -> str:
+    if left := talk.settings.session:
+        # A session goes on with the model and the endpoint of its last turn. So does what is said after it.
+        chosen = talk.current
+        kept = {"model": chosen.model, "profile": chosen.profile, "system": chosen.system or ""}
+        talk.options |= kept if chosen.profile else {**kept, "base_url": chosen.base_url}
+        talk.options.pop("session", None)
+        env = {name: value for name, value in talk.place.env.items() if name != ENVIRONMENT["session"]}
+        talk.place = talk.place._replace(env=env)
+    talk.memory = Memory()
+    talk.last = None
+    talk.files = []
+    return f"a new conversation begins; session {left} stays as it is\n" if left else "a new conversation begins\n"
+
+
+def _leave(_: Talk, __: str) -> None:
+    return None
 
 
 def _edit(talk: Talk, text: str) -> Question | str:
@@ -145,8 +212,8 @@ def _save(talk: Talk, name: str) -> str:
 
 
 def _help(_: Talk, __: str) -> str:
-    commands = [(f"{word} {command.argument}", command.help) for word, command in COMMANDS.items()]
-    return "".join(f"{left:<17} {right}\n" for left, right in [*commands, ("QUIT, or ^D", "end the chat")])
+    commands = [(f"{word} {command.argument}", command.help) for word, command in COMMANDS.items() if command.help]
+    return "".join(f"{left:<17} {right}\n" for left, right in commands)
 
 
 COMMANDS: Mapping[str, Command] = {
@@ -156,15 +223,30 @@ COMMANDS: Mapping[str, Command] = {
     "/file": Command("PATH", "add a file to the next question", _file),
     "/edit": Command("[TEXT]", "write the question in the editor", _edit),
     "/retry": Command("", "ask the last question again", _retry),
+    "/undo": Command("", "take the last turn back", _undo),
+    "/clear": Command("", "begin a new conversation", _clear),
     "/save": Command("NAME", "keep the conversation as a session, with what follows", _save),
     "/help": Command("", "show this", _help),
+    "/exit": Command("", "end the chat, as exit, /quit, /bye and ^D do", _leave),
+    "/quit": Command("", "", _leave),
+    "/bye": Command("", "", _leave),
 }
+
+
+def greeting(talk: Talk) -> str:
+    """Return the line with which a chat on a terminal begins: model, session, how to leave.
+
+    :raises Failure: as :attr:`Talk.current` does.
+    """
+    chosen = talk.current
+    kept = f"session {chosen.session}" if chosen.session else "no session"
+    return f"{chosen.model}, {kept}; /help lists the commands, exit or ^D leaves\n"
 
 
 def prompts(settings: Settings, env: Mapping[str, str]) -> tuple[str, str]:
     """Return what is shown before a question and before an answer: as set, else as the language has it."""
     language = next((value for name in ("LC_ALL", "LC_MESSAGES", "LANG") if (value := env.get(name))), "")
-    question, answer = ("问：", "答：") if language.startswith("zh") else ("> ", "")
+    question, answer = ("问: ", "答: ") if language.startswith("zh") else ("> ", "")
     return (
         question if settings.question is None else settings.question,
         answer if settings.answer is None else settings.answer,

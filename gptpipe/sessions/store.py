@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from gptpipe.errors import NoInput, Temporary, UsageError, WriteError
 from gptpipe.message import Turn, from_line, to_line
+from gptpipe.sessions.undo import standing
 from gptpipe.storage import Line, append, backward, failing, make_folder, open_regular, stands_at
 from gptpipe.text.names import check_name
 
@@ -95,8 +96,8 @@ class SessionStore:
             yield from valid(backward(fd), self.path(name), warn, locked=False)
 
     def history(self, name: str, warn: Warn) -> Iterator[Turn]:
-        """Yield the turns of :meth:`records`."""
-        return (record.turn for record in self.records(name, warn))
+        """Yield the turns of :meth:`records`, without those that were taken back."""
+        return (record.turn for record in standing(self.records(name, warn)))
 
     @contextmanager
     def lock(
@@ -151,20 +152,19 @@ class Session:
         self._create = create
 
     def history(self) -> Iterator[Turn]:
-        """Yield the turns from the newest, reading as far back as is asked for.
+        """Yield the turns from the newest, without those taken back, reading as far back as is asked for.
 
         :raises WriteError: if the file cannot be read.
         """
-        return self._turns(self._warn)
+        return (record.turn for record in standing(self._records(self._warn)))
 
     def last(self) -> Turn | None:
         """Return the newest turn, finished or not, with the ``n`` and ``total_tokens`` of the whole session."""
-        return last_turn(self._turns(silent))
+        return last_turn(record.turn for record in self._records(silent))
 
-    def _turns(self, warn: Warn) -> Iterator[Turn]:
+    def _records(self, warn: Warn) -> Iterator[Record]:
         with failing(WriteError, f"cannot read session {self.name}"):
-            for record in valid(backward(self.fd), self.path, warn, locked=True):
-                yield record.turn
+            yield from valid(backward(self.fd), self.path, warn, locked=True)
 
     def append(self, turn: Turn, *, wait: bool = True) -> Turn:
         """Add a turn as :meth:`extend` does, and return it as it is on disk."""
@@ -274,7 +274,8 @@ def _numbered(turns: Iterable[Turn], last: Turn | None) -> list[Turn]:
     added: list[Turn] = []
     for turn in turns:
         n, total = (last.n, last.total_tokens) if last else (0, 0)
-        last = replace(turn, n=n + 1, total_tokens=total + _total_tokens(turn), at=turn.at or _timestamp())
+        n += not turn.undo
+        last = replace(turn, n=n, total_tokens=total + _total_tokens(turn), at=turn.at or _timestamp())
         added.append(last)
     return added
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import islice
@@ -19,6 +18,7 @@ from gptpipe.errors import Absent, Failure, Truncated
 from gptpipe.message import SYSTEM_ROLES, Message, Turn
 from gptpipe.sessions import attachments
 from gptpipe.sessions.store import Record, SessionStore, Warn, silent
+from gptpipe.sessions.undo import standing
 from gptpipe.sessions.upkeep import Summary, oldest_first
 from gptpipe.text import table as columns
 from gptpipe.text.fences import block as code_block
@@ -55,14 +55,15 @@ def as_json(summary: Summary) -> str:
 
 
 def latest(store: SessionStore, name: str, count: int, warn: Warn) -> list[Record]:
-    """Return a session's last records, the oldest first, each turn with its number.
+    """Return the last records that were not taken back, the oldest first, each turn with its number.
 
     :raises NoInput: WriteError: as :meth:`SessionStore.reading` does.
     """
-    records = list(islice(store.records(name, warn), count))[::-1]
+    records = list(islice(standing(store.records(name, warn)), count))[::-1]
     if all(record.turn.n for record in records):
         return records
-    return list(deque(oldest_first(store, name, silent), count))  # lines of another program: they are to be counted
+    last = {record.offset for record in records}  # lines of another program: they are to be counted
+    return [record for record in oldest_first(store, name, silent) if record.offset in last]
 
 
 def transcript(records: Iterable[Record]) -> Iterator[str]:
@@ -75,10 +76,13 @@ def transcript(records: Iterable[Record]) -> Iterator[str]:
     for _, _, turn in records:
         messages = [f"{_line(message.get('role'))}: {text}" for message, text in _texts(turn, before)]
         yield separator + "\n\n".join([_heading(turn), *messages]) + "\n"
-        before, separator = turn.system, "\n"
+        before, separator = before if turn.undo else turn.system, "\n"
 
 
 def _heading(turn: Turn) -> str:
+    if turn.undo:
+        taken = "the last turn was taken back" if turn.undo == 1 else f"the last {turn.undo} turns were taken back"
+        return f"== {', '.join(filter(None, [_local(turn.at), taken]))} =="
     state = turn.finish_reason or "unfinished"
     facts = [str(turn.n), _local(turn.at), _line(turn.model), "" if state == "stop" else _line(state)]
     return f"== {', '.join(filter(None, facts))} =="
@@ -131,7 +135,7 @@ def matches(store: SessionStore, name: str, pattern: re.Pattern[str], warn: Warn
     for _, _, turn in oldest_first(store, name, warn):
         for _, text in _texts(turn, before):
             yield from (Match(turn.n, line) for line in text.split("\n") if pattern.search(line))
-        before = turn.system
+        before = before if turn.undo else turn.system
 
 
 def answer(turn: Turn, *, block: bool) -> tuple[str, Failure | None]:

@@ -44,7 +44,7 @@ class Config(NamedTuple):
     top: Mapping[str, Any] = EMPTY
     aliases: Mapping[str, str] = EMPTY
     profiles: Mapping[str, Mapping[str, Any]] = EMPTY
-    chat: Mapping[str, str] = EMPTY
+    chat: Mapping[str, Any] = EMPTY
     budget: Mapping[str, Any] = EMPTY
     prices: Mapping[str, Mapping[str, float]] = EMPTY
 
@@ -315,7 +315,7 @@ TOP: dict[str, Check] = SAMPLING | {
 SHAPE: dict[str, Any] = TOP | {
     "aliases": Named(text, text),
     "profiles": Named(PROFILE, profile_name),
-    "chat": {"question": text_or_empty, "answer": text_or_empty},
+    "chat": {"question": text_or_empty, "answer": text_or_empty, "history": truth},
     "budget": {"day_tokens": positive, "month_tokens": positive, "day_usd": above_zero, "month_usd": above_zero},
     "prices": Named(price, text),
 }

@@ -195,6 +195,7 @@ def resolve(
         prices=own_prices(config),
         question=config.chat.get("question"),
         answer=config.chat.get("answer"),
+        remember=config.chat.get("history", True),
         **_single(layers),
     )
 

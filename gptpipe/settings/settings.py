@@ -71,8 +71,9 @@ class Settings(NamedTuple):
 
     ``model`` is after aliases. ``profile`` and ``base_url`` are both None for ``echo``; ``profile`` alone is None
     when a base URL was named without one. ``params`` are the request's fields, sampling included (``max_tokens``
-    under this name). ``question`` and ``answer`` are the prompts of the chat. ``headers`` and URLs may hold secrets:
-    ``repr`` masks them, and ``gptpipe.text.address`` has the means for others.
+    under this name). ``question`` and ``answer`` are the prompts of the chat, ``remember`` says whether it keeps what
+    is typed. ``headers`` and URLs may hold secrets: ``repr`` masks them, and ``gptpipe.text.address`` has the means
+    for others.
     """
 
     model: str
@@ -100,6 +101,7 @@ class Settings(NamedTuple):
     prices: Mapping[str, Price] = EMPTY
     question: str | None = None
     answer: str | None = None
+    remember: bool = True
 
     def __repr__(self) -> str:
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in _shown(self).items())})"
@@ -116,7 +118,7 @@ def as_toml(settings: Settings) -> str:
     shown = _shown(settings)
     shown |= {name: shown[name] or 0 for name in TIMES}
     tables = {
-        "chat": {"question": shown.pop("question"), "answer": shown.pop("answer")},
+        "chat": {"question": shown.pop("question"), "answer": shown.pop("answer"), "history": shown.pop("remember")},
         "budget": shown.pop("budget")._asdict(),
         "prices": {model: _known(price) for model, price in shown.pop("prices").items()},
     }

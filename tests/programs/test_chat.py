@@ -44,7 +44,11 @@ def model(server: Server) -> tuple[str, ...]:
     [
         pytest.param(b"one\ntwo\nQUIT\n", b"one\ntwo\n", id="QUIT"),
         pytest.param(b"one\ntwo", b"one\ntwo\n", id="end of input"),
-        pytest.param(b"one\nQUIT\ntwo\n", b"one\n", id="nothing is asked after QUIT"),
+        *(
+            pytest.param(b"one\n%b\ntwo\n" % word, b"one\n", id=f"nothing is asked after {word.decode()}")
+            for word in (b"QUIT", b"exit", b"quit", b" quit ", b"/exit", b"/quit", b"/bye")
+        ),
+        pytest.param(b"exit now\n//exit\n", b"exit now\n/exit\n", id="exit in a question"),
         pytest.param(b"\n \none\n\n", b"one\n", id="blank lines"),
         pytest.param(b"I QUIT\n", b"I QUIT\n", id="QUIT in a line"),
         pytest.param(b"//etc/fstab\n", b"/etc/fstab\n", id="slash"),
@@ -53,7 +57,7 @@ def model(server: Server) -> tuple[str, ...]:
     ],
 )
 def test_each_line_is_a_question(run: Run, typed: bytes, answers: bytes) -> None:
-    assert run(*ECHO, stdin=typed) == (0, answers, "Bye!\n")
+    assert run(*ECHO, stdin=typed) == (0, answers, "")
 
 
 def test_a_line_is_answered_before_the_next_is_there(spawn: Spawn) -> None:
@@ -93,12 +97,11 @@ def test_a_failure_is_told_and_the_loop_goes_on(run: Run, typed: str, status: in
     assert (result.status, result.out) == (status, answers)
     assert result.err.startswith("gptpipe-chat: ")
     assert said in result.err
-    assert result.err.endswith("Bye!\n")
 
 
 def test_a_file_in_another_encoding(run: Run, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"\xff")  # and there is no --encoding to point to
-    assert run(*ECHO, stdin=b"/file a\n").err == "gptpipe-chat: a is not UTF-8 text: byte 0 is 0xff\nBye!\n"
+    assert run(*ECHO, stdin=b"/file a\n").err == "gptpipe-chat: a is not UTF-8 text: byte 0 is 0xff\n"
 
 
 @pytest.mark.parametrize(
@@ -113,13 +116,20 @@ def test_a_file_in_another_encoding(run: Run, tmp_path: Path) -> None:
 def test_what_cannot_begin_does_not(run: Run, options: list[str], status: int) -> None:
     result = run("gptpipe-chat", *options, stdin=b"one\n")
     assert (result.status, result.out) == (status, b"")
-    assert "Bye!" not in result.err
 
 
 def test_closed_output_is_seen_before_anything_is_asked(shell: Run, server: Server) -> None:
     script = f"echo hi | gptpipe-chat --base-url {server.url} -m m >&-; echo $? >&2"
     assert shell(script).err == "gptpipe-chat: cannot write standard output: it is closed\n74\n"
     assert server.requests == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_an_answer_that_cannot_be_written_ends_the_chat(shell: Run, server: Server, home: Path) -> None:
+    script = f"printf 'one\\ntwo\\n' | gptpipe-chat --base-url {server.url} -m m -s trip >/dev/full; echo $? >&2"
+    assert shell(script).err == "gptpipe-chat: cannot write standard output: No space left on device\n74\n"
+    assert asked(server) == [["one"]]
+    assert [turn["messages"][0]["content"] for turn in lines(home, "trip")] == ["one"]
 
 
 def test_a_scripted_chat_loads_no_line_editor(fresh: Callable[..., Any]) -> None:
@@ -133,14 +143,14 @@ def test_a_scripted_chat_loads_no_line_editor(fresh: Callable[..., Any]) -> None
 
 def test_model(run: Run, server: Server) -> None:
     result = run(*model(server), stdin=b"/model\none\n/model other\n/model\ntwo\n")
-    assert result.err == "m\nother\nBye!\n"
+    assert result.err == "m\nother\n"
     assert [request.body["model"] for request in server.requests] == ["m", "other"]
 
 
 def test_system(run: Run, server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("from a file")
     result = run(*model(server), stdin=b"/system\none\n/system be brief\n/system\ntwo\n/system @file\nthree\n")
-    assert result.err == "there is no system message\nbe brief\nBye!\n"
+    assert result.err == "there is no system message\nbe brief\n"
     assert [texts[0] for texts in asked(server)] == ["one", "be brief", "from a file"]
 
 
@@ -153,7 +163,7 @@ def test_file(run: Run, server: Server, home: Path) -> None:
     (home / "notes of today").write_text("buy milk\n")
     result = run(*model(server), stdin=b"/file ~/notes of today\nwhat is to be done?\nthanks\n")
     path = home / "notes of today"
-    assert result.err == f"{path} goes along with the next question\nBye!\n"
+    assert result.err == f"{path} goes along with the next question\n"
     assert asked(server)[0] == [f"what is to be done?\n\n==> {path} <==\nbuy milk\n"]
     assert asked(server)[1][-1] == "thanks"
 
@@ -208,6 +218,80 @@ def test_retry_sends_what_was_before_the_question(run: Run, server: Server) -> N
     assert asked(server)[4] == ["one", "one", "two", "two", "two", "two", "two", "two", "three"]
 
 
+@pytest.mark.parametrize("session", [[], ["-s", "trip"]], ids=["memory", "session"])
+def test_undo_takes_the_last_turn_back(run: Run, server: Server, session: list[str]) -> None:
+    server.reply(say("Ah"))
+    typed = b"/undo\n/undo\n/undo\nthree\n/undo\n/undo\n/retry\n"
+    result = run(*model(server), *session, stdin=b"cut\none\ntwo\n" + typed)
+    assert asked(server) == [["cut"], ["one"], ["one", "one", "two"], ["three"]]
+    assert [line for line in result.err.splitlines() if "taken back" in line] == [
+        "taken back: two",
+        "taken back: one",
+        "taken back: cut",
+        "taken back: three",
+    ]
+    assert result.err.endswith("there is no turn to take back\ngptpipe-chat: nothing was asked yet\n")
+
+
+def test_what_was_taken_back_stays_in_the_file_and_is_not_sent(run: Run, server: Server, home: Path) -> None:
+    question = "two " + "and more " * 20
+    result = run(*model(server), "-s", "trip", stdin=f"one\n{question}\n/undo\n".encode())
+    assert result.err == f"taken back: {question[:60]}…\n"
+    assert [(turn["n"], turn.get("undo"), len(turn["messages"])) for turn in lines(home, "trip")] == [
+        (1, None, 2),
+        (2, None, 2),
+        (2, 1, 0),
+    ]
+    run(*model(server), "-s", "trip", stdin=b"three\n")
+    assert asked(server)[-1] == ["one", "one", "three"]
+    assert lines(home, "trip")[-1]["n"] == 3
+    assert run("gptpipe-sessions", "check").status == 0
+
+
+def test_undo_waits_for_the_session(run: Run, spawn: Spawn, server: Server) -> None:
+    run(*model(server), "-s", "trip", stdin=b"one\n")
+    server.reply(say("Hel"), hang=True)
+    other = spawn("gptpipe", "--base-url", server.url, "-m", "m", "-s", "trip", "-n", "two")
+    other.read(until=b"Hel")
+    result = run(*model(server), "-s", "trip", "--lock-timeout", "0", stdin=b"/undo\n")
+    assert (result.status, result.err.splitlines()[0]) == (
+        75,
+        "gptpipe-chat: session trip is in use by another process",
+    )
+
+
+def test_clear_begins_anew(run: Run, server: Server) -> None:
+    result = run(*model(server), stdin=b"one\n/clear\n/retry\ntwo\nthree\n")
+    assert asked(server) == [["one"], ["two"], ["two", "two", "three"]]
+    assert result.err == "a new conversation begins\ngptpipe-chat: nothing was asked yet\n"
+
+
+@pytest.mark.parametrize("by", ["option", "environment"])
+def test_clear_leaves_the_session_with_its_model(run: Run, server: Server, home: Path, by: str) -> None:
+    run("gptpipe", "--base-url", server.url, "-m", "old", "-s", "trip", "-S", "be brief", "zero")
+    option, env = (("-s", "trip"), {}) if by == "option" else ((), {"GPTPIPE_SESSION": "trip"})
+    config = home / ".config/gptpipe/config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text(f'base_url = "{server.url}"\nmodel = "new"\n')
+    result = run("gptpipe-chat", *option, "--base-url", server.url, stdin=b"/clear\none\n/save other\n", env=env)
+    assert result.err == (
+        "a new conversation begins; session trip stays as it is\nkept as session other, with what follows\n"
+    )
+    assert asked(server)[-1] == ["be brief", "one"]
+    assert server.requests[-1].body["model"] == "old"
+    assert (len(lines(home, "trip")), len(lines(home, "other"))) == (1, 1)
+
+
+def test_retry_asks_the_last_question_of_a_session_again(run: Run, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "dot.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20))
+    run("gptpipe", "--base-url", server.url, "-m", "m", "-s", "trip", "-n", "one")
+    run("gptpipe", "--base-url", server.url, "-m", "m", "-s", "trip", "-n", "-f", "dot.png", "two")
+    run(*model(server), "-s", "trip", stdin=b"/retry\n")
+    before, again = (request.body["messages"] for request in server.requests[1:])
+    assert again == before
+    assert [part["type"] for part in again[-1]["content"]] == ["text", "image_url"]
+
+
 def test_retry_after_a_failure(run: Run, server: Server) -> None:
     server.json(500, {"error": {"message": "no"}})
     result = run(*model(server), "--retry", "0", stdin=b"one\n/retry\n")
@@ -215,8 +299,8 @@ def test_retry_after_a_failure(run: Run, server: Server) -> None:
 
 
 def test_help_names_every_command_once(run: Run) -> None:
-    heads = [line.split()[0] for line in run(*ECHO, stdin=b"/help\n").err.splitlines()[:-1]]
-    assert heads == ["/model", "/system", "/history", "/file", "/edit", "/retry", "/save", "/help", "QUIT,"]
+    heads = [line.split()[0] for line in run(*ECHO, stdin=b"/help\n").err.splitlines()]
+    assert " ".join(heads) == "/model /system /history /file /edit /retry /undo /clear /save /help /exit"
 
 
 # Where it is kept
@@ -229,7 +313,7 @@ def test_without_a_session_nothing_is_kept(run: Run, home: Path) -> None:
 
 def test_save_keeps_what_was_said_and_what_follows(run: Run, home: Path) -> None:
     result = run(*ECHO, stdin=b"one\ntwo\n/save trip\nthree\n")
-    assert result.err == "kept as session trip, with what follows\nBye!\n"
+    assert result.err == "kept as session trip, with what follows\n"
     turns = lines(home, "trip")
     assert [(turn["n"], turn["messages"][0]["content"]) for turn in turns] == [(1, "one"), (2, "two"), (3, "three")]
     assert turns[-1]["total_tokens"] == sum(turn["usage"]["total_tokens"] for turn in turns)
@@ -244,7 +328,7 @@ def test_save_refuses_a_name_that_is_taken(run: Run, home: Path) -> None:
         "gptpipe-chat: '../x' cannot be a session name\n"
         "letters, digits, '.', '_', '-', '@' and '+', 128 bytes at most, neither '.' nor '-' first\n"
         "kept as session other, with what follows\n"
-        "gptpipe-chat: the conversation is kept already, as other\ngptpipe-sessions copy makes another of it\nBye!\n"
+        "gptpipe-chat: the conversation is kept already, as other\ngptpipe-sessions copy makes another of it\n"
     )
     assert len(lines(home, "trip")) == 1
 
@@ -286,7 +370,7 @@ def test_a_long_chat_leaves_nothing_open(spawn: Spawn, server: Server) -> None:
 def test_max_time_bounds_each_answer(run: Run) -> None:
     typed = b"/model echo:stall=2\nhello\n/model echo\nhi\n"
     result = run(*ECHO, "--max-time", "0.4", stdin=typed)
-    assert result == (75, b"he\nhi\n", "gptpipe-chat: the answer took longer than 0.4 s (--max-time)\nBye!\n")
+    assert result == (75, b"he\nhi\n", "gptpipe-chat: the answer took longer than 0.4 s (--max-time)\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
@@ -427,8 +511,8 @@ def test_other_signals_end_it_and_leave_the_terminal_as_it_was(
 @pytest.mark.parametrize(
     ("env", "config", "question", "answer"),
     [
-        pytest.param({"LC_ALL": "zh_CN.UTF-8"}, "", "问：", "答：", id="Chinese"),
-        pytest.param({"LC_ALL": "", "LANG": "zh_TW.UTF-8"}, "", "问：", "答：", id="by LANG"),
+        pytest.param({"LC_ALL": "zh_CN.UTF-8"}, "", "问: ", "答: ", id="Chinese"),
+        pytest.param({"LC_ALL": "", "LANG": "zh_TW.UTF-8"}, "", "问: ", "答: ", id="by LANG"),
         pytest.param({"LC_ALL": "fr_FR.UTF-8", "LANG": "zh_CN.UTF-8"}, "", "> ", "", id="LC_ALL is stronger"),
         pytest.param({"LC_ALL": "zh_CN.UTF-8"}, '[chat]\nquestion = "Q> "\nanswer = "A> "\n', "Q> ", "A> ", id="set"),
     ],
@@ -445,12 +529,64 @@ def test_prompts(spawn: Spawn, home: Path, env: dict[str, str], config: str, que
         process.read(until=answer.encode(), stream="stderr")
 
 
+@pytest.mark.parametrize(
+    ("options", "session"),
+    [pytest.param([], b"no session", id="none"), pytest.param(["-s", "trip"], b"session trip", id="one")],
+)
+def test_a_chat_begins_with_a_line(spawn: Spawn, run: Run, options: list[str], session: bytes) -> None:
+    run("gptpipe", "-m", "echo:text=x", "-n", "-s", "trip", "one")
+    process = spawn("gptpipe-chat", *options, tty=True, env={"PROMPT_TOOLKIT_NO_CPR": "1"})
+    begun = b"echo:text=x" if options else b"gpt-5.5"
+    line = process.read(until=b"\n", stream="stderr")
+    assert line == begun + b", " + session + b"; /help lists the commands, exit or ^D leaves\n"
+
+
+MARKDOWN = b"**bold** and `code`\n- \x1b[31mitem\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "env", "shown"),
+    [
+        pytest.param([], {}, b"\x1b[1mbold\x1b[22m and \x1b[36mcode\x1b[39m\n\xe2\x80\xa2 ^[[31mitem\n", id="markdown"),
+        pytest.param(["--plain"], {}, b"**bold** and `code`\n- ^[[31mitem\n", id="--plain"),
+        pytest.param([], {"NO_COLOR": "1"}, b"**bold** and `code`\n- ^[[31mitem\n", id="NO_COLOR"),
+        pytest.param([], {"TERM": "dumb"}, b"**bold** and `code`\n- ^[[31mitem\n", id="dumb"),
+    ],
+)
+def test_markdown_on_a_terminal(
+    spawn: Spawn, server: Server, options: list[str], env: dict[str, str], shown: bytes
+) -> None:
+    server.reply(say(MARKDOWN.decode()))
+    process = spawn(*model(server), *options, tty=True, env={"PROMPT_TOOLKIT_NO_CPR": "1", **env})
+    process.read(until=b"leaves\n", stream="stderr")
+    process.write(b"one\n" if "TERM" in env else b"one\r")
+    assert process.read(until=b"item\n") == shown
+
+
+def test_markdown_comes_as_it_arrives_and_ends_with_the_answer(person: Person, server: Server) -> None:
+    server.reply(say("so **bo"), hang=True)
+    process = person(*model(server))
+    process.write(b"one\r")
+    assert process.read(until=b"so ") == b"so "
+    process.write(b"\x03")
+    assert process.read(until=b"\n") == b"**bo\n"
+
+
+def test_a_pipe_gets_the_bytes(run: Run, server: Server) -> None:
+    server.reply(say(MARKDOWN.decode()))
+    assert run(*model(server), stdin=b"one\n").out == MARKDOWN
+
+
 def test_a_dumb_terminal_gets_no_line_editor(run: Run) -> None:
-    assert run(*ECHO, stdin=b"one\n", tty=True, env={"TERM": "dumb"}) == (0, b"one\n", "Bye!\n")
+    assert run(*ECHO, stdin=b"one\n", tty=True, env={"TERM": "dumb"}) == (
+        0,
+        b"one\n",
+        "echo, no session; /help lists the commands, exit or ^D leaves\nBye!\n",
+    )
 
 
 def test_prompts_are_not_shown_where_nobody_types(run: Run) -> None:
-    assert run(*ECHO, stdin=b"one\n", env={"LC_ALL": "zh_CN.UTF-8"}).err == "Bye!\n"
+    assert run(*ECHO, stdin=b"one\n", env={"LC_ALL": "zh_CN.UTF-8"}).err == ""
 
 
 @pytest.mark.parametrize(
@@ -459,11 +595,14 @@ def test_prompts_are_not_shown_where_nobody_types(run: Run) -> None:
         pytest.param([(b"/ret", b"ry")], b"one\n", id="a command"),
         pytest.param([(b"/file note", b"today")], b"two\n\n==> notes of today <==\nbuy milk\n", id="a file"),
         pytest.param([(b"/fi", b"le"), (b" note", b"today")], b"two\n\n==> notes", id="a command and a file"),
+        pytest.param([(b"/file pla", b"ces/"), (b"li", b"st")], b"two\n\n==> places/list <==\nhere\n", id="a folder"),
         pytest.param([(b"/model sh", b"ort")], b"short\n", id="a model"),
     ],
 )
 def test_completion(person: Person, home: Path, tmp_path: Path, tabs: list[tuple[bytes, bytes]], answer: bytes) -> None:
     (tmp_path / "notes of today").write_text("buy milk\n")
+    (tmp_path / "places").mkdir()
+    (tmp_path / "places/list").write_text("here\n")
     (home / ".config/gptpipe").mkdir(parents=True)
     (home / ".config/gptpipe/config.toml").write_text('[aliases]\nshort = "echo:text=short"\n')
     process = person(*ECHO)
@@ -498,12 +637,32 @@ def test_what_was_typed_is_found_again(person: Person, home: Path, umask: int, k
     assert after.read(until=answer) == answer
 
 
+@pytest.mark.parametrize(
+    ("option", "config"),
+    [
+        pytest.param(["--no-history"], "", id="option"),
+        pytest.param([], "[chat]\nhistory = false\n", id="setting"),
+    ],
+)
+def test_what_is_typed_is_not_kept(person: Person, home: Path, option: list[str], config: str) -> None:
+    path = home / ".config/gptpipe/config.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text(config)
+    process = person(*ECHO, *option)
+    process.write(b"secret\r")
+    assert process.read(until=b"secret\n") == b"secret\n"
+    process.write(b"\x1b[A\r")  # in the same chat it is found again
+    assert process.read(until=b"secret\n") == b"secret\n"
+    assert end(process)[0] == 0
+    assert not (home / ".local/state/gptpipe/chat-history").exists()
+
+
 def test_without_a_place_for_what_was_typed(spawn: Spawn, home: Path) -> None:
     (home / ".local").mkdir()
     (home / ".local/state").touch()
     process = spawn(*ECHO, tty=True, env={"PROMPT_TOOLKIT_NO_CPR": "1"})
     shown = process.read(until=b">", stream="stderr")
-    assert shown.startswith(b"gptpipe-chat: what is typed is not kept: cannot write ")
+    assert b"\ngptpipe-chat: what is typed is not kept: cannot write " in shown
     process.write(b"hello\r")
     assert process.read(until=b"\n") == b"hello\n"
 
@@ -568,9 +727,13 @@ def test_in_tmux(tmux: Callable[..., str], home: Path) -> None:
     until("short\n>")
     send("/retry", "Enter")
     until("/retry\nshort\n>")
+    send("no more", "Enter")
+    until("no more\n>")
+    send("/undo", "Enter")
+    until("taken back: no more\n>")
     send("/save trip", "Enter")
     until("kept as session trip, with what follows\n>")
-    send("QUIT", "Enter")
+    send("exit", "Enter")
     screen = until("Bye!\n$")
     assert "> a message\n  of two lines\na message\nof two lines\n> this one" in screen
     turns = lines(home, "trip")

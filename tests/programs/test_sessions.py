@@ -143,6 +143,28 @@ def test_show_json_is_the_file_as_it_is(run: Run, folder: Path) -> None:
         assert run(PROGRAM, "show", "s", "--json", *args) == (0, b"".join(wanted), "")
 
 
+def test_show_tells_what_was_taken_back(run: Run, folder: Path) -> None:
+    undo = Turn([], model="m", at="2026-11-03T12:00:00.000Z", n=2, undo=1)
+    data = make(folder, "s", system("be brief"), system("be brief")).read_bytes() + to_line(undo)
+    (folder / "s.jsonl").write_bytes(data + to_line(replace(system("be brief"), n=3)))
+    shown = run(PROGRAM, "show", "s", env={"TZ": "UTC"}).text
+    assert re.findall(r"^== .*|^system", shown, re.MULTILINE) == [
+        *("== 1, 2026-11-01T12:00, m ==", "system", "== 2, 2026-11-02T12:00, m =="),
+        *("== 2026-11-03T12:00, the last turn was taken back ==", "== 3, m =="),
+    ]
+    last_two = run(PROGRAM, "show", "s", "-n", "2").text
+    assert re.findall(r"^== (\d)", last_two, re.MULTILINE) == ["1", "3"]
+    assert run(PROGRAM, "list", "--json").json()["turns"] == 3
+
+
+@pytest.mark.parametrize("args", [["--last"], ["--last", "--json"], ["-n", "1", "--json"]], ids=" ".join)
+def test_the_last_answer_is_one_that_was_not_taken_back(run: Run, folder: Path, args: list[str]) -> None:
+    path = make(folder, "s", turn("x", "first"), turn("y", "second"))
+    path.write_bytes(path.read_bytes() + to_line(Turn([], n=2, undo=1)))
+    shown = run(PROGRAM, "show", "s", *args).text
+    assert ("first" in shown, "second" in shown) == (True, False)
+
+
 def test_turns_of_another_program_are_counted(run: Run, folder: Path) -> None:
     line = json.dumps({"messages": [{"role": "user", "content": "x"}]}) + "\n"
     (folder / "s.jsonl").write_text(5 * line)

@@ -96,7 +96,7 @@ def test_the_whole_file(path: Path) -> None:
     assert found.aliases == {"fast": "gpt-5.4-mini", "rehearse": "echo:delay=0.1"}
     assert found.profiles["work"]["api_key_command"] == ("pass", "show", "work")
     assert found.profiles["openai"] == {"model": "gpt-5.4"}
-    assert found.chat == {"question": "問：", "answer": ""}
+    assert found.chat == {"question": "問：", "answer": "", "history": False}
     assert found.budget == {"day_tokens": 1000, "month_tokens": 10000, "day_usd": 0.5, "month_usd": 10}
     assert found.prices == {"my/model": {"input": 1, "output": 2.5, "cached": 0}}
 

@@ -530,12 +530,14 @@ def test_a_model_is_not_always_needed() -> None:
 
 def test_budget_prices_and_prompts() -> None:
     config = Config(
-        budget={"day_tokens": 5}, prices={"m": {"input": 1.0, "output": 2.0}}, chat={"question": "?", "answer": "!"}
+        budget={"day_tokens": 5},
+        prices={"m": {"input": 1.0, "output": 2.0}},
+        chat={"question": "?", "answer": "!", "history": False},
     )
     found = resolve({}, {}, {}, {}, config)
     assert found.budget == Budget(day_tokens=5)
     assert found.prices == {"m": Price(1.0, 2.0, None)}
-    assert (found.question, found.answer) == ("?", "!")
+    assert (found.question, found.answer, found.remember) == ("?", "!", False)
 
 
 def test_the_repr_shows_no_secret() -> None:
