@@ -1,4 +1,4 @@
-"""Tool calls of Chat Completions, put together from the pieces in which they are streamed.
+"""Tool calls, put together from the pieces in which they are streamed.
 
 A call begins with its id and name, and its arguments follow in pieces that name its index. Servers differ: some send
 a call in one piece, leave the index or the id out, give every call the index 0, or send the arguments as an object.
@@ -33,6 +33,17 @@ class Calls:
             function = piece.get("function") if isinstance(piece, dict) else None
             if isinstance(function, dict):
                 self._add(piece.get("index"), _text(piece.get("id")), _text(function.get("name")), function)
+
+    def set(self, index: int, id: object, name: object, arguments: object) -> None:
+        """Take all that is known of a call, in place of its pieces. What is empty changes nothing."""
+        call = next((call for call in self._calls if id and call.id == id), None)
+        call = call or next((call for call in self._calls if call.index == index), None)
+        if call is None:
+            call = _Call(index)
+            self._calls.append(call)
+        call.id = _text(id) or call.id
+        call.name = _text(name) or call.name
+        call.arguments = [arguments] if arguments and isinstance(arguments, str) else call.arguments
 
     def _add(self, index: Any, id: str, name: str, function: dict[str, Any]) -> None:
         call = self._of(index, id, name)

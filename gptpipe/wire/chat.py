@@ -13,7 +13,7 @@ from gptpipe.message import COMPLETE_REASONS, TOOL_REASONS, Message, Schema
 from gptpipe.settings.settings import OPENAI, Settings
 from gptpipe.text.strict_json import clean, compact
 from gptpipe.wire.calls import Calls
-from gptpipe.wire.events import Done, Error, Event, Finish, Reasoning, Refusal, Served, Text, Usage
+from gptpipe.wire.events import Cited, Done, Error, Event, Finish, Reasoning, Refusal, Served, Text, Usage
 from gptpipe.wire.request import Request
 from gptpipe.wire.thinking import Pieces
 
@@ -155,6 +155,8 @@ class Reader:
         if refusal and isinstance(refusal, str):
             self._pieces.say(Refusal, refusal, events)
         self._calls.add(delta.get("tool_calls"))
+        annotations = delta.get("annotations")
+        events += filter(None, map(citation, annotations if isinstance(annotations, list) else ()))
 
     def _part(self, part: object, events: list[Event]) -> None:
         """Append what a content part says: ``{"type": "text"}``, or ``{"type": "thinking"}`` as Mistral sends it."""
@@ -167,3 +169,15 @@ class Reader:
                 self._pieces.say(Reasoning, thought, events)
         if text and isinstance(text, str):
             self._pieces.say(Text, text, events)
+
+
+def citation(annotation: object) -> Cited | None:
+    """Return the source that an annotation names, in the form of either protocol, or None."""
+    if not isinstance(annotation, dict) or annotation.get("type") != "url_citation":
+        return None
+    inner = annotation.get("url_citation")
+    found = inner if isinstance(inner, dict) else annotation
+    url, title = found.get("url"), found.get("title")
+    if not url or not isinstance(url, str):
+        return None
+    return Cited(clean(url), clean(title) if title and isinstance(title, str) else None)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gptpipe.wire import chat
-from gptpipe.wire.events import Done, Error, Event, Finish, Reasoning, Text, ToolCall
+from gptpipe.wire.events import Cited, Done, Error, Event, Finish, Reasoning, Text, ToolCall
 from tests.harness.decoding import chunk, decode, say
 from tests.harness.server import DONE, event
 
@@ -139,3 +139,9 @@ def test_a_whole_body() -> None:
     }
     body = {"object": "chat.completion", "choices": [{"message": message, "finish_reason": "tool_calls"}]}
     assert chat.whole(json.loads(json.dumps(body))) == [ONE, OTHER, Finish("tool_calls"), Done()]
+
+
+def test_sources() -> None:
+    source = {"type": "url_citation", "url_citation": {"url": "https://a.example/", "title": "A", "start_index": 0}}
+    data = chunk({"annotations": [source, {"type": "file"}, None]}) + chunk({"annotations": 3})
+    assert decode(chat.Reader(), data) == [Cited("https://a.example/", "A")]
