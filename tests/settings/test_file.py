@@ -55,6 +55,7 @@ model = "gpt-5.4"
 [chat]
 question = "問："
 answer = ""
+history = false
 
 [budget]
 day_tokens = 1000
