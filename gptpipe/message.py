@@ -19,6 +19,7 @@ Content = str | list[Part]
 Message = dict[str, Any]
 
 SYSTEM_ROLES = ("system", "developer")
+_REPLY_ROLES = ("assistant", "tool")
 
 
 def text_of(content: object) -> str:
@@ -30,9 +31,15 @@ def text_of(content: object) -> str:
     return ""
 
 
+def wording(message: Message) -> str:
+    """Return all that a model reads of a message: its text, and the calls of tools in it as JSON."""
+    calls = message.get("tool_calls")
+    return text_of(message.get("content")) + "".join(map(compact, calls if isinstance(calls, list) else ()))
+
+
 def size(message: Message) -> int:
-    """Return the bytes of a message's text in UTF-8: with a byte-level tokenizer no fewer than its tokens."""
-    return len(text_of(message.get("content")).encode("utf-8", "replace"))
+    """Return the bytes of a message's wording in UTF-8: with a byte-level tokenizer no fewer than its tokens."""
+    return len(wording(message).encode("utf-8", "replace"))
 
 
 class Counts(NamedTuple):
@@ -113,8 +120,13 @@ class Turn:
 
     @property
     def question(self) -> list[Message]:
-        """The messages that asked: all but the system message and the answer."""
-        return [m for m in self.messages if m.get("role") not in (*SYSTEM_ROLES, "assistant")]
+        """The messages that asked: all but the system message and the reply."""
+        return [m for m in self.messages if m.get("role") not in (*SYSTEM_ROLES, *_REPLY_ROLES)]
+
+    @property
+    def reply(self) -> list[Message]:
+        """What the question led to: calls of tools and their results, and at the end the answer."""
+        return [m for m in self.messages if m.get("role") in _REPLY_ROLES]
 
     @property
     def answer(self) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gptpipe.errors import OverLimit, ProtocolError, WriteError
-from gptpipe.message import Counts, Message, Turn, counts, size, text_of
+from gptpipe.message import Counts, Message, Turn, counts, size, wording
 from gptpipe.storage import failing, make_folder
 from gptpipe.storage import replace as replace_file
 
@@ -160,7 +160,7 @@ class Meter(NamedTuple):
 
     def _message(self, message: Message) -> int:
         assert self.length is not None
-        return self.length(text_of(message.get("content"))) + ATTACHMENT * _attachments(message) + FRAME
+        return self.length(wording(message)) + ATTACHMENT * _attachments(message) + FRAME
 
 
 def meter(model: str, cache: Path) -> Meter:
@@ -306,13 +306,13 @@ class _Part(NamedTuple):
 
 
 def _answer_tokens(turn: Turn, reasoning: str, used: Counts) -> _Part:
-    """Return the answer's share of what the server counted: all but the reasoning."""
-    length = len(turn.answer.encode("utf-8", "replace"))
+    """Return the reply's share of what the server counted: all but the reasoning."""
+    length = sum(map(size, turn.reply))
     if used.reasoning:
         tokens = used.output - used.reasoning
     else:
         tokens = _share(used.output, length, len(reasoning.encode("utf-8", "replace")))
-    most = length + FRAME_BOUND
+    most = bound_all(turn.reply)
     return _Part(tokens, False) if 1 <= tokens <= most else _Part(most, True)
 
 

@@ -109,7 +109,14 @@ def _texts(turn: Turn, before: str | None) -> Iterator[tuple[Message, str]]:
 def _text(message: Message) -> str:
     content = message.get("content") or message.get("refusal") or ""
     text = "\n".join(map(_part, content)) if isinstance(content, list) else str(content)
-    return text.removesuffix("\n")
+    calls = message.get("tool_calls")
+    lines = [text.removesuffix("\n"), *map(_call, calls if isinstance(calls, list) else ())]
+    return "\n".join(filter(None, lines))
+
+
+def _call(call: object) -> str:
+    function = call.get("function") if isinstance(call, dict) else None
+    return f"[calls {function.get('name')} {function.get('arguments')}]" if isinstance(function, dict) else ""
 
 
 def _part(part: object) -> str:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import cache as remember
 from importlib import import_module
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -377,6 +378,19 @@ def test_weigh_a_later_turn(
     asked.messages.insert(0, SYSTEM)
     weighed = tokens.weigh(asked, "", past, tmp_path)
     assert (weighed.tokens, weighed.tokens_estimated, weighed.system_tokens) == expected
+
+
+def test_the_calls_of_a_turn_and_their_results_are_a_part_of_what_it_adds(tmp_path: Path) -> None:
+    asked = turn("qqqq", "aaaa", usage=usage(8, 500))
+    call = {"id": "call_0", "type": "function", "function": {"name": "lookup", "arguments": "{}"}}
+    asked.messages[1:1] = [
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_0", "content": "r" * 500},
+    ]
+    weighed = tokens.weigh(asked, "", [], tmp_path)
+    assert (weighed.tokens, weighed.tokens_estimated) == (508, False)
+    silent = tokens.weigh(replace(asked, usage=None), "", [], tmp_path)
+    assert silent.tokens == tokens.bound_all(asked.messages) > 500 + len("lookup")
 
 
 def test_a_question_with_an_image_may_have_any_number(tmp_path: Path) -> None:

@@ -135,6 +135,20 @@ def test_show_is_text_to_be_read(run: Run, folder: Path) -> None:
     assert run(PROGRAM, "show", "s", "-n", "1", env={"TZ": "UTC"}).text == "".join(last_turn[1:])
 
 
+def test_show_has_calls_and_results(run: Run, folder: Path) -> None:
+    called = turn("where?", "in Ulm")
+    function = {"name": "lookup", "arguments": '{"order":4711}'}
+    called.messages[1:1] = [
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function", "function": function}]},
+        {"role": "tool", "tool_call_id": "c", "content": "Ulm\n"},
+    ]
+    make(folder, "s", called)
+    text = 'user: where?\n\nassistant: [calls lookup {"order":4711}]\n\ntool: Ulm\n\nassistant: in Ulm\n'
+    assert run(PROGRAM, "show", "s").text.partition("==\n\n")[2] == text
+    assert run(PROGRAM, "search", "lookup|Ulm$").text.count("\n") == 3
+    assert run(PROGRAM, "show", "s", "--last").text == "in Ulm\n"
+
+
 def test_show_json_is_the_file_as_it_is(run: Run, folder: Path) -> None:
     data = make(folder, "s", turn("x"), turn("y"), code()).read_bytes()
     (folder / "s.jsonl").write_bytes(data.replace(b'"n"', b' "own": [1], "n"'))
