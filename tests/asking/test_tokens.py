@@ -7,9 +7,9 @@ import stat
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache as remember
 from importlib import import_module
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
