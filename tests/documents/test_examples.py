@@ -1,59 +1,29 @@
-"""The examples of the manual and the README run as they stand, in a real shell, with the model ``echo``."""
+"""The examples of the manual run as they stand, in a real shell, with the model ``echo``."""
 
 from __future__ import annotations
 
-import configparser
 import hashlib
 import json
 import os
 import re
-import shlex
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from gptpipe.settings import file
 from gptpipe.usage import ledger
 from tests.conftest import Run, needs
+from tests.documents.conftest import Example, sessions, turns
 from tests.harness import manual
-from tests.harness.processes import Result
 from tests.harness.server import Server
 
 PAGE = "gptpipe.1"
 SESSION = "gptpipe-session.5"
-ECHO = {"GPTPIPE_MODEL": "echo", "GPTPIPE_RETRY": "0"}
-GIT = {f"GIT_{who}_{what}": "x" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")} | {
-    "GIT_EDITOR": "true"
-}
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(8)
-COMMIT = manual.display(PAGE, "commit")
-
-Example = Callable[..., Result]
 
 
-@pytest.fixture
-def example(shell: Run) -> Example:
-    """Run the text of an example in the test's folder, as ``shell`` does, with another ``model`` if one is named."""
-
-    def call(script: str, *, model: str = "echo", env: dict[str, str] | None = None, **more: Any) -> Result:
-        return shell(script, env=ECHO | {"GPTPIPE_MODEL": model} | (env or {}), **more)
-
-    return call
-
-
-def sessions(home: Path) -> Path:
-    return home / ".local/share/gptpipe/sessions"
-
-
-def turns(home: Path, name: str) -> list[Any]:
-    return [json.loads(line) for line in (sessions(home) / f"{name}.jsonl").read_text().splitlines()]
-
-
-def test_each_display_is_named_and_tried_here_or_in_test_documents() -> None:
-    tests = Path(__file__).read_text() + Path(__file__).with_name("test_documents.py").read_text()
+def test_each_display_is_named_and_tried() -> None:
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     for page in manual.PAGES:
         for display in manual.displays(page.name):
             assert display.name, f"{page.name}: what is {display.text!r}?"
@@ -70,159 +40,17 @@ def test_session(example: Example, home: Path) -> None:
     assert [turn["n"] for turn in turns(home, "trip")] == [1, 2]
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    """A git repository with a file staged."""
-    needs("git")
-    path = tmp_path / "repository"
-    subprocess.run(["git", "init", "--quiet", path], check=True)
-    (path / "new.txt").write_text("new line\n")
-    subprocess.run(["git", "-C", path, "add", "new.txt"], check=True)
-    return path
-
-
-@pytest.mark.parametrize("script", [COMMIT, manual.pipelines()[0]], ids=["manual", "readme"])
-def test_commit(script: str, example: Example, repository: Path) -> None:
-    assert example(script, env=GIT, cwd=repository).status == 0
-    message = subprocess.check_output(["git", "-C", repository, "log", "--format=%B"], text=True)
-    assert message.startswith("Write a commit message for this diff.")
-    assert "+new line" in message
-
-
-@pytest.mark.parametrize("script", [COMMIT, manual.pipelines()[0]], ids=["manual", "readme"])
-def test_commit_does_nothing_without_a_complete_answer(script: str, example: Example, repository: Path) -> None:
-    found = example(script, env=GIT, cwd=repository, model="echo:cut=20")
-    assert found.status != 0
-    assert "empty commit message" in found.err
-    assert subprocess.run(["git", "-C", repository, "log"], capture_output=True, check=False).returncode != 0
-
-
-@pytest.mark.parametrize("script", [manual.display(PAGE, "loop"), manual.pipelines()[2]], ids=["manual", "readme"])
-def test_loop(script: str, example: Example, tmp_path: Path) -> None:
+def test_loop(example: Example, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("one\n-two\nthree\n")
-    assert example(script) == (0, b"", "")
+    assert example(manual.display(PAGE, "loop")) == (0, b"", "")
     assert (tmp_path / "mots.txt").read_text() == "one\n-two\nthree\n"
 
 
-def crontab_command() -> str:
-    fields = manual.display(PAGE, "cron").split(maxsplit=5)
-    assert all(re.fullmatch(r"[\d*/,-]+", field) for field in fields[:5])
-    assert "%" not in fields[5]  # cron takes it for a newline
-    return fields[5]
-
-
-def by_cron(command: str, home: Path, model: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as cron does: by ``sh``, in the home folder, with next to no environment."""
-    env = ECHO | {"GPTPIPE_MODEL": model, "HOME": str(home), "PATH": os.environ["PATH"], "SHELL": "/bin/sh"}
-    return subprocess.run(["/bin/sh", "-c", command], cwd=home, env=env, capture_output=True, text=True, check=False)
-
-
-def test_cron(home: Path) -> None:
-    for day in (1, 2):
-        found = by_cron(crontab_command(), home, "echo")
-        assert (found.returncode, found.stdout + found.stderr) == (0, ""), "cron would mail this"
-        assert [turn["n"] for turn in turns(home, "disks")][-1] == day
-    assert "What fills up" in (home / "disks.txt").read_text()
-
-
-def test_cron_mails_a_failure(home: Path) -> None:
-    found = by_cron(crontab_command(), home, "echo:status=401")
-    assert found.stdout == ""
-    assert found.stderr.startswith("gptpipe: ")
-    assert not (home / "disks.txt").exists()
-
-
-@pytest.mark.parametrize(
-    ("model", "status", "out", "err"),
-    [
-        ("echo:text=short", 0, b"short\n", ""),
-        ("echo:finish=length", 0, b"", "no use asking again"),
-        ("echo:refuse", 0, b"", "no use asking again"),
-        ("echo:empty", 0, b"", "no use asking again"),
-        ("echo:status=413", 0, b"", "wrong with report.txt"),
-        ("echo:status=503", 0, b"", "try again later"),
-        ("echo:status=401", 1, b"", "someone must look"),
-    ],
-)
-def test_case(model: str, status: int, out: bytes, err: str, example: Example, tmp_path: Path) -> None:
-    (tmp_path / "report.txt").write_text("long\n")
-    found = example(manual.display(PAGE, "case"), model=model)
-    assert (found.status, found.out) == (status, out)
-    assert err in found.err
-
-
-def test_case_without_the_file(example: Example) -> None:
-    assert "wrong with report.txt" in example(manual.display(PAGE, "case")).err
-
-
-def test_retry(example: Example, tmp_path: Path) -> None:
-    script = 'sleep() { echo "sleep $1"; }\n' + manual.display(PAGE, "retry")
-    assert example(script, model="echo:text=roses").status == 0
-    assert (tmp_path / "poem.txt").read_text() == "roses\n"
-    (tmp_path / "poem.txt").unlink()
-    found = example(script, model="echo:cut=3")
-    assert (found.status, found.text.split()[1::2]) == (75, ["60", "600", "3000", "0"])
-    assert not (tmp_path / "poem.txt").exists()
-    assert example(script, model="echo:status=401")[:2] == (77, b"")
-
-
-def test_make(example: Example, tmp_path: Path) -> None:
-    needs("make")
-    (tmp_path / "Makefile").write_text(manual.display(PAGE, "make"))
-    (tmp_path / "report.txt").write_text("long\n")
-    assert example("make report.summary", model="echo:cut=9").status != 0
-    assert not (tmp_path / "report.summary").exists()
-    assert example("make report.summary").status == 0
-    assert (tmp_path / "report.summary").read_text().endswith("==> report.txt <==\nlong\n")
-    assert "up to date" in example("make report.summary").text
-
-
-def unit(name: str) -> configparser.ConfigParser:
-    parser = configparser.ConfigParser(interpolation=None)
-    parser.optionxform = str  # type: ignore[assignment, method-assign]
-    parser.read_string(manual.display(PAGE, name))
-    return parser
-
-
-def test_systemd_takes_the_units(tmp_path: Path) -> None:
-    needs("systemd-analyze")
-    for name, text in (("service", manual.display(PAGE, "service")), ("timer", manual.display(PAGE, "timer"))):
-        assert text.startswith(f"# /etc/systemd/system/digest.{name}\n")
-        (tmp_path / f"digest.{name}").write_text(text)
-    units = [tmp_path / "digest.service", tmp_path / "digest.timer"]
-    found = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True, check=False
-    )
-    assert (found.returncode, found.stdout + found.stderr) == (0, "")
-
-
-def test_the_service_runs(example: Example, tmp_path: Path) -> None:
-    service = unit("service")["Service"]
-    state = tmp_path / service["StateDirectory"]
-    state.mkdir()
-    variable, _, value = service["Environment"].partition("=")
-    env = {"HOME": str(tmp_path), variable: value.replace("%S", str(tmp_path))}
-    unset = {name: None for name in os.environ if name.startswith("XDG_")}
-    assert example(shlex.join(shlex.split(service["ExecStart"])), env=env | unset) == (0, b"", "")
-    assert "What fills up" in (state / "disks.txt").read_text()
-    assert (state / ".local/share/gptpipe/sessions/disks.jsonl").exists()
-
-
-def test_the_credential_of_the_service_is_the_key(tmp_path: Path, example: Example, server: Server) -> None:
-    name, _, path = unit("service")["Service"]["LoadCredential"].partition(":")
-    assert os.path.isabs(path)
-    (tmp_path / name).write_text("sk-secret\n")
-    env = {"CREDENTIALS_DIRECTORY": str(tmp_path), "OPENAI_BASE_URL": server.url}
-    assert example("gptpipe hi", model="gpt-5.5", env=env).out == b"hi\n"
-    assert server.requests[0].headers["authorization"] == "Bearer sk-secret"
-
-
-@pytest.mark.parametrize("page", [PAGE, SESSION])
-def test_finetune(page: str, example: Example, home: Path, tmp_path: Path) -> None:
+def test_finetune(example: Example, home: Path, tmp_path: Path) -> None:
     needs("jq")
     example("gptpipe -s trip -S 'Be brief.' one; gptpipe -s trip -m echo:cut=2 two; gptpipe -s trip -m echo three")
     assert len(turns(home, "trip")) == 3
-    assert example(manual.display(page, "finetune")) == (0, b"", "")
+    assert example(manual.display(SESSION, "finetune")) == (0, b"", "")
     lines = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
     assert [line.keys() for line in lines] == [{"messages"}] * 2
     assert [[message["content"] for message in line["messages"]] for line in lines] == [
@@ -231,10 +59,9 @@ def test_finetune(page: str, example: Example, home: Path, tmp_path: Path) -> No
     ]
 
 
-@pytest.mark.parametrize("script", [manual.display(PAGE, "json"), manual.pipelines()[4]], ids=["manual", "readme"])
-def test_json(script: str, example: Example) -> None:
+def test_json(example: Example) -> None:
     needs("jq")
-    answer, tokens = example(script).text.splitlines()
+    answer, tokens = example(manual.display(PAGE, "json")).text.splitlines()
     assert answer == "Name a fruit."
     assert int(tokens) > 0
 
@@ -311,24 +138,6 @@ def test_the_role(tmp_path: Path, home: Path, server: Server, example: Example) 
     body = server.requests[0].body
     assert body["messages"][0]["content"].startswith("You write commit messages in English:")
     assert body["temperature"] == 0.2
-
-
-def test_the_lasting_conversation_of_the_readme(example: Example, home: Path) -> None:
-    assert example(manual.pipelines()[1]).status == 0
-    assert [turn["n"] for turn in turns(home, "disks")] == [1, 2]
-
-
-def test_the_whole_file_of_the_readme(example: Example, tmp_path: Path) -> None:
-    (tmp_path / "report.txt").write_text("long\n")
-    assert example(manual.pipelines()[3]) == (0, b"", "")
-    assert (tmp_path / "summary.txt").read_text().endswith("long\n")
-    (tmp_path / "summary.txt").unlink()
-    assert example(manual.pipelines()[3], model="echo:cut=3").out == b"status 75\n"
-    assert not (tmp_path / "summary.txt").exists()
-
-
-def test_the_readme_has_five_pipelines() -> None:
-    assert len(manual.pipelines()) == 5
 
 
 @pytest.fixture
