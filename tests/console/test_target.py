@@ -9,13 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import needs
+from tests.harness.tools import needs_right_to
 
 CALL = "gptpipe -m echo -n"
 OTHER = 12345  # somebody else
-
-if os.geteuid():
-    pytest.skip("mounts and other owners need root", allow_module_level=True)
 
 
 @pytest.fixture
@@ -31,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def other(shell: Any, home: Path) -> Any:
     """Run a shell line as another user, with a home of its own, who may read all (the interpreter may be root's)."""
-    needs("setpriv")
+    needs_right_to("setpriv", f"--reuid={OTHER}", "--clear-groups", "true")
     elsewhere = home / "other"
     elsewhere.mkdir()
     os.chown(elsewhere, OTHER, OTHER)
@@ -49,7 +46,7 @@ def other(shell: Any, home: Path) -> Any:
 
 @pytest.mark.parametrize("option", ["-o", "--meta"])
 def test_a_bind_mounted_file_gets_the_answer(shell: Any, folder: Path, option: str) -> None:
-    needs("unshare", "mount")
+    needs_right_to("unshare", "--mount", "true")
     for name in ("here", "there"):
         (folder / name).write_text("something longer than the answer\n" * 50)
     script = f"mount --bind folder/here folder/there && {CALL} {option} folder/there hi"
@@ -70,6 +67,7 @@ def test_hard_links_stay_links(shell: Any, folder: Path) -> None:
 
 
 def test_root_keeps_owner_and_mode(shell: Any, folder: Path) -> None:
+    needs_right_to("setpriv", f"--reuid={OTHER}", "--clear-groups", "true")
     path = folder / "f"
     path.write_text("old")
     os.chown(path, OTHER, OTHER + 1)
@@ -111,7 +109,7 @@ def test_what_cannot_be_written_is_found_before_anything_is_asked(
 
 
 def test_without_proc(shell: Any, folder: Path) -> None:
-    needs("unshare", "mount")
+    needs_right_to("unshare", "--mount", "true")
     script = f"mount -t tmpfs none /proc && {CALL} -o folder/f hi"
     assert shell(f"unshare --mount sh -c '{script}'").status == 0
     assert (folder / "f").read_text() == "hi\n"
@@ -128,7 +126,7 @@ def test_every_name_that_the_system_takes(run: Any, folder: Path, name: str) -> 
 
 def test_a_disk_that_is_full_after_the_answer(shell: Any, folder: Path, tmp_path: Path) -> None:
     """The trial before the request still has room; the answer has not, and neither has a mount point in place."""
-    needs("unshare", "mount")
+    needs_right_to("unshare", "--mount", "true")
     (tmp_path / "elsewhere").mkdir()
     script = (
         "mount -t tmpfs -o size=64k none folder && echo old >folder/f && "

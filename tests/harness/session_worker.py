@@ -38,8 +38,10 @@ def main(folder: str, command: str, *arguments: str) -> int:
         elif command in ("copy", "rename"):
             source, target, *force = arguments
             getattr(upkeep, command)(store, source, target, force=bool(force), timeout=60, waiting=waiting)
+        elif command == "remove":
+            upkeep.remove(store, *arguments, timeout=60, waiting=waiting)
         else:
-            {"remove": upkeep.remove, "repair": repair.repair}[command](store, *arguments, timeout=60, waiting=waiting)
+            repair.repair(store, *arguments, timeout=60, waiting=waiting)
     except Failure as failure:
         os.write(2, f"{failure.message}\n".encode())
         return failure.status

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -50,22 +51,29 @@ def needs(*programs: str) -> None:
     pytest.skip(f"not found: {', '.join(missing)}")
 
 
-def skipped_for(reports: Iterable[Any]) -> dict[str, dict[str, int]]:
-    """Return, for each missing program, the tests that were skipped and how often, from pytest's reports."""
+def needs_right_to(*command: str) -> None:
+    """Skip the test when the system does not allow a command, as a container or a chroot may; in CI fail it."""
+    needs(command[0])
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        (pytest.fail if in_ci() else pytest.skip)(f"not allowed: {' '.join(command)}")
+
+
+def skipped(reports: Iterable[Any], reason: str) -> dict[str, dict[str, int]]:
+    """Return, for each program or command that a reason names, which tests were skipped and how often."""
     found: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for report in reports:
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        if match := re.search(r"not found: (.+)", reason):
-            for program in match[1].split(", "):
-                found[program][report.nodeid.partition("[")[0]] += 1
+        words = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if match := re.search(rf"{reason}: (.+)", words):
+            for each in match[1].split(", "):
+                found[each][report.nodeid.partition("[")[0]] += 1
     return found
 
 
 def summary(reports: Iterable[Any]) -> Iterator[str]:
-    """Yield the lines for the end of a run: what was not tested for want of a program, and how to install it."""
-    found = skipped_for(reports)
-    for program in sorted(found):
-        yield f"{program} is missing, so these did not run:"
-        yield from (f"  {test}{f' ({count} cases)' if count > 1 else ''}" for test, count in found[program].items())
-    if found:
-        yield f"to install them on Debian, as root: apt-get install {' '.join(sorted({*map(package, found)}))}"
+    """Yield the lines for the end of a run: what was not tested, for want of what, and how to install it."""
+    missing, forbidden = skipped(reports, "not found"), skipped(reports, "not allowed")
+    for what, tests in sorted((missing | forbidden).items()):
+        yield f"{what} is {'missing' if what in missing else 'not allowed here'}, so these did not run:"
+        yield from (f"  {test}{f' ({count} cases)' if count > 1 else ''}" for test, count in tests.items())
+    if missing:
+        yield f"to install them on Debian, as root: apt-get install {' '.join(sorted({*map(package, missing)}))}"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import needs
+from tests.harness.tools import needs_right_to
 
 
 def test_nothing_is_written_after_a_write_that_failed(shell: Any) -> None:
@@ -24,7 +25,7 @@ def test_a_home_that_is_no_folder_has_no_settings(run: Any) -> None:
 
 @pytest.mark.parametrize("value", ["", None], ids=["empty", "unset"])
 def test_an_empty_home_is_no_home(shell: Any, value: str | None) -> None:
-    needs("unshare")
+    needs_right_to("unshare", "--map-user=54321", "true")
     folders = dict.fromkeys(("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"))
     script = "unshare --map-user=54321 gptpipe -n -m echo hi; echo $?"  # as a user who is in no list
     result = shell(script, env={**folders, "HOME": value})
