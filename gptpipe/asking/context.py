@@ -11,7 +11,7 @@ from gptpipe.console import children, output
 from gptpipe.console.signals import Deadline
 from gptpipe.errors import UsageError
 from gptpipe.sessions.store import SessionStore, Warn, silent
-from gptpipe.settings import file, keys, resolve, roles, settings
+from gptpipe.settings import environment, file, keys, roles, settings
 from gptpipe.settings.file import Config
 from gptpipe.settings.roles import Role
 from gptpipe.settings.settings import Paths, Settings
@@ -45,7 +45,7 @@ def begin(values: Mapping[str, Any]) -> Deadline:
     deadline = Deadline()
     option = values.get("max_time")
     with suppress(ValueError):
-        said = os.environ.get(resolve.ENVIRONMENT["max_time"]) if option is None else option
+        said = os.environ.get(environment.ENVIRONMENT["max_time"]) if option is None else option
         deadline.limit(file.seconds(float(said or 0)))
     return deadline
 
@@ -59,12 +59,12 @@ def here(program: str, values: Mapping[str, Any], deadline: Deadline | None = No
     """
     deadline = deadline or begin(values)
     env = dict(os.environ)
-    named = resolve.named_file(values.get("config"), env)
+    named = environment.named_file(values.get("config"), env)
     # A shell's <(command) ends when the command does.
     is_file = named is None or os.path.isfile(named)
     with nullcontext() if is_file else output.waiting(f"waiting for {named} to end: --max-time bounds it"):
-        config = resolve.read_file(values.get("config"), env)
-    if values.get("max_time") is None and not env.get(resolve.ENVIRONMENT["max_time"]):
+        config = environment.read_file(values.get("config"), env)
+    if values.get("max_time") is None and not env.get(environment.ENVIRONMENT["max_time"]):
         deadline.limit(config.top.get("max_time"))
     return Context(env, config, settings.paths(), program, deadline, output.say if values.get("verbose") else silent)
 

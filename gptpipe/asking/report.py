@@ -14,7 +14,7 @@ from gptpipe.errors import Failure
 from gptpipe.message import Counts, counts
 from gptpipe.settings import keys, settings
 from gptpipe.settings.settings import Settings
-from gptpipe.text.address import masked
+from gptpipe.text.address import joined, masked
 from gptpipe.usage import prices
 from gptpipe.wire import chat
 from gptpipe.wire.request import Request as Asked
@@ -34,7 +34,7 @@ def shown(chosen: Settings, place: Context, request: Asked, without: Collection[
     ``without`` are fields that the client would add.
     """
     return {
-        "url": masked(f"{chosen.base_url}/chat/completions") if chosen.base_url else None,
+        "url": masked(joined(chosen.base_url, "/chat/completions")) if chosen.base_url else None,
         "headers": keys.shown_headers(chosen, place.env),
         "body": chat.body(request, chosen, without),
     }

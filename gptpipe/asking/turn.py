@@ -21,6 +21,7 @@ from gptpipe.sessions import attachments
 from gptpipe.sessions.store import Memory, NoSession, Session, Warn, last_turn, silent
 from gptpipe.settings import keys, resolve
 from gptpipe.settings.settings import Paths, Settings
+from gptpipe.text.address import stored
 from gptpipe.usage.budget import check_budget
 from gptpipe.wire import client, request
 from gptpipe.wire.request import system_of
@@ -142,7 +143,7 @@ def _turn(request: Request, answer: Answer) -> Turn:
         [*question, reply],
         model=chosen.model,
         profile=chosen.profile,
-        base_url=chosen.base_url if chosen.profile is None else None,
+        base_url=stored(chosen.base_url) if chosen.base_url and chosen.profile is None else None,
         finish_reason=answer.finish_reason if answer.finished else None,
         usage=answer.bill.measured,
     )

@@ -10,14 +10,14 @@ import os
 
 from gptpipe.console import output
 from gptpipe.errors import Failure, Status
-from gptpipe.settings import resolve, settings
+from gptpipe.settings import environment, settings
 from gptpipe.settings.file import Config
 
 
 def main(kind: str) -> int:
     """Print the names of a kind and return the status. Says nothing about faulty settings: a line is being typed."""
     try:
-        config = resolve.read_file(None, os.environ)
+        config = environment.read_file(None, os.environ)
         names = settings.profile_names(config) if kind == "profiles" else model_names(config)
         output.write_all(output.STDOUT, output.encode("".join(f"{name}\n" for name in names)))
     except Failure as failure:

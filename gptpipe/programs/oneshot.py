@@ -25,6 +25,7 @@ from gptpipe.programs.options import given
 from gptpipe.settings import resolve, roles
 from gptpipe.settings.roles import Role
 from gptpipe.text.strict_json import compact
+from gptpipe.text.template import as_template, escape
 from gptpipe.usage.budget import check_budget
 from gptpipe.wire.client import preload
 
@@ -185,20 +186,31 @@ def _edited(prompt: str, place: Context) -> str:
     return text
 
 
+# What a call may say beside --save-role that a role does not hold: where the texts come from.
+_BESIDE_A_ROLE = {"config", "edit", "encoding", "no_stdin", "role", "save_role", "var", "verbose"}
+
+
 def _role(prompt: str, options: dict[str, Any], role: Role) -> Role:
     """Return the role that makes of a later call what this one is.
 
     :raises UsageError: if a role cannot hold it.
     """
-    for name in ("file", "base_url"):
-        if name in options:
-            raise UsageError(f"a role cannot hold --{name.replace('_', '-')}")
+    held = {*roles.KEPT, "param", "extract", "schema", *_BESIDE_A_ROLE}
+    refused = [name for name, value in options.items() if name not in held and value is not False]
+    if refused:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in refused)
+        raise UsageError(f"a role cannot hold {named}", "it holds texts, model, profile, parameters, -x or --schema")
     kept = {name: options[name] for name in roles.KEPT if name in options}
     params = {**role.settings.get("params", {}), **options.get("param", {})}
     extract, path = options.get("extract"), options.get("schema")
     if not extract and not path:
         extract, path = role.extract, role.schema
-    return Role({**role.settings, **kept, "params": params}, prompt or None, path and os.path.abspath(path), extract)
+    # What was written for this call may have fields; of an older role the fields are filled.
+    settings = {**role.settings, **kept, "params": params}
+    if system := settings.get("system"):
+        settings["system"] = as_template(system) if "system" in kept else escape(system)
+    text = escape(prompt) if prompt == role.prompt else as_template(prompt)
+    return Role(settings, text or None, path and os.path.abspath(path), extract)
 
 
 def _content(prompt: str, values: dict[str, Any]) -> Content:

@@ -18,7 +18,7 @@ from gptpipe.programs.options import lock_option, together
 from gptpipe.sessions import attachments, transcript, upkeep
 from gptpipe.sessions import repair as mending
 from gptpipe.sessions.store import SessionStore
-from gptpipe.settings import resolve, settings
+from gptpipe.settings import environment, resolve, settings
 
 _NAMED_IN_QUESTION = 10
 
@@ -37,7 +37,7 @@ def _store() -> SessionStore:
 
 def _lock_timeout(given: float | None) -> float:
     env = dict(os.environ)
-    config = resolve.read_file(None, env)
+    config = environment.read_file(None, env)
     return resolve.resolve({"lock_timeout": given}, {}, {}, env, config, need_model=False).lock_timeout
 
 

@@ -14,9 +14,9 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from gptpipe.errors import ConfigError, UsageError, clause
-from gptpipe.text.names import check_name
+from gptpipe.text.names import check_name, looks_like_key
 
-Check = Callable[[Any], Any]
+Value = Callable[[Any], Any]
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -27,14 +27,15 @@ RESERVED_PARAMS = frozenset({"model", "messages", "stream", "stream_options", "n
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110, 5.6.2
 _HEADER_VALUE = re.compile(r"([\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?)?")  # RFC 9110, 5.5: no space at its ends
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class Named(NamedTuple):
-    """A table whose keys are the user's names; ``check`` returns a name as it is stored."""
+    """A table whose keys are the user's names; ``name`` returns one as it is stored."""
 
     shape: Any
-    check: Callable[[str], str]
+    name: Callable[[str], str]
 
 
 class Config(NamedTuple):
@@ -56,7 +57,7 @@ class Config(NamedTuple):
 def load(path: str | os.PathLike[str], *, required: bool) -> Config:
     """Read the settings file; if it is missing and not required, an empty Config is returned.
 
-    :raises ConfigError: if it cannot be read, is no TOML, or holds an unknown key or a value of the wrong kind.
+    :raises ConfigError: if it cannot be read, is not TOML, or holds an unknown key or a value of the wrong kind.
     """
     path = os.fspath(path)
     try:
@@ -74,7 +75,7 @@ def load(path: str | os.PathLike[str], *, required: bool) -> Config:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from None
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: {clause(error)}") from None
-    found = check(value, SHAPE, source=path)
+    found = read_table(value, SHAPE, source=path)
     if found.get("usage") is False and found.get("budget"):
         raise ConfigError(f"{path}: usage = false and [budget] exclude each other", "a budget is kept by the usage")
     _anchor(found, os.path.dirname(os.path.abspath(path)))
@@ -82,7 +83,7 @@ def load(path: str | os.PathLike[str], *, required: bool) -> Config:
     return Config(path=path, top=found, **tables)
 
 
-def check(value: Mapping[str, Any], shape: Mapping[str, Any], *, source: str) -> dict[str, Any]:
+def read_table(value: Mapping[str, Any], shape: Mapping[str, Any], *, source: str) -> dict[str, Any]:
     """Return the table with each value checked by the shape; roles use it for their front matter.
 
     :raises ConfigError: for an unknown key or a faulty value, with ``source`` and the full path of the key.
@@ -98,11 +99,14 @@ def _table(value: Any, shape: Any, source: str, where: tuple[str, ...]) -> dict[
         here = (*where, key)
         try:
             if isinstance(shape, Named):
-                key, inner = shape.check(key), shape.shape
+                key, inner = shape.name(key), shape.shape
             elif key in shape:
                 inner = shape[key]
             else:
-                raise ConfigError(f"{source}: unknown key {dotted(here)}", _nearest(key, list(shape), where))
+                raise ConfigError(f"{source}: unknown key {dotted(here)}", _hint(key, list(shape), where))
+            if here == ("profile",) and isinstance(item, dict):
+                near = f"[profiles.{next(iter(item), 'NAME')}]"
+                raise ConfigError(f"{source}: profile is not a table", f"did you mean {near}?")
             result[key] = inner(item) if callable(inner) else _table(item, inner, source, here)
         except ValueError as error:
             raise ConfigError(f"{source}: {dotted(here)} {error}") from None
@@ -123,7 +127,12 @@ def nearest(name: str, known: list[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name, known, n=1)), None)
 
 
-def _nearest(key: str, known: list[str], where: tuple[str, ...]) -> str:
+_SECRET = re.compile(r"(.*_)?(api_?key|auth_?token|secret)|key|token", re.IGNORECASE)
+
+
+def _hint(key: str, known: list[str], where: tuple[str, ...]) -> str:
+    if _SECRET.fullmatch(key):
+        return "a key is not written here: api_key_env, api_key_file or api_key_command of a profile say where it is"
     found = nearest(key, known)
     return f"did you mean {dotted((*where, found))}?" if found else f"what can stand there: {', '.join(sorted(known))}"
 
@@ -140,14 +149,23 @@ def _anchor(found: dict[str, Any], folder: str) -> None:
 
 
 def text(value: Any) -> str:
-    """A string that is not empty."""
+    """A string that is not empty, and not a key in the wrong place."""
     if not text_or_empty(value):
         raise ValueError("must not be empty")
+    if looks_like_key(value):
+        raise ValueError("looks like a key, and is not shown: a name or a path belongs here")
+    return str(value)
+
+
+def variable(value: Any) -> str:
+    """The name of an environment variable; an empty one says that no key is needed."""
+    if text_or_empty(value) and not _VARIABLE.fullmatch(text(value)):
+        raise ValueError("must be the name of an environment variable, not the key itself")
     return str(value)
 
 
 def text_or_empty(value: Any) -> str:
-    """A string; an empty one is how a setting says "none"."""
+    """A string; an empty one says "none"."""
     if not isinstance(value, str):
         raise ValueError("must be a string")
     if "\0" in value:
@@ -208,6 +226,8 @@ def words(value: Any) -> tuple[str, ...]:
     """A command: a list of strings, the program's name first."""
     if not isinstance(value, list) or not value or not all(isinstance(word, str) for word in value) or not value[0]:
         raise ValueError("must be a list of strings, a program and its arguments")
+    if looks_like_key(value[0]):
+        raise ValueError("looks like a key, and is not shown: a command belongs here")
     return tuple(map(text_or_empty, value))
 
 
@@ -217,7 +237,7 @@ def headers(value: Any) -> dict[str, str]:
         raise ValueError("must be a table of strings")
     for name, item in value.items():
         if not _HEADER_NAME.fullmatch(name):
-            raise ValueError(f"holds {name!r}, which is no name of an HTTP header")
+            raise ValueError(f"holds {name!r}, which is not the name of an HTTP header")
         if not _HEADER_VALUE.fullmatch(item):
             raise ValueError(f"holds a character in {name!r} that an HTTP header cannot carry")
     return value
@@ -277,12 +297,12 @@ def session_name(value: Any) -> str:
 
 
 # Settings that a role may hold as well.
-SAMPLING: dict[str, Check] = {"temperature": number, "max_tokens": positive, "reasoning_effort": text}
+SAMPLING: dict[str, Value] = {"temperature": number, "max_tokens": positive, "reasoning_effort": text}
 
-PROFILE: dict[str, Check] = {
+PROFILE: dict[str, Value] = {
     "base_url": text,
     "model": text,
-    "api_key_env": text_or_empty,
+    "api_key_env": variable,
     "api_key_command": words,
     "api_key_file": text,
     "proxy": text_or_empty,
@@ -293,7 +313,7 @@ PROFILE: dict[str, Check] = {
     "allow_http": truth,
 }
 
-TOP: dict[str, Check] = SAMPLING | {
+TOP: dict[str, Value] = SAMPLING | {
     "model": text,
     "profile": profile_name,
     "system": text_or_empty,

@@ -17,6 +17,8 @@ same name is laid over it.
 **The endpoint** is chosen as one thing, by the first of option, role, session, environment and settings file that
 names a profile or a base URL. What stands further down has no say:
 
+- A session is data, perhaps somebody else's, so it names a profile only. If its last turn went to a base URL without a
+  profile, it is continued only where the call itself leads to the same address, names a profile, or has ``--base-url``.
 - An option or variable that names a base URL and no profile sets aside any profile that was chosen further down.
 - With both, the profile holds and the base URL replaces its address. (At the top of the settings file the
   profile's own address wins.)
@@ -26,41 +28,30 @@ names a profile or a base URL. What stands further down has no say:
 - Nothing named at all is the profile ``openai``.
 
 **The model** is that of option, role, session, the profile of ``-p``, environment, a profile chosen elsewhere, top
-of the file; at ``openai`` then ``DEFAULT_MODEL``. The session's model counts only at the session's own endpoint: if
-option or role name another one, it is passed over. An alias is looked up once: what it stands for is not
-looked up again, nor is the session's model, which was stored after its alias. With the model ``echo`` there is
-no endpoint: profile and base URL are None, and what the profile holds is not used.
+of the file; at ``openai`` then ``DEFAULT_MODEL``. The session's model counts only at the session's own endpoint. An
+alias is looked up once: what it stands for is not looked up again, nor is the session's model, which was stored after
+its alias. With the model ``echo`` there is no endpoint: profile and base URL are None, and what the profile holds is
+not used.
 
 **The system message** is that of option, role, session, top of the file; an empty one is none.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from gptpipe.errors import ConfigError, UsageError
+from gptpipe.settings.environment import given, variables
 from gptpipe.settings.file import (
     EMPTY,
     SAMPLING,
-    TOP,
-    Check,
     Config,
-    count,
     dotted,
-    is_utf8,
-    load,
     nearest,
-    number,
-    params,
-    positive,
     profile_name,
-    seconds,
-    session_name,
-    text,
 )
 from gptpipe.settings.settings import (
     BUILT_IN,
@@ -72,55 +63,16 @@ from gptpipe.settings.settings import (
     Settings,
     is_echo,
     own_prices,
-    paths,
     profile_names,
     profile_table,
 )
-from gptpipe.text.address import check_base_url, check_proxy, is_local, proxy_for, same
-
-# Every variable of gptpipe's own, by the option that it stands for. The list is closed: others are ignored.
-ENVIRONMENT: Mapping[str, str] = {
-    "config": "GPTPIPE_CONFIG",
-    "session": "GPTPIPE_SESSION",
-    "history": "GPTPIPE_HISTORY",
-    "history_tokens": "GPTPIPE_HISTORY_TOKENS",
-    "lock_timeout": "GPTPIPE_LOCK_TIMEOUT",
-    "model": "GPTPIPE_MODEL",
-    "profile": "GPTPIPE_PROFILE",
-    "temperature": "GPTPIPE_TEMPERATURE",
-    "max_time": "GPTPIPE_MAX_TIME",
-    "connect_timeout": "GPTPIPE_CONNECT_TIMEOUT",
-    "idle_timeout": "GPTPIPE_IDLE_TIMEOUT",
-    "retry": "GPTPIPE_RETRY",
-    "max_input_tokens": "GPTPIPE_MAX_INPUT_TOKENS",
-    "base_url": "GPTPIPE_BASE_URL",
-    "proxy": "GPTPIPE_PROXY",
-    "cacert": "GPTPIPE_CACERT",
-}
-
-_CHECKS: Mapping[str, Check] = TOP | {"param": params, "session": session_name, "config": text}
-_NUMERIC = (number, seconds, count, positive)
-_PATHS = ("config", "cacert")
+from gptpipe.text.address import check_base_url, check_proxy, is_local, masked, proxy_for, same
 
 # Settings that one layer decides, without a rule of their own.
 _PLAIN = ("session", "retry", "max_input_tokens", "history", "history_tokens", "lock_timeout", "usage")
 
 # Who named the endpoint: places in the order of the module's docstring.
 _OPTION, _ROLE, _SESSION, _ENVIRONMENT, _FILE, _NOBODY = range(6)
-
-
-def read_file(option: str | None, env: Mapping[str, str]) -> Config:
-    """Read the settings file: that of ``--config``, of ``GPTPIPE_CONFIG``, else the usual one if it is there.
-
-    :raises ConfigError: as ``config.load`` and ``paths`` do.
-    """
-    named = named_file(option, env)
-    return load(named or paths().config / "config.toml", required=bool(named))
-
-
-def named_file(option: str | None, env: Mapping[str, str]) -> str | None:
-    """Return the settings file that ``--config`` or ``GPTPIPE_CONFIG`` names, or None."""
-    return option or env.get(ENVIRONMENT["config"]) or None
 
 
 class _Sources(NamedTuple):
@@ -158,13 +110,14 @@ def resolve(
 
     ``options`` are those of the command line, by long name with underscores; None is not given. ``role`` holds
     ``model``, ``profile``, ``params``, sampling and ``system``; ``session`` the ``model``, ``profile``, ``base_url``
-    and ``system`` of the last finished turn. Without ``need_model`` a missing model is no error but ``""``.
+    and ``system`` of the last finished turn. Without ``need_model`` a missing model is ``""``, not an error.
 
-    :raises UsageError: for a faulty value of an option or of one of gptpipe's variables.
+    :raises UsageError: for a faulty value of an option or of one of gptpipe's variables, and for a session at an
+        address that only the session names.
     :raises ConfigError: for a profile that does not exist, no model, or a URL or CA file that cannot be used.
     """
-    sources = _Sources(_given(options), role, session, environment(env), config, env)
-    choice = _choose(sources.options, role, session, sources.variables, config.top)
+    sources = _Sources(given(options), role, session, variables(env), config, env)
+    choice = _choose(sources.options, role, {"profile": session.get("profile")}, sources.variables, config.top)
     held = profile_table(choice.profile, config)
     layers = _layers(sources, held, named=choice.level == _OPTION)
     model = _model(choice, layers, sources)
@@ -174,9 +127,10 @@ def resolve(
         layers = _layers(sources, held, named=False)
     else:
         _check_profile(choice, config)
+        base_url = _address(choice, sources)
+        _refuse_a_foreign_session(choice, base_url, session)
         if not model and need_model:
             raise _no_model(choice)
-        base_url = _address(choice, sources)
         proxy = _proxy(base_url, layers, sources)
         cacert = _ca_file(_first(layers, "cacert"))
     return Settings(
@@ -200,50 +154,6 @@ def resolve(
     )
 
 
-def environment(env: Mapping[str, str]) -> dict[str, Any]:
-    """Return what gptpipe's own variables say, by option. All are checked, also those that an option overrides.
-
-    :raises UsageError: for a faulty value, with the variable's name.
-    """
-    found = {}
-    for name, variable in ENVIRONMENT.items():
-        if value := env.get(variable):
-            try:
-                found[name] = _checked(name, _typed(name, value))
-            except ValueError as error:
-                raise UsageError(f"{variable} {error}") from None
-            except UsageError as error:
-                raise UsageError(f"{variable} {error.message}", error.hint) from None
-    return found
-
-
-def _typed(name: str, value: str) -> int | float | str:
-    """Return a variable's value as the kind that its option has; what is no number is left to the check."""
-    if _CHECKS[name] in _NUMERIC:
-        for kind in (int, float):
-            with contextlib.suppress(ValueError):
-                return kind(value)
-    return value
-
-
-def _checked(name: str, value: Any) -> Any:
-    if isinstance(value, str) and name not in _PATHS and not is_utf8(value):
-        raise ValueError("is not UTF-8")
-    return _CHECKS[name](value)
-
-
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that were given, checked."""
-    given = {}
-    for name, value in options.items():
-        if value is not None:
-            try:
-                given[name] = _checked(name, value) if name in _CHECKS else value
-            except ValueError as error:
-                raise UsageError(f"--{name.replace('_', '-')} {error}") from None
-    return given
-
-
 def _choose(*levels: Mapping[str, Any]) -> _Choice:
     """Return the endpoint of the first level that names one."""
     for level, table in enumerate(levels):
@@ -264,7 +174,7 @@ def _first(layers: Layers, name: str) -> Any:
 
 
 def _single(layers: Layers) -> dict[str, Any]:
-    """Return the settings that are what the first layer says that has them; of the times 0 is no limit."""
+    """Return the settings without a rule of their own: the first layer that has one decides. A time of 0 is None."""
     plain = {name: _first(layers, name) for name in _PLAIN}
     return plain | {name: _first(layers, name) or None for name in TIMES}
 
@@ -291,14 +201,25 @@ def _model(choice: _Choice, layers: Layers, sources: _Sources) -> str:
 
 def _is_sessions_own(choice: _Choice, sources: _Sources) -> bool:
     """Return whether the endpoint is the one that the session's model belongs to."""
-    if choice.level > _ROLE:
-        return True
-    own = _Choice(_SESSION, sources.session.get("profile"), sources.session.get("base_url"))
-    if choice.profile and own.profile:
-        return choice.profile == own.profile
-    if not own.profile and not own.base_url:
-        return False
-    return same(_address(choice, sources), _address(own, sources))
+    profile, base_url = sources.session.get("profile"), sources.session.get("base_url")
+    if choice.level == _SESSION or not (profile or base_url):
+        return choice.level > _ROLE
+    if choice.profile and profile:
+        return bool(choice.profile == profile)
+    own = _address(_Choice(_SESSION, profile, None), sources) if profile else str(base_url)
+    return same(_address(choice, sources), own)
+
+
+def _refuse_a_foreign_session(choice: _Choice, base_url: str, session: Mapping[str, Any]) -> None:
+    """Raise UsageError if a session is at an address that nothing but the session names: a key would go there."""
+    there = session.get("base_url")
+    if not there or session.get("profile") or choice.level == _OPTION or (choice.profile and choice.level != _NOBODY):
+        return
+    if not same(there, base_url):
+        raise UsageError(
+            f"the session was at {masked(there)}, and a session alone does not decide where a key goes",
+            "--base-url URL or -p PROFILE says where it goes on",
+        )
 
 
 def _address(choice: _Choice, sources: _Sources) -> str:
@@ -356,7 +277,7 @@ def _proxy(base_url: str, layers: Layers, sources: _Sources) -> str | None:
 
 
 def _ca_file(path: str | None) -> str | None:
-    """Return the path, seen to be a file that can be read (it is not opened: it may be a pipe).
+    """Return the path of a file that can be read. It is not opened: it may be a pipe.
 
     :raises ConfigError: if it is not there, or cannot be read.
     """

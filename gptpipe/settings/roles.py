@@ -7,16 +7,25 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gptpipe.errors import ConfigError, NoInput, UsageError, WriteError, clause
-from gptpipe.settings.file import SAMPLING, Named, check, params, profile_name, text, text_or_empty
+from gptpipe.settings.file import (
+    SAMPLING,
+    Named,
+    nearest,
+    params,
+    profile_name,
+    read_table,
+    text,
+    text_or_empty,
+)
 from gptpipe.storage import failing, make_folder, open_regular
 from gptpipe.text import toml
 from gptpipe.text.names import check_name
-from gptpipe.text.template import escape, fill, is_name, parse
+from gptpipe.text.template import Template, fields, fill, is_name, parse
 
 _SUFFIX = ".md"
 _FRONT_MATTER = re.compile(r"\+\+\+[ \t]*\r?\n(.*?)^\+\+\+[ \t]*\r?(?:\n|\Z)", re.DOTALL | re.MULTILINE)
@@ -84,43 +93,77 @@ def load(directory: Path, name: str, variables: Mapping[str, str]) -> Role:
     """Return the role, its fields filled from ``variables``, or else from its own ``[vars]``.
 
     :raises NoInput: if there is no such role.
-    :raises ConfigError: if its front matter is faulty.
-    :raises UsageError: if it cannot be a name, or a field has no value.
+    :raises ConfigError: if its file is faulty.
+    :raises UsageError: if it cannot be a name, a field has no value, or a variable no field.
     """
+    written = _written(directory, name)
+    known = {**written.values, **variables}
+    names = written.names
+    for key in variables:
+        if key not in names:
+            near = nearest(key, list(names))
+            hint = f"did you mean {near}?" if near else f"its fields: {', '.join(sorted(names)) or 'none'}"
+            raise UsageError(f"role {name} has no field {{{key}}}", hint)
+    return written.filled(lambda key: _value(known, key, name))
+
+
+def verify(directory: Path, name: str) -> Role:
+    """Return the role as :func:`load` does, each field that has no value filled with its own name.
+
+    :raises Failure: as :func:`load` does, but not for values that are missing.
+    """
+    written = _written(directory, name)
+    if written.schema and written.extract:
+        raise ConfigError(f"role {name} has schema and extract, which exclude each other")
+    return written.filled(lambda key: written.values.get(key, key))
+
+
+class _Written(NamedTuple):
+    """A role as its file has it: settings that are not texts, and the texts with their fields."""
+
+    settings: Mapping[str, Any]
+    system: Template | None
+    prompt: Template | None
+    values: Mapping[str, str]
+    schema: str | None
+    extract: str | None
+
+    @property
+    def names(self) -> set[str]:
+        """The names that a variable may have."""
+        return {*fields(self.system or []), *fields(self.prompt or []), *self.values}
+
+    def filled(self, value: Callable[[str], str]) -> Role:
+        """Return the role; ``value`` returns what stands for a field."""
+        system, prompt = (None if text is None else fill(text, value) for text in (self.system, self.prompt))
+        settings = self.settings if system is None else {**self.settings, "system": system}
+        return Role(settings, prompt, self.schema, self.extract)
+
+
+def _written(directory: Path, name: str) -> _Written:
     name = check_name(name, "role")
-    found, body = _held(directory, name)
-    known = {**found.get("vars", {}), **variables}
-
-    def filled(template: str | None) -> str | None:
-        return None if template is None else fill(parse(template, f"role {name}"), lambda key: _value(known, key, name))
-
-    settings = {key: found[key] for key in _SETTINGS if key in found}
-    if body.strip():
-        settings["system"] = filled(body.strip())
-    schema = found.get("schema")
-    return Role(
-        settings,
-        prompt=filled(found.get("prompt")),
-        schema=schema and os.path.join(directory, os.path.expanduser(schema)),
-        extract=found.get("extract"),
+    path = directory / f"{name}{_SUFFIX}"
+    content = _read(path, name)
+    front, body = _split(content, path)
+    found = read_table(_toml(front, path), _SHAPE, source=str(path))
+    schema, extract, prompt = found.get("schema"), found.get("extract"), found.get("prompt")
+    text = body.strip()
+    return _Written(
+        {key: found[key] for key in _SETTINGS if key in found},
+        _template(text, str(path), content) if text else None,
+        None if prompt is None else _template(prompt, f"{path}: prompt", content),
+        found.get("vars", {}),
+        schema and os.path.join(directory, os.path.expanduser(schema)),
+        extract,
     )
 
 
-def verify(directory: Path, name: str) -> None:
-    """See that a role can be read, and that its fields are well formed.
-
-    :raises Failure: as :func:`load` does, but for values that are missing.
-    """
-    found, body = _held(directory, name)
-    for template in (found.get("prompt", ""), body):
-        parse(template, f"role {name}")
-
-
-def _held(directory: Path, name: str) -> tuple[dict[str, Any], str]:
-    """Return the front matter, checked, and the message."""
-    path = directory / f"{name}{_SUFFIX}"
-    front, body = _split(_read(path, name), path)
-    return check(_toml(front, path), _SHAPE, source=str(path)), body
+def _template(text: str, what: str, content: str) -> Template:
+    """Return a text's pieces. A message about a fault names the line of the file, of which ``content`` is the whole."""
+    start = content.rfind(text)  # of a text with escapes in it the first line at least is found
+    if start < 0:
+        start = max(0, content.find(text.partition("\n")[0]))
+    return parse(text, what, ConfigError, content.count("\n", 0, start) + 1)
 
 
 def _read(path: Path, name: str) -> str:
@@ -168,7 +211,7 @@ def _value(known: Mapping[str, str], key: str, name: str) -> str:
 
 
 def save(directory: Path, name: str, role: Role) -> Path:
-    """Write a role and return its file. Its texts are kept as they are: what looks like a field is none.
+    """Write a role and return its file. Its texts are templates: :func:`as_template` and ``escape`` make them.
 
     :raises UsageError: if there is such a role, it cannot be a name, or TOML has no form for a value.
     :raises WriteError: if it cannot be written.
@@ -193,5 +236,5 @@ def save(directory: Path, name: str, role: Role) -> Path:
 
 def _format(role: Role) -> str:
     values: dict[str, Any] = {key: value for key, value in role.settings.items() if key != "system"}
-    values |= {"prompt": role.prompt and escape(role.prompt), "schema": role.schema, "extract": role.extract}
-    return f"+++\n{toml.lines(values)}+++\n{escape(role.settings.get('system') or '')}\n"
+    values |= {"prompt": role.prompt, "schema": role.schema, "extract": role.extract}
+    return f"+++\n{toml.lines(values)}+++\n{role.settings.get('system') or ''}\n"

@@ -33,6 +33,8 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "base_url": "https://generativelanguage.googleapis.com/v1beta/openai",
         "api_key_env": "GEMINI_API_KEY",
     },
+    "anthropic": {"base_url": "https://api.anthropic.com/v1", "api_key_env": "ANTHROPIC_API_KEY"},
+    "xai": {"base_url": "https://api.x.ai/v1", "api_key_env": "XAI_API_KEY"},
 }
 TIMES = ("max_time", "connect_timeout", "idle_timeout")
 
@@ -184,7 +186,7 @@ def paths() -> Paths:
 
     Without ``HOME`` it is the one that the system's list of users names.
 
-    :raises ConfigError: if there is no home directory, or ``HOME`` is no absolute path.
+    :raises ConfigError: if there is no home directory, or ``HOME`` is not an absolute path.
     """
     if not os.environ.get("HOME", "unset"):
         del os.environ["HOME"]  # Python would take it for the root folder

@@ -8,20 +8,44 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from ipaddress import IPv6Address, ip_address, ip_network
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from gptpipe.errors import ConfigError, clause
+from gptpipe.text.names import looks_like_key
 
 PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 # urlsplit drops tabs and newlines, and clients disagree about where a host ends at a backslash.
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
 _USER = re.compile(r"(?<=//)[^/?#]*@")
+_QUERY = re.compile(r"(?<=[?&])([^=&#\s]*=)?[^&#\s]+")
 _LOOPBACK = re.compile(r"127(\.\d{1,3}){3}")
 
 
 def masked(url: str) -> str:
-    """Return the URL with what stands before the host's ``@`` replaced by ``***``, to be shown."""
-    return _USER.sub("***@", url)
+    """Return the URL as it is shown: user, password and the values of its query are ``***``."""
+    return _QUERY.sub(lambda match: (match[1] or "") + "***", _USER.sub("***@", url))
+
+
+def stored(url: str) -> str:
+    """Return the URL as a file may keep it: without user, password and query."""
+    return _USER.sub("", re.split(r"[?#]", url, maxsplit=1)[0]).rstrip("/")
+
+
+def secrets(url: str) -> list[str]:
+    """Return what in a URL may be secret: user, password, the values of its query."""
+    parts = urlsplit(url)
+    return [text for text in (parts.username, parts.password, *query(url).values()) if text]
+
+
+def query(url: str) -> dict[str, str]:
+    """Return the fields of a URL's query."""
+    return dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
+
+
+def joined(base_url: str, path: str) -> str:
+    """Return the address of a path below a base URL, which keeps its query: Azure's has its ``api-version`` there."""
+    base, mark, query = base_url.partition("?")
+    return f"{base.rstrip('/')}{path}{mark}{query}"
 
 
 def masked_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -30,20 +54,20 @@ def masked_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def check_base_url(url: str) -> str:
-    """Return the base URL as it is used, without a slash at its end.
+    """Return the base URL as it is used, without a slash at the end of its path. It may have a query.
 
-    :raises ConfigError: if it is not http or https, has no host, or has a query, which no path can follow.
+    :raises ConfigError: if it is not http or https, has no host, or has a fragment.
     """
     parts = _split(url, "the base URL", ("http", "https"))
-    if parts.query or parts.fragment:
-        raise ConfigError(f"the base URL {masked(url)} has a query or a fragment: a path must be able to follow it")
-    return url.rstrip("/")
+    if parts.fragment or url.endswith("#"):
+        raise ConfigError(f"the base URL {masked(url)} has a fragment, which is not sent to a server")
+    return joined(url, "")
 
 
 def check_proxy(url: str) -> str:
     """Return the proxy's URL; as in curl, one without a scheme is an HTTP proxy.
 
-    :raises ConfigError: if its scheme is none of PROXY_SCHEMES, or if it has no host.
+    :raises ConfigError: if its scheme is not one of PROXY_SCHEMES, or if it has no host.
     """
     url = url if "://" in url else f"http://{url}"
     _split(url, "the proxy", PROXY_SCHEMES)
@@ -51,6 +75,8 @@ def check_proxy(url: str) -> str:
 
 
 def _split(url: str, what: str, schemes: tuple[str, ...]) -> SplitResult:
+    if looks_like_key(url.removeprefix("http://")):
+        raise ConfigError(f"{what} looks like a key, and is not shown")
     try:
         if _FORBIDDEN.search(url):
             raise ValueError("it holds a space, a backslash or a control character")
@@ -66,8 +92,14 @@ def _split(url: str, what: str, schemes: tuple[str, ...]) -> SplitResult:
 
 
 def same(one: str, other: str) -> bool:
-    """Return whether two base URLs name one endpoint: case of scheme and host, and a last slash, do not count."""
-    first, second = urlsplit(one.rstrip("/")), urlsplit(other.rstrip("/"))
+    """Return whether two base URLs name one endpoint.
+
+    The case of scheme and host, a slash at the end, user, password and query make no difference.
+    """
+    try:
+        first, second = urlsplit(stored(one)), urlsplit(stored(other))
+    except ValueError:  # the line of a session may hold anything
+        return False
     return (first.scheme, first.netloc.lower(), first.path) == (second.scheme, second.netloc.lower(), second.path)
 
 

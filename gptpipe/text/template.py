@@ -9,10 +9,12 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from gptpipe.errors import UsageError
+from gptpipe.errors import Failure, UsageError
 
 _NAME = re.compile(r"\w[\w .-]*")
 _BRACE = re.compile(r"\{(\{|(?:\w[\w .-]*)?\})?")
+
+_NOT_A_FIELD = re.compile(r"\{(?!\w[\w .-]*\})")
 
 
 class Field(NamedTuple):
@@ -29,10 +31,12 @@ def is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def parse(text: str, what: str) -> Template:
-    """Return the pieces of a text; ``what`` says in the message where it comes from.
+def parse(text: str, what: str, failure: type[Failure] = UsageError, first_line: int = 1) -> Template:
+    """Return the pieces of a text.
 
-    :raises UsageError: for a brace that is neither a field nor doubled.
+    ``what`` names the text in a message, and ``first_line`` is the number of its first line there.
+
+    :raises UsageError: or ``failure``, for a brace that is neither a field nor doubled.
     """
     pieces: Template = []
     end = 0
@@ -40,9 +44,9 @@ def parse(text: str, what: str) -> Template:
         pieces.append(text[end : brace.start()])
         end = brace.end()
         if brace[1] is None:
-            line = text.count("\n", 0, brace.start()) + 1
-            raise UsageError(
-                f"{what} has a brace in line {line} that begins no field: {text[brace.start() :][:20]!r}",
+            line = first_line + text.count("\n", 0, brace.start())
+            raise failure(
+                f"{what} has a brace in line {line} that does not begin a field: {text[brace.start() :][:20]!r}",
                 "a field is written {NAME}, a brace {{",
             )
         pieces.append("{" if brace[1] == "{" else Field(brace[1][:-1]))
@@ -63,3 +67,8 @@ def fields(template: Template) -> list[str]:
 def escape(text: str) -> str:
     """Return a text that, parsed and filled, is the given one."""
     return text.replace("{", "{{")
+
+
+def as_template(text: str) -> str:
+    """Return a text in which ``{NAME}`` is a field and every other brace stands for itself."""
+    return _NOT_A_FIELD.sub("{{", text)

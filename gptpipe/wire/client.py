@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from gptpipe import __version__
 from gptpipe.errors import BadInput, ConfigError, Failure, ProtocolError, Temporary
 from gptpipe.settings.settings import Settings
-from gptpipe.text.address import masked
+from gptpipe.text.address import joined, masked, query, secrets
 from gptpipe.wire import chat, faults, lazy, sse, transport
 from gptpipe.wire.events import (
     Again,
@@ -167,7 +167,7 @@ class Client:
         load()
         import openai
 
-        self.url = f"{settings.base_url}/chat/completions"
+        self.url = joined(settings.base_url or "echo", "/chat/completions")
         self.retries = 0
         self._settings = settings
         self._key = key
@@ -543,7 +543,7 @@ class Client:
     def _foreign(self, data: bytes, wanted: str = "Chat Completions", path: str = "/chat/completions") -> ProtocolError:
         # Without the key before it is shortened, or the half of one would be left.
         shown = self._clean(" ".join(data[:_PAGE].decode("utf-8", "replace").split())) or "nothing"
-        where = masked(f"{self._settings.base_url}{path}")
+        where = masked(joined(self._settings.base_url or "", path))
         return ProtocolError(
             f"{where} answered with something that is not {wanted}: {shown[:60]}",
             "check the base URL (often it must end in /v1), and that no login page is in between",
@@ -552,7 +552,8 @@ class Client:
     def _clean(self, text: str) -> str:
         headers = self._settings.headers.values()
         # Of "Bearer KEY" the key alone is a secret too.
-        for secret in (self._key, *headers, *(value.split()[-1] for value in headers if value.split())):
+        words = (value.split()[-1] for value in headers if value.split())
+        for secret in (self._key, *headers, *words, *secrets(self._settings.base_url or "")):
             if secret and len(secret) > 3:
                 text = text.replace(secret, "***")
         return text
@@ -620,7 +621,8 @@ def _sdk(settings: Settings, key: str | None, http: httpx2.Client) -> OpenAI:
 
     return SDK(
         api_key=key or "none",
-        base_url=settings.base_url or "http://echo.invalid/v1",
+        base_url=(settings.base_url or "http://echo.invalid/v1").partition("?")[0],
+        default_query=query(settings.base_url or ""),
         default_headers=settings.headers,
         timeout=http.timeout,
         max_retries=0,

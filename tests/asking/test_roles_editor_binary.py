@@ -72,12 +72,15 @@ def test_what_a_role_sends(run: Any, server: Server, home: Path) -> None:
         pytest.param(["-r", "../x"], 2, "../x", id="no name"),
         pytest.param(["-r", "bad"], 78, "temprature", id="unknown key"),
         pytest.param(["-V", "name=x"], 2, "--role", id="a value without a role"),
+        pytest.param(["-r", "greet", "-V", "nmae=x"], 2, "did you mean name?", id="a value without a field"),
+        pytest.param(["-r", "torn"], 78, "/roles/torn.md has a brace in line 3", id="brace"),
         pytest.param(["-r", "greet", "-V", "name"], 2, "KEY=VALUE", id="no value"),
     ],
 )
 def test_roles_that_cannot_be_used(run: Any, home: Path, options: list[str], status: int, words: str) -> None:
     write_role(home, "greet", "Greet {name}.")
     write_role(home, "bad", "+++\ntemprature = 1\n+++\n")
+    write_role(home, "torn", "+++\n+++\nA { brace")
     result = run(*ECHO, *options, "x")
     assert result.status == status
     assert words in result.err
@@ -104,19 +107,39 @@ def test_a_call_is_saved_as_a_role(run: Any, server: Server, home: Path, tmp_pat
     settings = ("-m", "small", "--temperature", "0.5", "-O", 'a={"b":[1]}', "-S", "Be {brief}.", "--schema", "n.json")
     assert run("gptpipe", *settings, "--save-role", "mine", "Say", "{x}").out == b""
     assert run("gptpipe-config", "roles").text == "mine\n"
-    run("gptpipe", "--base-url", server.url, "-r", "mine", cwd=home)
+    run("gptpipe", "--base-url", server.url, "-r", "mine", "-V", "brief=short", "-V", "x=1", cwd=home)
     body = server.requests[0].body
-    assert [message["content"] for message in body["messages"]] == ["Be {brief}.", "Say {x}"]
+    assert [message["content"] for message in body["messages"]] == ["Be short.", "Say 1"]
     assert (body["model"], body["temperature"], body["a"]) == ("small", 0.5, {"b": [1]})
     assert body["response_format"]["json_schema"]["schema"] == {"type": "integer"}
     again = run("gptpipe", "-m", "echo", "--save-role", "mine", "x")
     assert (again.status, len(server.requests)) == (2, 2)
 
 
-@pytest.mark.parametrize("options", [["-f", "f"], ["--base-url", "http://127.0.0.1:1/v1"]], ids=["file", "address"])
-def test_what_a_role_cannot_hold(run: Any, home: Path, options: list[str]) -> None:
-    assert run(*ECHO, "--save-role", "x", *options, "x").status == 2
-    assert list(home.rglob("*.md")) == []
+def test_of_a_saved_role_the_text_that_is_not_a_field_stays_what_it_is(run: Any, home: Path) -> None:
+    write_role(home, "old", "JSON like {{} for {who}.")
+    assert run(*ECHO, "-r", "old", "-V", "who=Ann {x}", "--save-role", "filled", "f() {} {n}").status == 0
+    result = run("gptpipe", "-r", "filled", "-V", "n=1", "--dry-run")
+    contents = [message["content"] for message in result.json()["body"]["messages"]]
+    assert contents == ["JSON like {} for Ann {x}.", "f() {} 1"]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["-f", "f"], "--file"),
+        (["--base-url", "http://127.0.0.1:1/v1"], "--base-url"),
+        (["-s", "x"], "--session"),
+        (["--max-time", "3", "-o", "x"], "--output, --max-time"),
+        (["--no-stream"], "--no-stream"),
+        (["--cache", "1d"], "--cache"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_what_a_role_cannot_hold_is_refused_by_name(run: Any, home: Path, options: list[str], named: str) -> None:
+    result = run(*ECHO, "-n", "-v", "--save-role", "x", *options, "x")
+    assert (result.status, list(home.rglob("*.md"))) == (2, [])
+    assert all(name in result.err for name in named.split(", "))
 
 
 # The editor

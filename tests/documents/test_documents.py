@@ -16,7 +16,7 @@ import pytest
 from gptpipe import __version__
 from gptpipe.errors import Status
 from gptpipe.message import Turn, from_line, to_line
-from gptpipe.settings import file, resolve, roles, settings
+from gptpipe.settings import environment, file, roles, settings
 from gptpipe.wire import echo
 from tests.conftest import Run, needs
 from tests.harness import manual, programs
@@ -114,13 +114,13 @@ def test_statuses() -> None:
 def test_environment() -> None:
     names = {name for head in manual.items(manual.section("gptpipe.1", "ENVIRONMENT")) for name in head.split()}
     own = {name for name in names if name.startswith("GPTPIPE_")} - {"GPTPIPE_EAGER_IMPORTS"}
-    assert own == set(resolve.ENVIRONMENT.values())
+    assert own == set(environment.ENVIRONMENT.values())
 
 
 def test_each_variable_stands_for_the_option_of_its_name() -> None:
     text = manual.plain(manual.section("gptpipe.1", "ENVIRONMENT"))
     short = {"model": "m", "profile": "p", "session": "s"}
-    for option, variable in resolve.ENVIRONMENT.items():
+    for option, variable in environment.ENVIRONMENT.items():
         said = re.search(rf"^\.It Ev {variable}\n\.Fl (.*)$", text, re.MULTILINE)
         assert said, variable
         assert said[1] == (short.get(option) or f"Fl {option.replace('_', '-')}")

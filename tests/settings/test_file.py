@@ -258,14 +258,26 @@ def test_a_file_that_cannot_be_read(path: Path) -> None:
 
 def test_a_role_is_checked_by_the_same_shapes() -> None:
     shape: dict[str, Any] = {**file.SAMPLING, "model": file.text}
-    assert file.check({"model": "m", "temperature": 1}, shape, source="role commit") == {
+    assert file.read_table({"model": "m", "temperature": 1}, shape, source="role commit") == {
         "model": "m",
         "temperature": 1,
     }
     with pytest.raises(ConfigError, match="role commit: temperature must be a number"):
-        file.check({"temperature": "hot"}, shape, source="role commit")
+        file.read_table({"temperature": "hot"}, shape, source="role commit")
 
 
 def test_a_budget_needs_the_usage(path: Path) -> None:
     assert "exclude each other" in failure(path, "usage = false\n[budget]\nday_tokens = 1\n").message
     assert load(path, "usage = false\n").top["usage"] is False
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("[profile.work]\n", "did you mean [profiles.work]?"),
+        ("[profiles.p]\napi_key = 'x'\n", "a key is not written here"),
+        ("openai_api_key = 'x'\n", "a key is not written here"),
+    ],
+)
+def test_hints_at_what_was_meant(path: Path, text: str, hint: str) -> None:
+    assert hint in (failure(path, text).hint or "")

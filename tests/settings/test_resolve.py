@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from gptpipe.errors import ConfigError, UsageError
+from gptpipe.settings.environment import ENVIRONMENT, read_file
 from gptpipe.settings.file import TOP, Config
-from gptpipe.settings.resolve import ENVIRONMENT, read_file, resolve
+from gptpipe.settings.resolve import resolve
 from gptpipe.settings.settings import (
     BUILT_IN,
     DEFAULT_MODEL,
@@ -23,6 +24,7 @@ from gptpipe.settings.settings import (
     paths,
     profile_names,
 )
+from gptpipe.text.address import masked
 
 WORK = "https://work.example.com/v1"
 OTHER = "https://other.example.com/v1"
@@ -307,8 +309,20 @@ ENDPOINTS: dict[str, tuple[Table, Table, Table, dict[str, str], Table, tuple[str
     "--base-url, own": ({"base_url": OTHER + "/"}, {}, U, {}, {}, ("s", None, OTHER)),
     "--base-url of the session's profile": ({"base_url": WORK}, {}, S, {}, {}, ("s", None, WORK)),
     "--base-url, another": ({"base_url": WORK}, {}, U, {}, {"model": "t"}, ("t", None, WORK)),
-    "session at a URL": ({}, {}, U, {}, {"profile": "work"}, ("s", None, OTHER)),
-    "session at a URL, -m": ({"model": "m"}, {}, U, {}, {}, ("m", None, OTHER)),
+    "session at a URL, file's profile": ({}, {}, U, {}, {"profile": "work"}, ("w", "work", WORK)),
+    "session at a URL, role's profile": ({}, {"profile": "far"}, U, {}, {}, ("s", "far", OTHER)),
+    "session at a URL, variable of the same": ({}, {}, U, {"GPTPIPE_BASE_URL": OTHER}, {}, ("s", None, OTHER)),
+    "session at a URL, file's of the same": ({}, {}, U, {}, {"base_url": OTHER + "/"}, ("s", None, OTHER)),
+    "session at a URL, one with a password": (
+        {},
+        {},
+        U,
+        {"GPTPIPE_BASE_URL": OTHER.replace("//", "//u:p@") + "?api-version=1"},
+        {},
+        ("s", None, OTHER.replace("//", "//u:p@") + "?api-version=1"),
+    ),
+    "session at a URL, echo": ({"model": "echo"}, {}, U, {}, {}, ("echo", None, None)),
+    "session with a profile and a URL": ({}, {}, {**S, "base_url": "http://evil.example"}, {}, {}, ("s", "work", WORK)),
     "role of the session's profile": ({}, {"profile": "work"}, S, {}, {}, ("s", "work", WORK)),
     "session's model before variable": ({}, {}, S, {"GPTPIPE_MODEL": "v"}, {}, ("s", "work", WORK)),
     "a model and no endpoint": ({}, {}, {"model": "s"}, {}, {"profile": "work"}, ("s", "work", WORK)),
@@ -508,7 +522,7 @@ def test_the_list_of_variables_is_closed() -> None:
     ("options", "session", "message", "hint"),
     [
         ({"profile": "wrok"}, {}, "there is no profile 'wrok'", "did you mean work?"),
-        ({"profile": "zzz"}, {}, "there is no profile 'zzz'", "there are: bare, "),
+        ({"profile": "zzz"}, {}, "there is no profile 'zzz'", "there are: anthropic, bare, "),
         ({}, {"model": "m", "profile": "gone"}, "there is no profile 'gone', with which the session goes on", "there "),
         ({"profile": "bare"}, {}, "no model was named", "gptpipe-models -p bare"),
         ({"base_url": WORK}, {}, "no model was named", "-m MODEL, or write model = "),
@@ -522,6 +536,28 @@ def test_a_refused_endpoint(options: Table, session: Table, message: str, hint: 
         settle(options, session=session, profiles=PROFILES)
     assert caught.value.message.startswith(message)
     assert hint in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("options", "env", "top"),
+    [
+        ({}, {}, {}),
+        ({"model": "m"}, {}, {}),
+        ({}, {"GPTPIPE_BASE_URL": WORK}, {}),
+        ({}, {}, {"base_url": WORK}),
+        ({}, {"OPENAI_BASE_URL": WORK}, {}),
+    ],
+    ids=["nothing", "-m", "variable of another", "file's of another", "OPENAI_BASE_URL of another"],
+)
+@pytest.mark.parametrize("there", [OTHER, "https://u:secret@evil.example/v1?key=secret", "https://[", "evil"])
+def test_a_session_alone_does_not_decide_where_a_key_goes(
+    options: Table, env: dict[str, str], top: Table, there: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        settle(options, session={"model": "s", "base_url": there}, env=env, top=top, profiles=PROFILES)
+    assert caught.value.message.startswith(f"the session was at {masked(there)}, ")
+    assert "secret" not in caught.value.message
+    assert "--base-url URL or -p PROFILE" in str(caught.value.hint)
 
 
 def test_a_model_is_not_always_needed() -> None:
@@ -593,7 +629,7 @@ def test_a_relative_home_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_user_without_a_home_is_told_to_set_one() -> None:
     script = (
         "import os, pwd\n"
-        "from gptpipe import errors\nfrom gptpipe.settings import resolve as settings\n"
+        "from gptpipe import errors\nfrom gptpipe.settings import settings\n"
         "def unknown(uid): raise KeyError(uid)\n"
         "pwd.getpwuid = unknown\n"
         "try: settings.paths()\n"
@@ -604,7 +640,7 @@ def test_a_user_without_a_home_is_told_to_set_one() -> None:
 
 
 def test_without_home_the_list_of_users_says() -> None:
-    script = "from gptpipe.settings import resolve as settings; print(settings.paths().config.is_absolute())"
+    script = "from gptpipe.settings import settings; print(settings.paths().config.is_absolute())"
     found = subprocess.run([sys.executable, "-c", script], env={}, capture_output=True, text=True, check=True)
     assert found.stdout == "True\n"
 

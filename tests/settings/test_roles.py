@@ -9,6 +9,7 @@ import pytest
 from gptpipe.errors import ConfigError, Failure, NoInput, UsageError, WriteError
 from gptpipe.settings import roles
 from gptpipe.settings.roles import Role
+from gptpipe.text.template import escape
 
 COMMIT = """\
 +++
@@ -100,7 +101,14 @@ def test_forms(tmp_path: Path, content: str | bytes, role: Role) -> None:
             "Hi {name}", UsageError, r"role r needs a value for \{name\}", "give -V name=VALUE", id="no value"
         ),
         pytest.param("{}", UsageError, r"needs a value for \{\}", "a field is written {NAME}", id="no name"),
-        pytest.param("a\n{ }", UsageError, r"role r has a brace in line 2", "{{", id="brace"),
+        pytest.param("a\n{ }", ConfigError, r"/r\.md has a brace in line 2", "{{", id="brace"),
+        pytest.param(
+            '+++\nmodel = "m"\n+++\n\na\n{', ConfigError, r"/r\.md has a brace in line 6", "{{", id="brace below"
+        ),
+        pytest.param(
+            '+++\n\nprompt = "{ }"\n+++\n', ConfigError, r"/r\.md: prompt has a brace in line 3", "{{", id="prompt"
+        ),
+        pytest.param("+++\n[profile.x]\n+++\n", ConfigError, r"profile is not a table", "[profiles.x]", id="profile.x"),
     ],
 )
 def test_faults(tmp_path: Path, content: str | bytes, failure: type[Failure], message: str, hint: str | None) -> None:
@@ -108,6 +116,30 @@ def test_faults(tmp_path: Path, content: str | bytes, failure: type[Failure], me
     with pytest.raises(failure, match=message) as caught:
         roles.load(tmp_path, "r", {})
     assert (hint or "") in (caught.value.hint or "")
+
+
+def test_a_variable_that_no_field_takes(tmp_path: Path) -> None:
+    written(tmp_path, COMMIT)
+    with pytest.raises(UsageError, match=r"role r has no field \{langg\}") as caught:
+        roles.load(tmp_path, "r", {"who": "Ann", "langg": "German"})
+    assert caught.value.hint == "did you mean lang?"
+    written(tmp_path, "Hi")
+    with pytest.raises(UsageError) as caught:
+        roles.load(tmp_path, "r", {"lang": "German"})
+    assert caught.value.hint == "its fields: none"
+
+
+def test_what_verify_finds_is_what_a_call_would_find(tmp_path: Path) -> None:
+    written(tmp_path, COMMIT)
+    with pytest.raises(ConfigError, match="role r has schema and extract, which exclude each other"):
+        roles.verify(tmp_path, "r")
+    written(tmp_path, COMMIT.replace("extract = true", ""))
+    found = roles.verify(tmp_path, "r")
+    assert (found.prompt, found.settings["model"]) == ("In English:", "big")
+    assert found.settings["system"] == "Write a commit message in English for who. {} is JSON."
+    written(tmp_path, "a\n{ }")
+    with pytest.raises(ConfigError):
+        roles.verify(tmp_path, "r")
 
 
 def test_missing_role(tmp_path: Path) -> None:
@@ -144,7 +176,12 @@ SAVED = Role(
 
 
 def test_saved_role_is_read_as_it_was(tmp_path: Path) -> None:
-    path = roles.save(tmp_path / "new" / "roles", "r", SAVED)
+    texts = {"system": escape(SAVED.settings["system"])}
+    path = roles.save(
+        tmp_path / "new" / "roles",
+        "r",
+        SAVED._replace(settings={**SAVED.settings, **texts}, prompt=escape(SAVED.prompt or "")),
+    )
     assert roles.load(path.parent, "r", {}) == SAVED
 
 

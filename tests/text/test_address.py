@@ -3,7 +3,17 @@ from __future__ import annotations
 import pytest
 
 from gptpipe.errors import ConfigError
-from gptpipe.text.address import check_base_url, check_proxy, is_local, masked, masked_headers, proxy_for, same
+from gptpipe.text.address import (
+    check_base_url,
+    check_proxy,
+    is_local,
+    joined,
+    masked,
+    masked_headers,
+    proxy_for,
+    same,
+    stored,
+)
 
 
 @pytest.mark.parametrize(
@@ -14,6 +24,9 @@ from gptpipe.text.address import check_base_url, check_proxy, is_local, masked, 
         ("http://a@b@host", "http://***@host"),
         ("https://host/a@b", "https://host/a@b"),
         ("https://host/v1", "https://host/v1"),
+        ("https://host/v1?api-version=1&key=a%20b", "https://host/v1?api-version=***&key=***"),
+        ("https://host/v1?secret", "https://host/v1?***"),
+        ("http://a/?k=1 or http://b/?k=2#x", "http://a/?k=*** or http://b/?k=***#x"),
     ],
 )
 def test_a_shown_url_holds_no_user(url: str, shown: str) -> None:
@@ -32,6 +45,7 @@ def test_shown_headers_hold_no_values() -> None:
         ("HTTPS://Host/v1", "HTTPS://Host/v1"),
         ("http://[::1]:8000/v1", "http://[::1]:8000/v1"),
         ("http://me:secret@host/v1", "http://me:secret@host/v1"),
+        ("https://host/v1/?api-version=1/", "https://host/v1?api-version=1/"),
     ],
 )
 def test_a_base_url_is_taken(url: str, used: str) -> None:
@@ -54,7 +68,6 @@ def test_a_base_url_is_taken(url: str, used: str) -> None:
         "http://ho st/v1",
         "http://host/v1\n",
         "http://evil\\@localhost/v1",
-        "https://host/v1?api-version=1",
         "https://host/v1#x",
         "",
     ],
@@ -196,3 +209,11 @@ def test_no_proxy(url: str, exceptions: str, excepted: bool) -> None:
 def test_a_faulty_proxy_of_the_environment() -> None:
     with pytest.raises(ConfigError):
         proxy_for("https://host", {"ALL_PROXY": "gopher://proxy"})
+
+
+def test_a_path_follows_the_base_url_and_its_query_the_path() -> None:
+    url = "https://me:pw@host/v1?api-version=1"
+    assert joined(url, "/models") == "https://me:pw@host/v1/models?api-version=1"
+    assert stored(url) == "https://host/v1"
+    assert same(url, "https://HOST/v1/")
+    assert not same(url, "https://host/v2")

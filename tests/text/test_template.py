@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptpipe.errors import UsageError
-from gptpipe.text.template import escape, fields, fill, parse
+from gptpipe.text.template import as_template, escape, fields, fill, parse
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,15 @@ def test_escaped_text_stays_what_it_is(text: str) -> None:
 
 def test_values_are_not_filled_again() -> None:
     assert fill(parse("{a}", "x"), lambda _: "{b} {{") == "{b} {{"
+
+
+@pytest.mark.parametrize(
+    ("text", "filled"),
+    [
+        ("{a} {} {{a}} {", "<a> {} {<a>} {"),
+        ('{"k": {a b}}', '{"k": <a b>}'),
+        ("f() { return {x.y}; }", "f() { return <x.y>; }"),
+    ],
+)
+def test_of_a_text_that_becomes_a_template_only_names_in_braces_are_fields(text: str, filled: str) -> None:
+    assert fill(parse(as_template(text), "x"), lambda name: f"<{name}>") == filled

@@ -1,0 +1,108 @@
+"""Options and environment variables, checked, and the settings file that they name."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from gptpipe.errors import UsageError
+from gptpipe.settings.file import (
+    TOP,
+    Config,
+    Value,
+    count,
+    is_utf8,
+    load,
+    number,
+    params,
+    positive,
+    seconds,
+    session_name,
+    text,
+)
+from gptpipe.settings.settings import paths
+
+# Every variable of gptpipe's own, by the option that it stands for. The list is closed: others are ignored.
+ENVIRONMENT: Mapping[str, str] = {
+    "config": "GPTPIPE_CONFIG",
+    "session": "GPTPIPE_SESSION",
+    "history": "GPTPIPE_HISTORY",
+    "history_tokens": "GPTPIPE_HISTORY_TOKENS",
+    "lock_timeout": "GPTPIPE_LOCK_TIMEOUT",
+    "model": "GPTPIPE_MODEL",
+    "profile": "GPTPIPE_PROFILE",
+    "temperature": "GPTPIPE_TEMPERATURE",
+    "max_time": "GPTPIPE_MAX_TIME",
+    "connect_timeout": "GPTPIPE_CONNECT_TIMEOUT",
+    "idle_timeout": "GPTPIPE_IDLE_TIMEOUT",
+    "retry": "GPTPIPE_RETRY",
+    "max_input_tokens": "GPTPIPE_MAX_INPUT_TOKENS",
+    "base_url": "GPTPIPE_BASE_URL",
+    "proxy": "GPTPIPE_PROXY",
+    "cacert": "GPTPIPE_CACERT",
+}
+
+_VALUES: Mapping[str, Value] = TOP | {"param": params, "session": session_name, "config": text}
+_NUMERIC = (number, seconds, count, positive)
+_PATHS = ("config", "cacert")
+
+
+def read_file(option: str | None, env: Mapping[str, str]) -> Config:
+    """Read the settings file: that of ``--config``, of ``GPTPIPE_CONFIG``, else the usual one if it is there.
+
+    :raises ConfigError: as ``config.load`` and ``paths`` do.
+    """
+    named = named_file(option, env)
+    return load(named or paths().config / "config.toml", required=bool(named))
+
+
+def named_file(option: str | None, env: Mapping[str, str]) -> str | None:
+    """Return the settings file that ``--config`` or ``GPTPIPE_CONFIG`` names, or None."""
+    named = option or env.get(ENVIRONMENT["config"]) or None
+    given({"config": named})
+    return named
+
+
+def variables(env: Mapping[str, str]) -> dict[str, Any]:
+    """Return what gptpipe's own variables say, by option. All are checked, also those that an option overrides.
+
+    :raises UsageError: for a faulty value, with the variable's name.
+    """
+    found = {}
+    for name, variable in ENVIRONMENT.items():
+        if value := env.get(variable):
+            try:
+                found[name] = _checked(name, _typed(name, value))
+            except ValueError as error:
+                raise UsageError(f"{variable} {error}") from None
+            except UsageError as error:
+                raise UsageError(f"{variable} {error.message}", error.hint) from None
+    return found
+
+
+def _typed(name: str, value: str) -> int | float | str:
+    """Return a variable's value as the kind that its option has; what is not a number is left to the check."""
+    if _VALUES[name] in _NUMERIC:
+        for kind in (int, float):
+            with contextlib.suppress(ValueError):
+                return kind(value)
+    return value
+
+
+def _checked(name: str, value: Any) -> Any:
+    if isinstance(value, str) and name not in _PATHS and not is_utf8(value):
+        raise ValueError("is not UTF-8")
+    return _VALUES[name](value)
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that were given, checked."""
+    found = {}
+    for name, value in options.items():
+        if value is not None:
+            try:
+                found[name] = _checked(name, value) if name in _VALUES else value
+            except ValueError as error:
+                raise UsageError(f"--{name.replace('_', '-')} {error}") from None
+    return found
