@@ -22,7 +22,8 @@ from gptpipe.programs import editor
 from gptpipe.sessions import attachments
 from gptpipe.sessions.store import Memory, NoSession
 from gptpipe.sessions.undo import take_back
-from gptpipe.settings.resolve import ENVIRONMENT, resolve
+from gptpipe.settings.environment import ENVIRONMENT
+from gptpipe.settings.resolve import resolve
 from gptpipe.settings.settings import Settings
 
 _LEAVING = (b"exit", b"quit")  # in any case: QUIT too
