@@ -82,7 +82,7 @@ def test_the_source_distribution_can_be_tested(built: Path) -> None:
 
 def test_shell_files_are_clean(shell: Run) -> None:
     needs("shellcheck")
-    result = shell("shellcheck .ci/run .ci/install completions/bash/*", cwd=ROOT)
+    result = shell("shellcheck .ci/run .ci/install completions/bash/* examples/tools/man-page", cwd=ROOT)
     assert (result.status, result.text) == (0, "")
 
 

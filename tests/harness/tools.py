@@ -20,6 +20,7 @@ import pytest
 # Debian's packages that have another name than the program.
 PACKAGES = {
     "bash_completion": "bash-completion",
+    "col": "bsdextrautils",
     "flock": "util-linux",
     "localedef": "locales",
     "man": "man-db",
