@@ -52,6 +52,7 @@ __gptpipe_after submit -s m -l model -x -a '(__gptpipe_settings models)' -d 'the
 __gptpipe_after submit -s p -l profile -x -a '(__gptpipe_settings profiles)' -d 'an endpoint from the settings, or a built-in one'
 __gptpipe_after submit -l temperature -x -d 'sampling temperature'
 __gptpipe_after submit -l max-tokens -x -d 'the longest answer'
+__gptpipe_after submit -l api -x -a 'auto chat responses' -d 'the protocol'
 __gptpipe_after submit -l reasoning-effort -x -a 'none minimal low medium high xhigh' -d 'how much the model thinks'
 __gptpipe_after submit -s O -l param -x -d 'any other field of the request'
 functions -e __gptpipe_after

@@ -28,6 +28,7 @@ __gptpipe_after 'show check' -s m -l model -x -a '(__gptpipe_settings models)' -
 __gptpipe_after 'show check' -s p -l profile -x -a '(__gptpipe_settings profiles)' -d 'an endpoint from the settings, or a built-in one'
 __gptpipe_after 'show check' -l temperature -x -d 'sampling temperature'
 __gptpipe_after 'show check' -l max-tokens -x -d 'the longest answer'
+__gptpipe_after 'show check' -l api -x -a 'auto chat responses' -d 'the protocol'
 __gptpipe_after 'show check' -l reasoning-effort -x -a 'none minimal low medium high xhigh' -d 'how much the model thinks'
 __gptpipe_after 'show check' -s O -l param -x -d 'any other field of the request'
 __gptpipe_after 'show check' -l max-time -x -d 'limit for the whole run'

@@ -39,6 +39,7 @@ function __gptpipe_shared -a program
     complete -c $program -s p -l profile -x -a '(__gptpipe_settings profiles)' -d 'an endpoint from the settings, or a built-in one'
     complete -c $program -l temperature -x -d 'sampling temperature'
     complete -c $program -l max-tokens -x -d 'the longest answer'
+    complete -c $program -l api -x -a 'auto chat responses' -d 'the protocol'
     complete -c $program -l reasoning-effort -x -a 'none minimal low medium high xhigh' -d 'how much the model thinks'
     complete -c $program -s O -l param -x -d 'any other field of the request'
     complete -c $program -l max-time -x -d 'limit for the whole run'

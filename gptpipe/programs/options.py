@@ -105,6 +105,7 @@ record_options = together(
 model_options = together(
     option("-m", "--model", group="model", metavar="NAME", help="the model; 'echo' is built in"),
     option("-p", "--profile", group="model", metavar="NAME", help="an endpoint from the settings, or a built-in one"),
+    option("--api", group="model", metavar="NAME", help="the protocol: chat, responses or auto (default)"),
     option("--temperature", group="model", metavar="N", type=float, help="sent only when given, as the next two"),
     option("--max-tokens", group="model", metavar="N", type=int, help="the longest answer"),
     option("--reasoning-effort", group="model", metavar="LEVEL", help="how much the model thinks"),

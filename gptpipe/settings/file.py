@@ -23,7 +23,8 @@ EMPTY: Mapping[str, Any] = MappingProxyType({})
 LONGEST_WAIT = 2_000_000  # seconds: poll takes milliseconds in 31 bits
 
 # What gptpipe itself says in a request; the other fields are the user's.
-RESERVED_PARAMS = frozenset({"model", "messages", "stream", "stream_options", "n"})
+APIS = ("auto", "chat", "responses")
+RESERVED_PARAMS = frozenset({"model", "messages", "input", "instructions", "stream", "stream_options", "n"})
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110, 5.6.2
 _HEADER_VALUE = re.compile(r"([\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?)?")  # RFC 9110, 5.5: no space at its ends
@@ -280,6 +281,13 @@ def price(value: Any) -> dict[str, float]:
     return {key: amount(item) for key, item in value.items()}
 
 
+def api(value: Any) -> str:
+    """A protocol, or ``auto``."""
+    if value not in APIS:
+        raise ValueError(f"must be one of {', '.join(APIS)}")
+    return str(value)
+
+
 def profile_name(value: Any) -> str:
     """A profile's name, normalised.
 
@@ -302,6 +310,7 @@ SAMPLING: dict[str, Value] = {"temperature": number, "max_tokens": positive, "re
 PROFILE: dict[str, Value] = {
     "base_url": text,
     "model": text,
+    "api": api,
     "api_key_env": variable,
     "api_key_command": words,
     "api_key_file": text,
@@ -316,6 +325,7 @@ PROFILE: dict[str, Value] = {
 TOP: dict[str, Value] = SAMPLING | {
     "model": text,
     "profile": profile_name,
+    "api": api,
     "system": text_or_empty,
     "params": params,
     "max_time": seconds,

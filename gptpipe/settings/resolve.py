@@ -69,7 +69,7 @@ from gptpipe.settings.settings import (
 from gptpipe.text.address import check_base_url, check_proxy, is_local, masked, proxy_for, same
 
 # Settings that one layer decides, without a rule of their own.
-_PLAIN = ("session", "retry", "max_input_tokens", "history", "history_tokens", "lock_timeout", "usage")
+_PLAIN = ("api", "session", "retry", "max_input_tokens", "history", "history_tokens", "lock_timeout", "usage")
 
 # Who named the endpoint: places in the order of the module's docstring.
 _OPTION, _ROLE, _SESSION, _ENVIRONMENT, _FILE, _NOBODY = range(6)

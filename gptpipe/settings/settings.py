@@ -71,16 +71,17 @@ class Price(NamedTuple):
 class Settings(NamedTuple):
     """Everything that one run was told. Times are seconds, None is no limit.
 
-    ``model`` is after aliases. ``profile`` and ``base_url`` are both None for ``echo``; ``profile`` alone is None
-    when a base URL was named without one. ``params`` are the request's fields, sampling included (``max_tokens``
-    under this name). ``question`` and ``answer`` are the prompts of the chat, ``remember`` says whether it keeps what
-    is typed. ``headers`` and URLs may hold secrets: ``repr`` masks them, and ``gptpipe.text.address`` has the means
-    for others.
+    ``model`` is after aliases. ``profile`` and ``base_url`` are both None for ``echo``; ``profile`` alone is None when
+    a base URL was named without one. ``api`` is a protocol, or ``auto``. ``params`` are the request's fields, sampling
+    included (``max_tokens`` under this name). ``question`` and ``answer`` are the prompts of the chat, ``remember``
+    says whether it keeps what is typed. ``headers`` and URLs may hold secrets: ``repr`` masks them, and
+    ``gptpipe.text.address`` has the means for others.
     """
 
     model: str
     profile: str | None
     base_url: str | None
+    api: str = "auto"
     system: str | None = None
     session: str | None = None
     params: Mapping[str, Any] = EMPTY

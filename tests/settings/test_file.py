@@ -21,6 +21,7 @@ idle_timeout = 0
 retry = 0
 max_input_tokens = 1000
 base_url = "https://host/v1"
+api = "responses"
 proxy = ""
 cacert = "ca.pem"
 history = 0
@@ -46,6 +47,7 @@ proxy = "socks5h://proxy:1080"
 cacert = "/etc/ca.pem"
 headers = {x-team = "a b"}
 params = {seed = 1}
+api = "chat"
 thinks = true
 allow_http = true
 
@@ -144,7 +146,7 @@ def test_the_repr_shows_no_secret(path: Path) -> None:
         ("[chat]\nquesion = 'x'", "chat.quesion", "did you mean chat.question?"),
         ("[budget]\nday_token = 1", "budget.day_token", "did you mean budget.day_tokens?"),
         ("[alias]\nx = 'y'", "alias", "did you mean aliases?"),
-        ("zzz = 1", "zzz", "what can stand there: aliases, base_url, "),
+        ("zzz = 1", "zzz", "what can stand there: aliases, api, base_url, "),
     ],
     ids=lambda value: None if value is None else repr(value)[:40],
 )
@@ -200,6 +202,7 @@ def test_an_unknown_key(path: Path, text: str, where: str | None, hint: str | No
         ("profiles.x.api_key_command = []", "profiles.x.api_key_command"),
         ("profiles.x.api_key_command = ['a', 1]", "profiles.x.api_key_command"),
         ("profiles.x.thinks = 1", "profiles.x.thinks"),
+        ('api = "both"', "api"),
         ("budget.day_tokens = 0", "budget.day_tokens"),
         ("budget.day_usd = 0", "budget.day_usd"),
         ("prices.m = {input = 1}", "prices.m"),

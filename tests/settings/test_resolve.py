@@ -654,3 +654,13 @@ def test_settling_imports_nothing_heavy() -> None:
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout == "\n"
+
+
+def test_the_protocol() -> None:
+    held: Table = {"work": {"base_url": WORK, "model": "m", "api": "responses"}}
+    assert settle({"model": "m"}).api == "auto"
+    assert settle({"profile": "work"}, profiles=held).api == "responses"
+    assert settle({"profile": "work", "api": "chat"}, profiles=held).api == "chat"
+    assert settle({"model": "echo"}, top={"api": "responses"}).api == "responses"
+    with pytest.raises(UsageError, match="--api must be one of auto, chat, responses"):
+        settle({"api": "completions", "model": "m"})

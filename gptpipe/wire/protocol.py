@@ -1,0 +1,51 @@
+"""The two protocols, and which of them a request is sent by."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+from gptpipe.settings.settings import OPENAI, Settings
+from gptpipe.wire import chat, items, responses, sse
+from gptpipe.wire.events import Event
+from gptpipe.wire.request import Request
+
+
+class Protocol(NamedTuple):
+    """How a request is put, and how its answer is read.
+
+    ``name`` is that of ``--api``, ``path`` follows the base URL, and ``title`` is what people call it. ``body`` returns
+    the JSON of a request without the fields that were refused, ``whole`` the events of a reply in one piece.
+    """
+
+    name: str
+    path: str
+    title: str
+    body: Callable[[Request, Settings, Collection[str]], dict[str, Any]]
+    reader: Callable[[bool], sse.Reader]
+    whole: Callable[[dict[str, Any], bool], list[Event]]
+
+
+CHAT = Protocol("chat", "/chat/completions", "Chat Completions", chat.body, chat.Reader, chat.whole)
+RESPONSES = Protocol("responses", "/responses", "the Responses API", items.body, responses.Reader, responses.whole)
+
+# OpenAI's models that Chat Completions does not serve. Others are found out by asking: the refusal names the path.
+_ONLY_RESPONSES = re.compile(
+    r"(?!gpt-5\.2-pro|gpt-5\.1-codex$|codex-mini)"
+    r"(.+-(pro|codex|codex-max|deep-research|cyber|law)|computer-use-preview|gpt-daybreak-.+|gpt-.*rosalind.*)"
+    r"(-\d{4}-\d\d-\d\d)?"
+)
+
+
+def of(settings: Settings, request: Request) -> Protocol:
+    """Return the protocol for a request: that of ``api``, or by ``auto`` the one that the model and tools need."""
+    if settings.api != "auto":
+        return RESPONSES if settings.api == "responses" else CHAT
+    needed = request.web or request.tools or _ONLY_RESPONSES.fullmatch(request.model)
+    return RESPONSES if settings.profile == OPENAI and needed else CHAT
+
+
+def url(settings: Settings, protocol: Protocol) -> str:
+    """Return the address of a protocol, for the endpoint of the settings; ``echo`` has one that leads nowhere."""
+    return f"{settings.base_url or 'http://echo.invalid/v1'}{protocol.path}"
