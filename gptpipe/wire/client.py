@@ -25,7 +25,7 @@ from gptpipe import __version__
 from gptpipe.errors import BadInput, ConfigError, Failure, ProtocolError, Temporary
 from gptpipe.settings.settings import Settings
 from gptpipe.text.address import joined, masked, query, secrets
-from gptpipe.wire import chat, faults, lazy, sse, transport
+from gptpipe.wire import faults, lazy, protocol, sse, transport
 from gptpipe.wire.events import (
     Again,
     Done,
@@ -41,6 +41,7 @@ from gptpipe.wire.events import (
     Usage,
 )
 from gptpipe.wire.exchange import Direct, Head, Link, Watch
+from gptpipe.wire.protocol import Protocol
 from gptpipe.wire.request import Request
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class Client:
         load()
         import openai
 
-        self.url = joined(settings.base_url or "echo", "/chat/completions")
+        self.url = protocol.url(settings, protocol.CHAT)
         self.retries = 0
         self._settings = settings
         self._key = key
@@ -270,9 +271,10 @@ class Client:
 
     def _answer(self, request: Request) -> Iterator[Event]:
         self._gate.enter(request)
-        body = chat.body(request, self._settings, self._refused)
+        spoken = self._spoken(request)
+        body = spoken.body(request, self._settings, self._refused)
         with self._link() as link:
-            link.start(lambda: self._post(body))
+            link.start(lambda: self._post(spoken.path, body))
             head = self._head(link, request)
             self._reached = time.monotonic()
             self._gate.opened()
@@ -281,11 +283,16 @@ class Client:
             first = self._first(blocks)
             start = first.lstrip()[:1]
             if start in (b"{", b"["):
-                yield from self._whole(self._all(first, blocks))
+                yield from self._whole(self._all(first, blocks), spoken)
             elif start == b"<":
-                raise self._foreign(first)
+                raise self._foreign(first, spoken)
             else:
-                yield from self._events(first, link, head)
+                yield from self._events(first, link, head, spoken)
+
+    def _spoken(self, request: Request) -> Protocol:
+        """Return the protocol for a request: the other one if the endpoint has asked for it."""
+        chosen = protocol.of(self._settings, request)
+        return protocol.RESPONSES if chosen.name in self._refused else chosen
 
     def _link(self) -> Link:
         if self._watch and time.monotonic() - self._reached < _RECENT:
@@ -315,11 +322,11 @@ class Client:
                 raise ProtocolError(f"{masked(self.url)} answered with more than {sse.LARGEST >> 20} MiB in one piece")
         return b"".join(parts)
 
-    def _post(self, body: dict[str, Any]) -> httpx2.Response:
+    def _post(self, path: str, body: dict[str, Any]) -> httpx2.Response:
         import openai
 
         return self._sdk.post(
-            "/chat/completions",
+            path,
             body=body,
             cast_to=object,
             stream=True,
@@ -355,10 +362,10 @@ class Client:
                 return
             yield item
 
-    def _events(self, first: bytes, link: Link, head: Head) -> Iterator[Event]:
+    def _events(self, first: bytes, link: Link, head: Head, spoken: Protocol) -> Iterator[Event]:
         """Decode an event stream up to the end of the answer."""
         seen = _Seen()
-        for event in self._announced(self._decoded(first, link, seen)):
+        for event in self._announced(self._decoded(first, link, seen, spoken)):
             if seen.ended is not None and time.monotonic() > seen.ended + TAIL:
                 return
             match event:
@@ -373,7 +380,7 @@ class Client:
                     raise faults.from_event(error)
                 case Malformed(data) if seen.ended is None:
                     if not seen.known and not head.event_stream:
-                        raise self._foreign(data.encode())
+                        raise self._foreign(data.encode(), spoken)
                     raise Temporary(f"{_CUT}: an event in it is not JSON", repeat=True)
                 case Error() | Malformed():
                     return
@@ -388,12 +395,12 @@ class Client:
         if seen.ended is not None:
             return
         if not seen.known and not head.event_stream:
-            raise self._foreign(first)
+            raise self._foreign(first, spoken)
         raise Temporary(f"{_CUT}: the server ended it without a finish reason", repeat=True)
 
-    def _decoded(self, first: bytes, link: Link, seen: _Seen) -> Iterator[Event]:
+    def _decoded(self, first: bytes, link: Link, seen: _Seen, spoken: Protocol) -> Iterator[Event]:
         """Yield the events of a stream; a failure at its end is raised after them, unless the answer has ended."""
-        decoder = sse.Decoder(chat.Reader(self._settings.thinks))
+        decoder = sse.Decoder(spoken.reader(self._settings.thinks))
         yield from _merged(decoder.feed(first))
         lost: Failure | None = None
         try:
@@ -419,20 +426,19 @@ class Client:
                     announced = True
                     quiet.enter_context(self._waiting(_KEEP_ALIVES))
 
-    def _whole(self, data: bytes) -> Iterator[Event]:
+    def _whole(self, data: bytes, spoken: Protocol) -> Iterator[Event]:
         """Read a reply in one piece: an answer to a request without ``stream``, or an error."""
         try:
             body = json.loads(data)
         except RecursionError:
-            raise self._foreign(data) from None
+            raise self._foreign(data, spoken) from None
         except ValueError:
             raise Temporary(f"{_CUT}: the reply is not whole JSON", repeat=True) from None
-        if isinstance(body, dict) and ("error" in body or body.get("object") == "error"):
-            raise faults.from_event(body.get("error", body))
-        if not isinstance(body, dict) or not isinstance(body.get("choices"), list):
-            raise self._foreign(data)
+        events = spoken.whole(body, self._settings.thinks) if isinstance(body, dict) else []
+        if not events:
+            raise self._foreign(data, spoken)
         finished = False
-        for event in chat.whole(body, self._settings.thinks):
+        for event in events:
             if isinstance(event, Error):
                 raise faults.from_event(event.body)
             finished = finished or isinstance(event, Finish)
@@ -449,7 +455,7 @@ class Client:
             entries = json.loads(data)["data"]
             found[:] = [str(entry["id"]) for entry in entries]
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise self._foreign(data, "a list of models", "/models") from None
+            raise self._foreign(data) from None
 
     def _get_models(self) -> httpx2.Response:
         import openai
@@ -540,7 +546,9 @@ class Client:
 
     # Failures
 
-    def _foreign(self, data: bytes, wanted: str = "Chat Completions", path: str = "/chat/completions") -> ProtocolError:
+    def _foreign(self, data: bytes, spoken: Protocol | None = None) -> ProtocolError:
+        """Return what a reply means that is not of the protocol, or not a list of models."""
+        wanted, path = (spoken.title, spoken.path) if spoken else ("a list of models", "/models")
         # Without the key before it is shortened, or the half of one would be left.
         shown = self._clean(" ".join(data[:_PAGE].decode("utf-8", "replace").split())) or "nothing"
         where = masked(joined(self._settings.base_url or "", path))
@@ -582,15 +590,26 @@ class Client:
         response = error.response
         text = self._clean(response.text)  # before it is shortened, or the half of a key would be left
         failure = faults.from_response(response.status_code, response.headers, text, masked(str(response.url)))
+        if request is None:
+            return failure
+        spoken = self._spoken(request)
+        if (
+            faults.wants_responses(response.status_code, text)
+            and spoken is protocol.CHAT
+            and self._settings.api == "auto"
+        ):
+            return _FieldRefused(spoken.name, failure)
+        if spoken is protocol.RESPONSES and faults.has_no_path(response.status_code, error.body):
+            failure.hint = "the server may not have the Responses API: --api chat speaks Chat Completions"
         field = faults.refused_field(error.body) if response.status_code in (400, 422) else None
-        if request is not None and field is not None and self._matters(field, request):
+        if field is not None and self._matters(field, request):
             return _FieldRefused(field, failure)
         return failure
 
     def _matters(self, field: str, request: Request) -> bool:
         """Return whether the request without the field is another one."""
-        less = chat.body(request, self._settings, self._refused | {field})
-        return less != chat.body(request, self._settings, self._refused)
+        body = self._spoken(request).body
+        return body(request, self._settings, self._refused | {field}) != body(request, self._settings, self._refused)
 
     def _broken(self, error: BaseException) -> Exception:
         """Return what an exception in the midst of a reply means: its head was HTTP, so what follows was damaged."""

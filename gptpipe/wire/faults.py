@@ -19,7 +19,9 @@ from gptpipe.text.address import masked
 _LONGEST = 500
 _PAGE = 16384  # characters of a page in which its title is looked for
 _LONGEST_WAIT = 1e9  # seconds, about what a thread can sleep
-_SPELLINGS = {"response_format": "response[_ ]format|json_schema"}
+_SPELLINGS = {"response_format": r"response[_ ]format|json_schema|text\.format|body\.text"}
+_REFUSAL = re.compile(r"content_filter|policy|moderation|invalid_prompt", re.I)
+_BAD_IMAGE = re.compile(r"\b(invalid|unsupported|empty)_\w*image|\bimage_|_image\b", re.I)
 _NOT_STRICT = re.compile(r"\bstrict\b|invalid schema|additionalProperties", re.I)
 _TOO_LONG = re.compile(r"context.{0,20}(length|size|window)|too long|maximum context|string_above_max_length", re.I)
 _NOT_READY = (502, 503, 529)  # what is there is a proxy, or has no room
@@ -43,6 +45,7 @@ _CODES = {
     "invalid_request_error": 400,
     "context_length_exceeded": 400,
     "content_filter": 400,
+    "data_residency_mismatch": 400,
 }
 
 
@@ -74,16 +77,28 @@ def refused_field(failure_body: object) -> str | None:
     body = strict_json.clean(failure_body)
     error = _object(body)
     param = error.get("param")
+    if isinstance(param, str) and param.startswith("text.format"):
+        param = "response_format"
     text = _sentence(body) or ""
-    lengths: tuple[str, ...] = ("max_completion_tokens", "max_tokens")
+    named: tuple[str, ...] = ("max_completion_tokens", "max_tokens", "store", "include")
     if not _UNKNOWN.search(f"{error.get('code')} {text}"):
-        lengths = ()  # its value is refused, which another name does not mend
+        named = ()  # a value is refused, which another name does not mend
     if param in (None, "response_format") and _NOT_STRICT.search(text):
         return "strict"
-    for field in ("stream_options", *lengths, "response_format", "stream"):
+    for field in ("stream_options", *named, "response_format", "stream"):
         if param == field or (not param and re.search(rf"\b(?:{_SPELLINGS.get(field, field)})\b", text)):
             return field
     return None
+
+
+def wants_responses(status: int, text: str) -> bool:
+    """Return whether a server refuses a request of Chat Completions because only the Responses API serves it."""
+    return status in (400, 404) and "v1/responses" in text
+
+
+def has_no_path(status: int, body: object) -> bool:
+    """Return whether a refusal may mean that the server does not know the path; one of the model says so."""
+    return status in (404, 405) and "model" not in f"{_object(body).get('code')} {_sentence(body)}"
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -112,8 +127,10 @@ def _until(date: str) -> float:
 def _judge(status: int | None, body: object, sentence: str) -> Failure:
     error = _object(body)
     words = " ".join(str(error.get(key) or "") for key in ("code", "type"))
-    if "content_filter" in words or "content_policy" in words:
+    if _REFUSAL.search(words):
         return Refused(sentence)
+    if _BAD_IMAGE.search(words):
+        return BadInput(f"an image was refused: {sentence}")
     if "insufficient_quota" in words:
         return Unavailable(f"no quota left: {sentence}")
     number = f" ({status})" if status else ""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 from gptpipe.settings.settings import OPENAI, Settings
+from gptpipe.text.address import joined
 from gptpipe.wire import chat, items, responses, sse
 from gptpipe.wire.events import Event
 from gptpipe.wire.request import Request
@@ -48,4 +49,4 @@ def of(settings: Settings, request: Request) -> Protocol:
 
 def url(settings: Settings, protocol: Protocol) -> str:
     """Return the address of a protocol, for the endpoint of the settings; ``echo`` has one that leads nowhere."""
-    return f"{settings.base_url or 'http://echo.invalid/v1'}{protocol.path}"
+    return joined(settings.base_url or "http://echo.invalid/v1", protocol.path)
