@@ -28,6 +28,7 @@ from tests.harness.processes import (
     execute,
     streams,
 )
+from tests.harness.screen import screen as screen
 from tests.harness.server import server as server
 from tests.harness.tools import needs as needs
 

@@ -6,17 +6,16 @@ import json
 import os
 import signal
 import stat
-import subprocess
 import termios
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import Run, Spawn, needs
+from tests.conftest import Run, Spawn
 from tests.harness.processes import Process
+from tests.harness.screen import Screen
 from tests.harness.server import Server, say
 
 ECHO = ("gptpipe-chat", "-m", "echo")
@@ -687,32 +686,8 @@ def test_edit(person: Person, variable: str, editor: str, typed: bytes, answer: 
 # As it looks
 
 
-@pytest.fixture
-def tmux(tmp_path: Path, home: Path) -> Iterator[Callable[..., str]]:
-    """Return a function that calls tmux, whose server runs a shell in a window of its own."""
-    needs("tmux")
-    tmux = ["tmux", "-f", "/dev/null", "-S", str(tmp_path / "tmux")]
-
-    def call(*args: str) -> str:
-        return subprocess.run([*tmux, *args], check=True, capture_output=True, text=True, timeout=20).stdout
-
-    call("new-session", "-d", "-x", "80", "-y", "30", "-c", str(tmp_path), "PS1='$ ' bash --norc --noprofile")
-    yield call
-    call("kill-server")
-
-
-def test_in_tmux(tmux: Callable[..., str], home: Path) -> None:
-    def until(text: str) -> str:
-        """Wait until the screen ends with the text; of a screen nothing tells when it changes."""
-        deadline = time.monotonic() + 20
-        while not (screen := tmux("capture-pane", "-p").rstrip()).endswith(text):
-            assert time.monotonic() < deadline, screen
-            time.sleep(0.02)
-        return screen
-
-    def send(*keys: str) -> None:
-        tmux("send-keys", *keys)
-
+def test_on_a_screen(screen: Screen, home: Path) -> None:
+    send, until = screen.send, screen.until
     send("clear; gptpipe-chat -m echo:delay=0.05", "Enter")
     until(">")
     send("hello", "Enter")
