@@ -203,6 +203,14 @@ def from_line(line: bytes) -> Turn:
     )
 
 
+def parse(data: bytes) -> Turn | None:
+    """Return the turn in a line, or None if it is damaged or blank."""
+    try:
+        return from_line(data)
+    except (ValueError, RecursionError):
+        return None
+
+
 Schema = dict[str, Any]
 
 

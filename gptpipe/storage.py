@@ -101,12 +101,14 @@ class Line(NamedTuple):
     ended: bool
 
 
-def backward(fd: int) -> Iterator[Line]:
+def backward(fd: int, before: int | None = None) -> Iterator[Line]:
     """Yield the lines of a file from its end, reading no more than they need, and some blocks.
+
+    With ``before``, the offset of a line, those before that line.
 
     The file may grow meanwhile, and a writer may take back what it could not write whole.
     """
-    position = os.fstat(fd).st_size
+    position = os.fstat(fd).st_size if before is None else before
     block = FIRST_BLOCK
     pieces: list[bytes] = []  # of the line whose beginning is not yet read, the last first
     ended = False

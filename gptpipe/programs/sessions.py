@@ -103,7 +103,7 @@ def show(name: str, turns: int | None, last: bool, extract: bool, as_json: bool)
         if count is None
         else transcript.latest(store, name, count, output.say)
     )
-    for text in (f"{data.decode()}\n" for _, data, _ in records) if as_json else transcript.transcript(records):
+    for text in map(transcript.json_line, records) if as_json else transcript.transcript(records):
         printer.write(text)
     return Status.OK
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gptpipe.errors import WriteError
-from gptpipe.sessions.store import SessionStore, Waiting, damaged_path, parse, silent
+from gptpipe.message import parse
+from gptpipe.sessions.store import SessionStore, Waiting, damaged_path, silent
 from gptpipe.sessions.upkeep import new_file
 from gptpipe.storage import append, failing, forward, open_regular, sync_folder
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gptpipe.errors import NoInput, Temporary, UsageError, WriteError
-from gptpipe.message import Turn, from_line, to_line
+from gptpipe.message import Turn, parse, to_line
+from gptpipe.sessions import system
 from gptpipe.sessions.undo import standing
 from gptpipe.storage import Line, append, backward, failing, make_folder, open_regular, stands_at
 from gptpipe.text.names import check_name
@@ -93,7 +94,8 @@ class SessionStore:
         :raises NoInput: WriteError: as :meth:`reading` does, at the first step.
         """
         with self.reading(name) as fd:
-            yield from valid(backward(fd), self.path(name), warn, locked=False)
+            path = self.path(name)
+            yield from system.resolved(fd, valid(backward(fd), path, warn, locked=False), path, warn)
 
     def history(self, name: str, warn: Warn) -> Iterator[Turn]:
         """Yield the turns of :meth:`records`, without those that were taken back."""
@@ -160,9 +162,14 @@ class Session:
 
     def last(self) -> Turn | None:
         """Return the newest turn, finished or not, with the ``n`` and ``total_tokens`` of the whole session."""
-        return last_turn(record.turn for record in self._records(silent))
+        return last_turn(record.turn for record in self._lines(silent))
 
     def _records(self, warn: Warn) -> Iterator[Record]:
+        with failing(WriteError, f"cannot read session {self.name}"):
+            yield from system.resolved(self.fd, self._lines(warn), self.path, warn)
+
+    def _lines(self, warn: Warn) -> Iterator[Record]:
+        """Yield the records as the file has them, the newest first."""
         with failing(WriteError, f"cannot read session {self.name}"):
             yield from valid(backward(self.fd), self.path, warn, locked=True)
 
@@ -187,8 +194,10 @@ class Session:
             self._close()
             self.acquire(self._timeout if wait else 0)
         added = _numbered(turns, self.last())
+        newest = next((record for record in self._lines(silent) if not record.turn.undo), None)
         with failing(WriteError, f"cannot write session {self.name}"):
-            append(self.fd, self.path.parent, b"".join(map(to_line, added)))
+            shorter = system.shortened(self.fd, added, newest, os.fstat(self.fd).st_size)
+            append(self.fd, self.path.parent, b"".join(map(to_line, shorter)))
         return added
 
     def acquire(self, timeout: float | None) -> None:
@@ -282,14 +291,6 @@ def _numbered(turns: Iterable[Turn], last: Turn | None) -> list[Turn]:
 
 def silent(_: str) -> None:
     """Warn nobody."""
-
-
-def parse(data: bytes) -> Turn | None:
-    """Return the turn in a line, or None if it is damaged or blank."""
-    try:
-        return from_line(data)
-    except (ValueError, RecursionError):
-        return None
 
 
 def valid(lines: Iterable[Line], path: Path, warn: Warn, *, locked: bool) -> Iterator[Record]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from gptpipe import message
 from gptpipe.errors import Absent, Failure, Truncated
 from gptpipe.message import SYSTEM_ROLES, Message, Turn
-from gptpipe.sessions import attachments
+from gptpipe.sessions import attachments, system
 from gptpipe.sessions.store import Record, SessionStore, Warn, silent
 from gptpipe.sessions.undo import standing
 from gptpipe.sessions.upkeep import Summary, oldest_first
@@ -52,6 +52,11 @@ def as_json(summary: Summary) -> str:
     milliseconds = int(summary.last_use * 1000)
     utc = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000))
     return compact({**summary._asdict(), "last_use": f"{utc}.{milliseconds % 1000:03d}Z"}) + "\n"
+
+
+def json_line(record: Record) -> str:
+    """Return the line of a record as the file has it, but with its whole system message."""
+    return f"{system.whole(record).decode()}\n"
 
 
 def latest(store: SessionStore, name: str, count: int, warn: Warn) -> list[Record]:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from gptpipe.errors import Failure, NoInput, UsageError, WriteError
 from gptpipe.message import Turn
+from gptpipe.sessions import system
 from gptpipe.sessions.store import Record, SessionStore, Waiting, Warn, damaged_path, last_turn, silent, valid
 from gptpipe.storage import backward, failing, forward, open_regular, sync_folder
 
@@ -75,7 +76,8 @@ def oldest_first(store: SessionStore, name: str, warn: Warn) -> Iterator[Record]
     """
     number = 0
     with store.reading(name) as fd:
-        for record in valid(forward(fd), store.path(name), warn, locked=False):
+        path = store.path(name)
+        for record in system.resolved(fd, valid(forward(fd), path, warn, locked=False), path, warn):
             number = record.turn.n or number + 1
             yield record._replace(turn=replace(record.turn, n=number))
 
