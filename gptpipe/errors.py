@@ -7,6 +7,7 @@ them by name). A published number keeps its meaning for ever. ``gptpipe(1)`` pri
 from __future__ import annotations
 
 from enum import IntEnum
+from signal import SIGPIPE
 from typing import ClassVar
 
 
@@ -166,3 +167,17 @@ class Interrupted(BaseException):
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
         self.signum = signum
+
+
+def status_of(ending: BaseException | None) -> int:
+    """Return the status of a run, or of a request, that ended by this exception; as a shell shows it for a signal."""
+    match ending:
+        case None:
+            return Status.OK
+        case Failure():
+            return ending.status
+        case Interrupted():
+            return 128 + ending.signum
+        case BrokenPipeError():
+            return 128 + SIGPIPE
+    return Status.BUG

@@ -18,11 +18,11 @@ from gptpipe.wire.thinking import cut_thinking
 
 
 class Want(NamedTuple):
-    """What an answer must be, and how it may be come by.
+    """What an answer must be, and whether a stored one will do.
 
-    ``extract`` is ``"first"`` or ``"last"``: of the text only that code block counts. With a ``schema`` it is JSON;
-    ``repair`` is how often the model is shown what is wrong with it. A stored answer will do if it is no older than
-    ``max_age`` seconds; with ``cache_only`` nothing else will, and without an age it may be of any.
+    ``extract`` is ``"first"`` or ``"last"``: of the text only that code block counts. With a ``schema`` the text is
+    JSON; ``repair`` is how often the model is shown what is wrong with it. A stored answer will do if it is at most
+    ``max_age`` seconds old. With ``cache_only`` nothing is asked, and without an age the answer may be of any age.
     """
 
     extract: str | None = None
@@ -39,7 +39,7 @@ class Want(NamedTuple):
 
 
 class _Pending(NamedTuple):
-    """A request that is on its way; ``started`` is monotonic."""
+    """A request on its way; ``started`` is monotonic."""
 
     account: ledger.Account
     messages: list[Message]
@@ -47,10 +47,10 @@ class _Pending(NamedTuple):
 
 
 class Bill:
-    """What the requests for one answer used, tries that failed and repairs included.
+    """What the requests for one answer used, failed tries and repairs included.
 
-    ``used`` is the ``usage`` that the server has sent with the present one, ``accepted`` whether it took that one.
-    ``entries`` are lines of usage that are still to be written.
+    ``used`` is the ``usage`` that the server has sent with the present request, ``accepted`` whether it took that one.
+    ``entries`` are lines of usage that are not booked yet.
     """
 
     def __init__(self) -> None:
@@ -59,14 +59,14 @@ class Bill:
         self.entries: list[ledger.Entry] = []
         self._first: dict[str, Any] | None = None  # what the server sent with the first answer, if that was mended
         self._before: dict[str, Any] | None = None  # and with all before the present one
-        self._pending: _Pending | None = None
+        self._pending: list[_Pending] = []  # one or none
 
     def void(self) -> None:
         """Forget what the server said of the present request: it comes to nothing."""
         self.used, self.accepted = None, False
 
     def mend(self) -> None:
-        """Keep what it said, and be told that the answer is asked for again."""
+        """Keep what the server said, before the answer is asked for again."""
         self._first, self._before = self._first or self.used, self.total
         self.void()
 
@@ -84,48 +84,47 @@ class Bill:
         return {key: value for key, value in self.used.items() if key != "total_tokens"} | prompt
 
     def begin(self, account: ledger.Account, messages: list[Message]) -> None:
-        """Be told that a request is about to be sent."""
-        self._pending = _Pending(account, messages, time.monotonic())
+        """Begin with a request that is about to be sent."""
+        self._pending = [_Pending(account, messages, time.monotonic())]
 
-    def settle(self, status: int, said: str) -> None:
-        """Enter the request that is on its way, once, with what it ended with; ``said`` is what came of its answer.
+    def end(self, status: int, said: str) -> None:
+        """End the request on its way, if there is one; ``said`` is what came of its answer.
 
-        One that the server has not accepted used nothing.
+        A request that the server has not accepted used nothing.
         """
-        pending, self._pending = self._pending, None
-        if pending is None:
-            return
-        estimate = (0, 0)
-        if self.accepted:
-            reply: list[Message] = [{"content": said}] if said else []
-            estimate = tokens.estimate(pending.messages), tokens.estimate(reply)
-        seconds = time.monotonic() - pending.started
-        self.entries.append(ledger.counted(self.used, estimate, pending.account, seconds, status))
+        for account, messages, started in self._pending:
+            estimate = (0, 0)
+            if self.accepted:
+                reply: list[Message] = [{"content": said}] if said else []
+                estimate = tokens.estimate(messages), tokens.estimate(reply)
+            seconds = time.monotonic() - started
+            self.entries.append(ledger.counted(self.used, estimate, account, seconds, status))
+        self._pending = []
 
 
 class Answer:
-    """What has come of an answer so far.
+    """What has come of an answer so far, and, once it has ended, whether it is what was wanted.
 
     ``finish_reason`` is as the server sent it, ``served_by`` the model that it says answered, ``bill`` what the answer
-    used.
+    used. ``failure`` is why the answer is not complete; None says that it is.
     """
 
-    def __init__(self) -> None:
-        self.want = Want()
+    def __init__(self, want: Want) -> None:
+        self.want = want
         self.served_by: str | None = None
         self.request_id: str | None = None
         self.cached = False
         self.first_token: float | None = None
         self.bill = Bill()
-        self._value: Any = None
-        self._invalid: Absent | None = None
         self._forget()
 
     def _forget(self) -> None:
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
+        self._value: Any = None
         self.finish_reason: str | None = None
+        self.failure: Failure | None = Temporary("the answer did not end")
 
     def void(self) -> None:
         """Forget what came: the try is repeated."""
@@ -196,7 +195,7 @@ class Answer:
     @property
     def result(self) -> Any:
         """What is printed, or with a schema the value in it."""
-        return self._value if self.want.schema and self.failure() is None else self.printed
+        return self._value if self.want.schema and self.failure is None else self.printed
 
     @property
     def refusal(self) -> str:
@@ -223,16 +222,28 @@ class Answer:
             case Again():
                 self.void()
 
-    def failure(self) -> Failure | None:
-        """Return why an answer that has ended is not complete, or None if it is."""
-        return self._unfinished() or self._missing()
+    def judge(self) -> None:
+        """Find out whether the answer, which has ended, is complete and what was wanted.
+
+        :raises ConfigError: if the schema refers to itself without end.
+        """
+        self.failure = self._unfinished() or self._missing()
+        if self.want.schema is not None and self.failure is None:
+            try:
+                self._value = schema.validate(self.text, self.want.schema)
+            except schema.Invalid as problem:
+                self.failure = problem
+
+    def fail(self, failure: Failure) -> None:
+        """Note why no complete answer came."""
+        self.failure = failure
 
     def _unfinished(self) -> Failure | None:
         """Return what its finish reason says against it, or None."""
         word = self.finish_reason or ""
         reason = word.lower()
         if self.refusal:
-            return Refused(self.refusal)
+            return Refused(f'the model refused: "{self.refusal}"')
         if reason in message.REFUSAL_REASONS:
             return Refused(f"a filter stopped the answer (finish reason '{word}')")
         if reason in message.LENGTH_REASONS:
@@ -251,24 +262,11 @@ class Answer:
             return Absent("the answer is empty")
         if self.want.extract and not self.printed:
             return Absent("the answer has no code block, or an empty one")
-        return self._invalid
+        return None
 
-    def validate(self) -> Absent | None:
-        """Return what is wrong with an answer that has ended and is to be JSON by a schema, or None.
-
-        :raises ConfigError: if the schema refers to itself without end.
-        """
-        self._invalid = None
-        if self.want.schema is not None and self.failure() is None:
-            try:
-                self._value = schema.validate(self.text, self.want.schema)
-            except Absent as problem:
-                self._invalid = problem
-        return self._invalid
-
-    def settle(self, status: int) -> None:
-        """Enter the request that is on its way, once, with what it ended with."""
-        self.bill.settle(status, "".join([*self._reasoning, *self._text]))
+    def end(self, status: int) -> None:
+        """End the request on its way, if there is one, with this status."""
+        self.bill.end(status, "".join([*self._reasoning, *self._text]))
 
 
 def wanted(options: Mapping[str, Any], role: Role) -> Want:

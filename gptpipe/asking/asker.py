@@ -1,56 +1,34 @@
-"""Asking once: what a turn, a record of a map and a check of the settings have in common.
+"""Asking: what a turn, a record of a map and a check of the settings have in common.
 
-Around the request stands what it may cost, whether a stored answer will do, whether the answer is what was wanted,
-and the line of usage that it leaves.
+Around each request stand the stored answers, the limits and budgets, the repairs of JSON, and the line of usage.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from signal import SIGPIPE
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock
 
-from gptpipe.asking import cache, schema
+from gptpipe.asking import cache, schema, tokens
 from gptpipe.asking.answer import Answer, Want
-from gptpipe.errors import Absent, Failure, Interrupted, NoInput, Status, WriteError
+from gptpipe.asking.context import Context
+from gptpipe.errors import Failure, NoInput, Status, WriteError, status_of
 from gptpipe.message import Counts, Message
-from gptpipe.settings.settings import Paths, Settings
+from gptpipe.settings.settings import Settings
 from gptpipe.usage import budget, ledger, prices
-from gptpipe.usage.prices import cost
 from gptpipe.wire.client import Client
-from gptpipe.wire.events import Again, Reasoning, Refusal, Text
+from gptpipe.wire.events import Again, Event, Reasoning, Refusal, Text
 from gptpipe.wire.request import Request, identity
 
-ECHO = "echo"  # stands for the endpoint of the built-in model
-
-
-class Terms(NamedTuple):
-    """What requests are made under: settings, folders, what is wanted, and in whose name their usage is entered.
-
-    ``note`` is told what only ``--verbose`` shows. ``log`` is where usage is entered if there is much of it; else the
-    file is opened for each entry.
-    """
-
-    settings: Settings
-    paths: Paths
-    want: Want = Want()
-    program: str = "gptpipe"
-    session: str | None = None
-    note: Callable[[str], object] = lambda _: None
-    log: ledger.Log | None = None
-
-    @property
-    def account(self) -> ledger.Account:
-        """In whose name usage is entered."""
-        return ledger.Account(self.program, self.settings.profile, self.settings.model, self.session)
+_ECHO = "echo"  # stands for the address of the built-in model
 
 
 class Receiver:
     """Where an answer goes while it arrives; this one holds it back."""
 
     def begin(self) -> None:
-        """Be told that the first byte of the answer is there."""
+        """Called when the first byte of the answer arrives."""
 
     def text(self, text: str) -> None:
         """Take a piece of the answer."""
@@ -59,137 +37,201 @@ class Receiver:
         """Take a piece of the reasoning."""
 
     def again(self) -> None:
-        """Be told that what came is void: it is asked for again."""
+        """Forget what came: it is asked for again."""
 
     def repeatable(self) -> bool:
         """Return whether a try that failed may be repeated: nothing was passed on."""
         return True
 
 
-def ask(client: Client, request: Request, answer: Answer, receiver: Receiver, terms: Terms) -> None:
-    """Send the request and fill ``answer`` until it has ended; the receiver sees each piece as it comes.
+class Asker:
+    """Asks under one set of settings: one for a turn, one for all records of a map. Threads may share it.
 
-    With a schema the model is shown what is wrong with its answer, and asked again, as often as is wanted. A complete
-    answer is stored if a stored one would have done. What the requests used is entered by :func:`enter`, later.
-
-    :raises Failure: if there is no answer, or only a part of one; what came is in ``answer``. Whether an answer that
-        has ended is complete, :meth:`Answer.failure` says.
+    ``connect`` makes the client. It is called when the first request is certain, and once.
     """
-    answer.want = terms.want
-    asked, left = request, terms.want.repair
-    while (problem := _once(client, asked, answer, receiver, terms)) is not None and left > 0:
-        left -= 1
-        reply: Message = {"role": "assistant", "content": answer.text}
-        asked = asked._replace(messages=[*asked.messages, reply, schema.repair_message(problem)])
-        answer.mend()
-        receiver.again()
-    if terms.want.stored and answer.failure() is None:
-        _store(request, answer, terms)
 
+    def __init__(self, context: Context, settings: Settings, want: Want, connect: Callable[[], Client]) -> None:
+        self._context = context
+        self._settings = settings
+        self._want = want
+        self._client = _Once(connect)
+        self._log = ledger.Log(context.paths.usage)
 
-def _once(client: Client, request: Request, answer: Answer, receiver: Receiver, terms: Terms) -> Absent | None:
-    """Ask, and return in what an answer that is complete is not valid for the schema."""
-    status = int(Status.BUG)
-    answer.bill.begin(terms.account, request.messages)
-    try:
-        for event in client.stream(request, repeatable=receiver.repeatable):
-            if isinstance(event, Again):
-                if answer.bill.accepted:  # it was paid for
-                    answer.settle(event.failure.status)
-                    answer.bill.begin(terms.account, request.messages)
-                receiver.again()
-            if answer.first_token is None and isinstance(event, (Text, Refusal)):
+    @property
+    def connected(self) -> bool:
+        """Whether a request was certain."""
+        return bool(self._client.made)
+
+    @property
+    def retries(self) -> int:
+        """How many tries were repeated."""
+        return sum(client.retries for client in self._client.made)
+
+    def close(self) -> None:
+        """Close what is open, for a program that goes on."""
+        for client in self._client.made:
+            client.close()
+        self._log.close()
+
+    def ask(self, request: Request, answer: Answer, receiver: Receiver) -> None:
+        """Fill ``answer`` until it has ended or failed; the receiver gets each piece as it comes.
+
+        A stored answer will do if it is wanted so, and a complete one is stored then. With a schema the model is shown
+        what is wrong with its answer, and asked again, as often as is wanted.
+        """
+        try:
+            self._ask(request, answer, receiver)
+        except Failure as failure:
+            answer.fail(failure)
+
+    def _ask(self, request: Request, answer: Answer, receiver: Receiver) -> None:
+        if self._want.stored and self._recalled(request, answer, receiver):
+            return
+        if self._settings.max_input_tokens is not None:
+            tokens.check(request.messages, self._settings.max_input_tokens, request.model, self._context.paths.cache)
+        asked, left = request, self._want.repair
+        self._send(asked, answer, receiver)
+        while isinstance(answer.failure, schema.Invalid) and left > 0:
+            left -= 1
+            reply: Message = {"role": "assistant", "content": answer.text}
+            asked = asked._replace(messages=[*asked.messages, reply, schema.repair_message(answer.failure)])
+            answer.mend()
+            receiver.again()
+            self._send(asked, answer, receiver)
+        if self._want.stored and answer.failure is None:
+            self._store(request, answer)
+
+    # One request
+
+    def _send(self, request: Request, answer: Answer, receiver: Receiver) -> None:
+        """Send a request and pass on what comes."""
+        check_spending(self._context, self._settings, self._want)
+        client = self._client()
+        account = ledger.Account(
+            self._context.program, self._settings.profile, self._settings.model, self._settings.session
+        )
+        with self._booked(answer):
+            answer.bill.begin(account, request.messages)
+            for event in client.stream(request, repeatable=receiver.repeatable):
+                if isinstance(event, Again):
+                    if answer.bill.accepted:  # it was paid for
+                        answer.end(event.failure.status)
+                        answer.bill.begin(account, request.messages)
+                    receiver.again()
+                _pass_on(event, answer, receiver)
+            answer.judge()
+
+    @contextmanager
+    def _booked(self, answer: Answer) -> Iterator[None]:
+        """Book what the requests of the block used, whatever ends it; the deadline may."""
+        deadline = self._context.deadline
+        with deadline.ending(lambda: self._book(answer, Status.TEMPFAIL)):
+            ending: BaseException | None = None
+            try:
+                yield
+                ending = answer.failure
+            except BaseException as error:
+                ending = error
+                raise
+            finally:
+                with deadline.held():
+                    self._book(answer, status_of(ending))
+
+    def _book(self, answer: Answer, status: int) -> None:
+        """Write the lines of usage; a request on its way ends with this status."""
+        answer.end(status)
+        entries, answer.bill.entries = answer.bill.entries, []
+        for entry in entries if self._settings.usage else ():
+            if self._has_budget_in_usd():
+                entry = entry._replace(usd=prices.cost(entry, self._settings))
+            try:
+                self._log.append(entry)
+            except WriteError as failure:
+                self._context.note(failure.message)
+
+    def _has_budget_in_usd(self) -> bool:
+        return self._settings.budget.day_usd is not None or self._settings.budget.month_usd is not None
+
+    # Stored answers
+
+    def _recalled(self, request: Request, answer: Answer, receiver: Receiver) -> bool:
+        """Fill ``answer`` from what is stored for the request, if that is complete; return whether it was.
+
+        :raises NoInput: if it was not, and nothing may be asked.
+        """
+        stored = cache.get(self._context.paths.answers, self._key(request), self._want.max_age)
+        if stored is not None:
+            answer.recall(stored)
+            answer.judge()
+            if answer.failure is None:
                 answer.first_token = time.monotonic()
                 receiver.begin()
-            answer.take(event)
-            if isinstance(event, Text):
-                receiver.text(event.text)
-            elif isinstance(event, Reasoning):
-                receiver.reasoning(event.text)
-        problem = answer.validate()
-        failure = answer.failure()
-        status = failure.status if failure else Status.OK
-    except Failure as failure:
-        status = failure.status
-        raise
-    except Interrupted as ending:
-        status = 128 + ending.signum
-        raise
-    except BrokenPipeError:
-        status = 128 + SIGPIPE
-        raise
-    finally:
-        answer.settle(status)
-    return problem
-
-
-# Stored answers
-
-
-def recall(request: Request, answer: Answer, receiver: Receiver, terms: Terms) -> bool:
-    """Fill ``answer`` from what is stored for the request, if that will do and is complete; return whether it was.
-
-    :raises NoInput: if it was not, and nothing else will do.
-    """
-    answer.want = want = terms.want
-    if not want.stored:
+                receiver.text(answer.text)
+                return True
+            answer.cached = False
+            answer.void()
+        if self._want.cache_only:
+            raise NoInput("no answer to this request is stored, and --cache-only does not ask")
         return False
-    stored = cache.get(terms.paths.answers, _key(request, terms), want.max_age)
-    if stored is not None:
-        answer.recall(stored)
-        if answer.validate() is None and answer.failure() is None:
-            answer.first_token = time.monotonic()
-            receiver.begin()
-            receiver.text(answer.text)
-            return True
-        answer.cached = False
-        answer.void()
-    if want.cache_only:
-        raise NoInput("no answer to this request is stored, and --cache-only does not ask")
-    return False
+
+    def _store(self, request: Request, answer: Answer) -> None:
+        try:
+            cache.put(self._context.paths.answers, self._key(request), answer.storable())
+        except OSError as error:
+            self._context.note(f"the answer is not stored: {error.strerror}")
+
+    def _key(self, request: Request) -> str:
+        return cache.key(self._settings.base_url or _ECHO, identity(request))
 
 
-def _store(request: Request, answer: Answer, terms: Terms) -> None:
-    try:
-        cache.put(terms.paths.answers, _key(request, terms), answer.storable())
-    except OSError as error:
-        terms.note(f"the answer is not stored: {error.strerror}")
+def _pass_on(event: Event, answer: Answer, receiver: Receiver) -> None:
+    """Add an event to the answer, and give the receiver what is for it."""
+    if answer.first_token is None and isinstance(event, (Text, Refusal)):
+        answer.first_token = time.monotonic()
+        receiver.begin()
+    answer.take(event)
+    if isinstance(event, Text):
+        receiver.text(event.text)
+    elif isinstance(event, Reasoning):
+        receiver.reasoning(event.text)
 
 
-def _key(request: Request, terms: Terms) -> str:
-    return cache.key(terms.settings.base_url or ECHO, identity(request))
+def check_spending(context: Context, settings: Settings, want: Want) -> None:
+    """Check that the budgets allow a request, unless ``--over-budget`` was given.
 
-
-def check_price(terms: Terms) -> None:
-    """See that the model's price is known if a budget in USD is set, unless ``--over-budget`` was given.
-
-    :raises OverLimit: if it is not.
+    :raises OverLimit: if one is used up, or is in USD and the model's price is not known.
+    :raises WriteError: if a budget is set, and what will be used cannot be booked.
     """
-    chosen = terms.settings
-    if terms.want.over_budget or chosen.base_url is None:
+    budget.check_budget(settings, context.paths, over=want.over_budget)
+    if want.over_budget or settings.base_url is None:
         return
     some = Counts(1, 1)
     budget.check_price(
-        terms.paths.usage,
-        chosen.budget._asdict(),
-        chosen.profile,
-        chosen.model,
-        lambda: prices.price(chosen.model, some, chosen.base_url, chosen.prices) is not None,
+        context.paths.usage,
+        settings.budget._asdict(),
+        settings.profile,
+        settings.model,
+        lambda: prices.price(settings.model, some, settings.base_url, settings.prices) is not None,
     )
 
 
-def enter(answer: Answer, terms: Terms) -> None:
-    """Enter what the answer's requests used. Called when the answer is out: under a budget in USD it finds prices."""
-    while answer.bill.entries:
-        entry = answer.bill.entries.pop(0)
-        if not terms.settings.usage:
-            continue
-        if terms.settings.budget.day_usd is not None or terms.settings.budget.month_usd is not None:
-            entry = entry._replace(usd=cost(entry, terms.settings))
-        try:
-            if terms.log:
-                terms.log.append(entry)
-            else:
-                ledger.append(terms.paths.usage, entry)
-        except WriteError as failure:
-            terms.note(failure.message)
+class _Once:
+    """Makes a client when it is called first, whichever thread comes first, and keeps it, or the failure."""
+
+    def __init__(self, connect: Callable[[], Client]) -> None:
+        self._connect = connect
+        self._lock = Lock()
+        self._failures: list[Failure] = []
+        self.made: list[Client] = []
+
+    def __call__(self) -> Client:
+        with self._lock:
+            for failure in self._failures:
+                raise failure
+            if not self.made:
+                try:
+                    self.made.append(self._connect())
+                except Failure as failure:
+                    self._failures.append(failure)
+                    raise
+            return self.made[0]

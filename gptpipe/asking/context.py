@@ -13,6 +13,7 @@ from gptpipe.errors import UsageError
 from gptpipe.sessions.store import SessionStore, Warn, silent
 from gptpipe.settings import environment, file, keys, roles, settings
 from gptpipe.settings.file import Config
+from gptpipe.settings.keys import Key
 from gptpipe.settings.roles import Role
 from gptpipe.settings.settings import Paths, Settings
 from gptpipe.wire.client import Client, Gate
@@ -82,17 +83,26 @@ def role_of(context: Context, name: str | None, variables: Mapping[str, str]) ->
     return Role({})
 
 
+def key_for(context: Context, chosen: Settings) -> Key:
+    """Return the key for the endpoint. A key command ends with the run.
+
+    :raises ConfigError: as ``keys.find`` does.
+    """
+    return keys.find(chosen, context.env, run=children.run)
+
+
 def connect(
     context: Context,
     chosen: Settings,
+    key: Key | None = None,
     *,
     waiting: Callable[[str], AbstractContextManager[object]] = output.waiting,
     gate: Gate | None = None,
 ) -> Client:
-    """Return a client for the endpoint, the key found; ``waiting`` and ``gate`` are the client's.
+    """Return a client for the endpoint; ``waiting`` and ``gate`` are the client's. A gate keeps the deadline itself.
 
-    :raises ConfigError: as ``keys.find`` does.
+    :raises ConfigError: as :func:`key_for`, which finds the key if none is given.
     """
-    key = keys.find(chosen, context.env, run=children.run)
+    key = key or key_for(context, chosen)
     context.note(f"{settings.described(chosen)}, key: {key.source}")
-    return Client(chosen, key.value, deadline=context.deadline.at, waiting=waiting, gate=gate)
+    return Client(chosen, key.value, deadline=None if gate else context.deadline.at, waiting=waiting, gate=gate)

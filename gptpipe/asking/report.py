@@ -3,47 +3,60 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from signal import SIGPIPE, Signals
 from typing import Any
 
 from gptpipe.asking import tokens
+from gptpipe.asking.answer import Answer, Want
 from gptpipe.asking.context import Context
-from gptpipe.asking.turn import Request, Run
+from gptpipe.asking.turn import Composed, Turn
 from gptpipe.console import output
-from gptpipe.errors import Failure
+from gptpipe.console.signals import Deadline
+from gptpipe.errors import Failure, Interrupted, Status, status_of
 from gptpipe.message import Counts, counts
 from gptpipe.settings import keys, settings
 from gptpipe.settings.settings import Settings
 from gptpipe.text.address import joined, masked
+from gptpipe.text.strict_json import compact
 from gptpipe.usage import prices
 from gptpipe.wire import chat
-from gptpipe.wire.request import Request as Asked
+from gptpipe.wire.request import Request, system_of
+
+Ending = Failure | Interrupted | BrokenPipeError
 
 
-def previewed(request: Request, place: Context) -> dict[str, Any]:
+def previewed(composed: Composed, context: Context) -> dict[str, Any]:
     """Return the object of ``--dry-run``; its keys are documented in gptpipe(1)."""
-    chosen = request.settings
-    counted = tokens.preview(request.system, request.messages, chosen.model, place.paths.cache)
+    chosen, asked = composed.settings, composed.request
+    counted = tokens.preview(system_of(chosen), asked.messages, chosen.model, context.paths.cache)
     price = prices.price(chosen.model, Counts(input=counted["tokens"]["total"]), chosen.base_url, chosen.prices)
-    return {**shown(chosen, place, request.asked), **counted, "price": price}
+    return {**shown(chosen, context, asked), **counted, "price": price}
 
 
-def shown(chosen: Settings, place: Context, request: Asked, without: Collection[str] = ()) -> dict[str, Any]:
+def shown(chosen: Settings, context: Context, request: Request, without: Collection[str] = ()) -> dict[str, Any]:
     """Return the request as ``--dry-run`` shows it, with no secret in it; no key command is run.
 
     ``without`` are fields that the client would add.
     """
     return {
         "url": masked(joined(chosen.base_url, "/chat/completions")) if chosen.base_url else None,
-        "headers": keys.shown_headers(chosen, place.env),
+        "headers": keys.shown_headers(chosen, context.env),
         "body": chat.body(request, chosen, without),
     }
 
 
-def describe(run: Run, failure: Failure | None, status: int, name: str) -> dict[str, Any]:
-    """Return the object of ``--json`` and ``--meta``; its keys are documented in gptpipe(1)."""
-    answer, chosen, request = run.answer, run.settings, run.request
-    now = time.monotonic()
+def describe(known: Turn | Settings | None, ending: Ending | None, started: float) -> dict[str, Any]:
+    """Return the object of ``--json`` and ``--meta``; its keys are documented in gptpipe(1).
+
+    ``known`` is how far the run has come, ``ending`` what ended it, ``started`` is monotonic.
+    """
+    turn = known if isinstance(known, Turn) else None
+    chosen = turn.settings if turn else known
+    assert not isinstance(chosen, Turn)
+    answer = turn.answer if turn else Answer(Want())
+    status, name = status_of(ending), _name(ending)
     return {
         "answer": answer.result,
         "model": chosen.model if chosen else None,
@@ -52,32 +65,82 @@ def describe(run: Run, failure: Failure | None, status: int, name: str) -> dict[
         "finish_reason": answer.finish_reason,
         "usage": answer.usage,
         "session": chosen.session if chosen else None,
-        "turns_sent": len(request.turns) if request else 0,
-        "turns_dropped": request.dropped if request else 0,
+        "turns_sent": turn.turns_sent if turn else 0,
+        "turns_dropped": turn.turns_dropped if turn else 0,
         "request_id": answer.request_id,
-        "retries": run.retries,
+        "retries": turn.retries if turn else 0,
         "cached": answer.cached,
         "seconds": {
-            "first_token": round(answer.first_token - run.started, 3) if answer.first_token else None,
-            "total": round(now - run.started, 3),
+            "first_token": round(answer.first_token - started, 3) if answer.first_token else None,
+            "total": round(time.monotonic() - started, 3),
         },
         "status": status,
         "name": name,
-        "error": None if failure is None else {"status": status, "name": name, "message": failure.message},
+        "error": None if ending is None else {"status": status, "name": name, "message": _message(ending)},
     }
 
 
-def note(run: Run) -> None:
-    """Write the notes of ``--verbose``."""
-    request, usage = run.request, run.answer.usage or {}
-    if request is None:
+def _name(ending: Ending | None) -> str:
+    match ending:
+        case Interrupted():
+            return Signals(ending.signum).name
+        case BrokenPipeError():
+            return SIGPIPE.name
+    return Status(status_of(ending)).name
+
+
+def _message(ending: Ending) -> str:
+    match ending:
+        case Interrupted():
+            return "interrupted"
+        case BrokenPipeError():
+            return "the reader of the answer is gone"
+    return ending.message
+
+
+class Meta:
+    """The object of ``--meta``: written once, whatever ends the run.
+
+    :raises WriteError: if there is a path and it cannot be written.
+    """
+
+    def __init__(self, path: str | None, deadline: Deadline) -> None:
+        self._known: Turn | Settings | None = None
+        self._deadline = deadline
+        self._targets = [] if path is None else [output.Target(path)]
+
+    def reach(self, known: Turn | Settings) -> None:
+        """Note how far the run has come."""
+        self._known = known
+
+    @contextmanager
+    def written(self) -> Iterator[None]:
+        """Write the object at the end of the block."""
+        with self._deadline.ending(lambda: self._write(self._deadline.late())):
+            try:
+                yield
+            except (Failure, Interrupted, BrokenPipeError) as ending:
+                self._write(ending)
+                raise
+            self._write(None)
+
+    def _write(self, ending: Ending | None) -> None:
+        while self._targets:
+            described = describe(self._known, ending, self._deadline.started)
+            self._targets.pop().write(compact(described).encode() + b"\n")
+
+
+def note(turn: Turn) -> None:
+    """Write the notes of ``--verbose`` on a turn that has ended; the client's were written before."""
+    if not turn.asked:
         return
-    chosen = request.settings
-    source = "a stored answer" if run.answer.cached else f"key: {run.key_source or 'not looked for'}"
-    output.say(f"{settings.described(chosen)}, {source}")
+    chosen, usage = turn.settings, turn.answer.usage or {}
+    if not turn.connected:
+        source = "a stored answer" if turn.answer.cached else "key: not looked for"
+        output.say(f"{settings.described(chosen)}, {source}")
     output.say(
         f"tokens: {usage.get('prompt_tokens', '?')} in, {usage.get('completion_tokens', '?')} out; "
-        f"turns: {len(request.turns)} sent, {request.dropped} left out; retries: {run.retries}"
+        f"turns: {turn.turns_sent} sent, {turn.turns_dropped} left out; retries: {turn.retries}"
     )
     if usage and chosen.base_url:
         usd = prices.price(chosen.model, counts(usage), chosen.base_url, chosen.prices)

@@ -21,20 +21,24 @@ _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 _LONGEST = 300  # characters of a violation that are shown: it quotes the value
 
 
+class Invalid(Absent):
+    """The answer is not JSON, or not valid for the schema."""
+
+
 def load(path: str) -> Schema:
     """Return the schema that a file holds, checked.
 
     :raises NoInput: if the file cannot be read.
-    :raises ConfigError: if it is no JSON Schema, or refers to anything outside itself.
+    :raises ConfigError: if it is not a JSON Schema, or refers to anything outside itself.
     """
     try:
         schema = parse(read_file(path).decode("utf-8-sig"))
     except ValueError as error:
-        raise ConfigError(f"{path} is no JSON: {clause(error)}") from None
+        raise ConfigError(f"{path} is not JSON: {clause(error)}") from None
     if not isinstance(schema, dict):
-        raise ConfigError(f"{path} is no JSON Schema: it is no object")
+        raise ConfigError(f"{path} is not a JSON Schema: it is not an object")
     if problem := fault(schema):
-        raise ConfigError(f"{path} is no schema that can be used: {problem}")
+        raise ConfigError(f"{path} is not a schema that can be used: {problem}")
     return schema
 
 
@@ -113,15 +117,15 @@ def _unresolved(schema: Schema) -> Iterator[str]:
 def validate(text: str, schema: Schema) -> Any:
     """Return the value in an answer's JSON, one surrounding fence taken off.
 
-    :raises Absent: if it is no JSON, or not valid for the schema: with the path of the violation.
+    :raises Invalid: if it is not JSON, or not valid for the schema: with the path of the violation.
     :raises ConfigError: if the schema refers to itself without end.
     """
     try:
         value = parse(whole_fence(text))
     except ValueError as error:
-        raise Absent(f"the answer is no JSON: {clause(error)}") from None
+        raise Invalid(f"the answer is not JSON: {clause(error)}") from None
     if found := violation(value, schema):
-        raise Absent(f"the answer is not valid for the schema {found}")
+        raise Invalid(f"the answer is not valid for the schema {found}")
     return value
 
 
@@ -140,6 +144,6 @@ def violation(value: Any, schema: Schema) -> str | None:
     return None if found is None else f"at {found.json_path}: {_short(found.message)}"
 
 
-def repair_message(problem: Absent) -> Message:
+def repair_message(problem: Invalid) -> Message:
     """Return the message that shows the model what was wrong with its answer."""
     return {"role": "user", "content": f"That cannot be used: {problem.message}. Answer again, with the JSON only."}

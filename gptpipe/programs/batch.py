@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from gptpipe.asking.answer import Want
-from gptpipe.asking.asker import Terms, check_price
+from gptpipe.asking.asker import check_spending
 from gptpipe.asking.context import Context, connect, here
 from gptpipe.console import output
 from gptpipe.console.progress import Progress
@@ -38,7 +38,6 @@ from gptpipe.records.submission import Submission
 from gptpipe.records.tally import Tally
 from gptpipe.settings import resolve
 from gptpipe.text.strict_json import compact
-from gptpipe.usage.budget import check_budget
 from gptpipe.wire.client import Batch, Client
 
 _FIRST_POLL, _LONGEST_POLL = 1.0, 30.0  # seconds between two looks at a batch
@@ -81,9 +80,8 @@ def submit(template: str | None, **values: Any) -> int:
     kept = {"schema": want.schema, "extract": want.extract}
     client = None
     if not values["requests_only"]:
-        check_budget(chosen, place.paths, over=want.over_budget)
+        check_spending(place, chosen, want)
         client = connect(place, chosen)
-        check_price(Terms(chosen, place.paths, want))
     prepared = submission.prepare(place.paths, source, maker, kept, single=client is None)
     if client is None:
         _write_file(prepared.files[0])

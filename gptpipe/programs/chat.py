@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import click
 
-from gptpipe.asking import inputs, report, turn
+from gptpipe.asking import inputs, report
 from gptpipe.asking.answer import wanted
 from gptpipe.asking.asker import Receiver
 from gptpipe.asking.context import here, role_of
-from gptpipe.asking.turn import Question, Run
+from gptpipe.asking.turn import Call, Question, Turn
 from gptpipe.console import output, signals
 from gptpipe.errors import Failure, Interrupted, Status, WriteError
 from gptpipe.programs import complete, line_editor, slash
@@ -93,7 +92,7 @@ def command(**values: Any) -> int:
     place = here("gptpipe-chat", values)
     role = role_of(place, values["role"], dict(values["var"]))
     options = given(values)
-    held = Talk(options, role.settings, wanted(options, Role({})), place)
+    held = Talk(Call(options, role.settings, wanted(options, Role({}))), place)
     question, answer = slash.prompts(held.settings, place.env)
     person = line_editor.is_there()
     terminal = os.isatty(0) and os.isatty(output.STDERR)
@@ -157,18 +156,17 @@ def _answer(held: Talk, question: Question, stream: _Stream, verbose: bool) -> N
     signals.catch()
     with signals.held():  # what is imported half way cannot be imported again
         client.load()
-    run = Run(time.monotonic())
+    turn = Turn(question, held.place)
     try:
         with held.place.deadline.of_answer():
-            turn.take(run, question, held.place, stream)
+            turn.take(stream)
     except Interrupted:
         if line_editor.is_there() and not (stream.end() and os.isatty(output.STDOUT)):
             output.show_error("\n")  # after the ^C that it shows
         raise
     finally:
         stream.end()
-        run.enter()
         if verbose:
-            report.note(run)
-    if failure := run.answer.failure():
-        raise failure
+            report.note(turn)
+    if turn.answer.failure:
+        raise turn.answer.failure

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from gptpipe.asking import tokens
 from gptpipe.asking.answer import Answer, Want
-from gptpipe.asking.asker import Receiver, Terms, ask, enter
+from gptpipe.asking.asker import Asker, Receiver
 from gptpipe.asking.context import Context
 from gptpipe.console import children
 from gptpipe.errors import Failure
@@ -93,16 +93,21 @@ def _writable(folder: str) -> Finding:
 def online(chosen: Settings, client: Client, place: Context) -> Iterator[Finding]:
     """Ask the endpoint, which costs some tokens, and yield what it can do."""
     yield _models(chosen, client)
-    answer, pieces = Answer(), _Pieces()
-    terms = Terms(chosen, place.paths, Want(), place.program, note=place.note)
-    failure = _asked(client, answer, pieces, terms)
-    if failure:
-        yield _bad("answer", failure)
+    plain, pieces = Want(), _Pieces()
+    answer = _asked(Asker(place, chosen, plain, lambda: client), chosen, plain, pieces)
+    if answer.failure:
+        yield _bad("answer", answer.failure)
         return
     yield Finding("answer", True, f"from {answer.served_by or 'a model that it does not name'}")
     yield Finding("streaming", pieces.count > 1 or None, "in pieces" if pieces.count > 1 else "in one piece")
     yield Finding("usage", True if answer.usage else None, "reported" if answer.usage else "not reported: estimated")
-    yield _schema(client, terms._replace(want=Want(schema=_SCHEMA)))
+    want = Want(schema=_SCHEMA)
+    answer = _asked(Asker(place, chosen, want, lambda: client), chosen, want, Receiver())
+    if answer.failure:
+        yield Finding("schema", None, answer.failure.message)
+    else:
+        told = "in the system message" if "response_format" in client.refused else "as response_format"
+        yield Finding("schema", True, f"kept to, told {told}")
 
 
 def _models(chosen: Settings, client: Client) -> Finding:
@@ -115,16 +120,11 @@ def _models(chosen: Settings, client: Client) -> Finding:
     )
 
 
-def _asked(client: Client, answer: Answer, receiver: Receiver, terms: Terms) -> Failure | None:
-    """Ask, and return why there is no complete answer, or None."""
-    request = make(terms.settings, [{"role": "user", "content": _QUESTION}], terms.want.schema)
-    try:
-        ask(client, request, answer, receiver, terms)
-        return answer.failure()
-    except Failure as failure:
-        return failure
-    finally:
-        enter(answer, terms)
+def _asked(asker: Asker, chosen: Settings, want: Want, receiver: Receiver) -> Answer:
+    """Return the answer to a question, as far as one came."""
+    answer = Answer(want)
+    asker.ask(make(chosen, [{"role": "user", "content": _QUESTION}], want.schema), answer, receiver)
+    return answer
 
 
 class _Pieces(Receiver):
@@ -135,11 +135,3 @@ class _Pieces(Receiver):
 
     def text(self, text: str) -> None:  # noqa: ARG002
         self.count += 1
-
-
-def _schema(client: Client, terms: Terms) -> Finding:
-    failure = _asked(client, Answer(), Receiver(), terms)
-    if failure:
-        return Finding("schema", None, failure.message)
-    told = "in the system message" if "response_format" in client.refused else "as response_format"
-    return Finding("schema", True, f"kept to, told {told}")

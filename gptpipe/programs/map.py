@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from math import inf
 from threading import Event, Lock
 from typing import Any
@@ -13,9 +14,9 @@ from typing import Any
 import click
 
 from gptpipe.asking.answer import Want
-from gptpipe.asking.asker import Terms, check_price
-from gptpipe.asking.context import Context, here
-from gptpipe.console import children, output, signals
+from gptpipe.asking.asker import Asker, check_spending
+from gptpipe.asking.context import Context, connect, here, key_for
+from gptpipe.console import output, signals
 from gptpipe.console.progress import Progress
 from gptpipe.errors import Interrupted, Status, UsageError
 from gptpipe.message import Counts, counts
@@ -40,13 +41,10 @@ from gptpipe.records.pool import Pool
 from gptpipe.records.request import Maker, maker_of, rehearse
 from gptpipe.records.results import Outcome, ResultFile, State, bare, line, new_file
 from gptpipe.records.tally import Tally
-from gptpipe.records.worker import Asker, unknown
-from gptpipe.settings.keys import NOT_NEEDED, Key, find
-from gptpipe.settings.settings import Settings, described
+from gptpipe.records.worker import Worker, unknown
+from gptpipe.settings.settings import Settings
 from gptpipe.usage import prices
-from gptpipe.usage.budget import check_budget
-from gptpipe.usage.ledger import Log
-from gptpipe.wire import client
+from gptpipe.wire.client import preload
 
 _GRACE = 1.0  # seconds after --max-time in which what is there can still be written
 
@@ -141,22 +139,22 @@ class _Writer:
 def _run(values: dict[str, Any], maker: Maker, want: Want, place: Context, descriptor: int) -> int:
     """Ask for each record, write what comes, and return the status if nothing failed."""
     chosen = maker.settings
+    key = None
     if not want.stored:
-        check_budget(chosen, place.paths, over=want.over_budget)
-    key = Key(None, NOT_NEEDED) if want.cache_only else find(chosen, place.env, run=children.run)
+        check_spending(place, chosen, want)
+        preload()
+        key = key_for(place, chosen)
     # Beside what is typed at the terminal a bar would only be in the way.
     progress = Progress(lambda: input.count(descriptor, maker.how), "records", wanted=not os.isatty(descriptor))
     report = _Report(progress, chosen, values["verbose"])
     pace = Pace(values["rpm"], values["tpm"], report.say, output.patience(), place.deadline.at)
-    connection = client.Client(chosen, key.value, deadline=None, waiting=report.waiting, gate=pace)
-    terms = Terms(chosen, place.paths, want, place.program, note=place.note, log=Log(place.paths.usage))
-    if not want.cache_only:
-        check_price(terms)
+    asker = Asker(place, chosen, want, partial(connect, place, chosen, key, waiting=report.waiting, gate=pace))
     writer = _Writer(values)
-    asker = Asker(maker, connection, pace, terms, writer.known, values["retry_failed"])
+    worker = Worker(maker, asker, want, pace, writer.known, values["retry_failed"])
     source = input.read(descriptor, maker.how, report.say)
-    pool: Pool[Record, Outcome] = Pool(source, asker.answer, values["jobs"], ordered=writer.ordered, stopping=pace.stop)
-    tally = Tally(values["jobs"], values["max_failures"])
+    jobs: int = values["jobs"]
+    pool: Pool[Record, Outcome] = Pool(source, worker.answer, jobs, ordered=writer.ordered, stopping=pace.stop)
+    tally = Tally(jobs, values["max_failures"])
     signalled = signals.catch_once(pool.stop)
     written = Event()
     with place.deadline.ending(lambda: _expire(pool, written)):
@@ -164,7 +162,7 @@ def _run(values: dict[str, Any], maker: Maker, want: Want, place: Context, descr
             _pass_on(pool, tally, writer, report, progress)
         finally:
             progress.close()
-        report.end(tally, key.source, time.monotonic() - place.deadline.started)
+        report.end(tally, time.monotonic() - place.deadline.started)
         written.set()
     if (signum := signalled()) is not None:
         raise Interrupted(signum)
@@ -229,10 +227,9 @@ class _Report:
         tokens = f"{self._used.input} tokens in, {self._used.output} out"
         return tokens if self._cost is None else f"{tokens}, ${self._cost:.4f}"
 
-    def end(self, tally: Tally, key_source: str, seconds: float) -> None:
+    def end(self, tally: Tally, seconds: float) -> None:
         """Write the summary."""
         if self._verbose:
-            self.say(f"{described(self._settings)}, key: {key_source}")
             self.say(
                 f"records: {tally.answered} answered, {tally.failed} failed, {tally.known} known before; "
                 f"{self._spent()}; {seconds:.1f} s"

@@ -6,28 +6,102 @@ It stands apart from the declaration of the options, because ``-h``, ``--version
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Sequence
 from typing import Any
 
 from gptpipe.asking import report, turn
-from gptpipe.asking.answer import wanted
+from gptpipe.asking.answer import Want, wanted
 from gptpipe.asking.asker import Receiver
 from gptpipe.asking.context import Context, begin, here, role_of
 from gptpipe.asking.inputs import compose, part_of, piped, prompt_of, read_file
-from gptpipe.asking.turn import Question, Run
+from gptpipe.asking.report import Meta
+from gptpipe.asking.turn import Call, Question, Turn
 from gptpipe.console import output, signals
-from gptpipe.console.signals import Deadline
-from gptpipe.errors import Failure, Interrupted, Refused, Status, Temporary, Truncated, UsageError
+from gptpipe.errors import Failure, Refused, Status, Truncated, UsageError
 from gptpipe.message import Content
 from gptpipe.programs import editor
 from gptpipe.programs.options import given
-from gptpipe.settings import resolve, roles
+from gptpipe.settings import roles
 from gptpipe.settings.roles import Role
-from gptpipe.text.strict_json import compact
 from gptpipe.text.template import as_template, escape
 from gptpipe.usage.budget import check_budget
 from gptpipe.wire.client import preload
+
+
+def ask(words: Sequence[str], values: dict[str, Any]) -> int:
+    """Ask, write, and return the status.
+
+    ``words`` are those of the prompt, ``values`` the options as the command declares them.
+
+    :raises Failure: if there is no answer, or it is not complete.
+    """
+    deadline = begin(values)
+    meta = Meta(values["meta"], deadline)
+    with meta.written():
+        if values["json"] or values["output"] is None:
+            output.check_stdout()
+        context = here("gptpipe", values, deadline)
+        role = role_of(context, values["role"], dict(values["var"]))
+        options = given(values)
+        call = Call(options, role.settings, wanted(options, role))
+        chosen = call.resolve(context, {})
+        meta.reach(chosen)
+        target = None if values["output"] is None else output.Target(values["output"])
+        if not (call.want.stored or values["dry_run"] or values["save_role"]):
+            check_budget(chosen, context.paths, over=call.want.over_budget)
+        prompt = prompt_of(words) or role.prompt or ""
+        if values["edit"]:
+            prompt = _edited(prompt, context)
+        if values["save_role"] is not None:
+            roles.save(context.paths.roles, values["save_role"], _role(prompt, options, role))
+            return Status.OK
+        question = Question(_content(prompt, values), call, chosen, save=not values["no_save"])
+        if values["dry_run"]:
+            output.print_json(report.previewed(turn.preview(question, context), context))
+            return Status.OK
+        asked = Turn(question, context)
+        meta.reach(asked)
+        _take(asked, call.want, values, target, deadline.started)
+        if asked.answer.failure:
+            raise asked.answer.failure
+    return Status.OK
+
+
+def _take(asked: Turn, want: Want, values: dict[str, Any], target: output.Target | None, started: float) -> None:
+    """Ask, and write the answer as it comes, or when it has ended."""
+    held = bool(values["json"] or target or values["no_stream"] or want.schema or want.extract)
+    stream = _Stream(None if held else output.Printer(), reasoning=values["reasoning"])
+    note = report.note if values["verbose"] else _nothing
+    try:
+        asked.take(stream)
+    except Failure:
+        stream.end()
+        note(asked)
+        raise
+    stream.end()
+    if held:
+        _write(asked, target, started if values["json"] else None)
+    note(asked)
+
+
+def _nothing(_: Turn) -> None:
+    """Say nothing of a turn."""
+
+
+def _write(asked: Turn, target: output.Target | None, started: float | None) -> None:
+    """Write an answer that was held back; with ``started``, the object of ``--json``."""
+    failure = asked.answer.failure
+    if target and failure is None:
+        target.write(output.encode(_whole(asked.answer.printed)))
+    if started is not None and (failure is None or isinstance(failure, (Truncated, Refused))):
+        output.print_json(report.describe(asked, failure, started))
+    elif failure is None and not target:
+        output.print_text(asked.answer.printed)
+
+
+def _whole(text: str) -> str:
+    """Return the text with a newline at its end."""
+    return text if text.endswith("\n") else text + "\n"
 
 
 class _Stream(Receiver):
@@ -40,7 +114,8 @@ class _Stream(Receiver):
 
     def begin(self) -> None:
         signals.catch()
-        self._end_reasoning()
+        if self._reasoned and not self._reasoned.endswith("\n"):
+            output.show_error("\n")
 
     def text(self, text: str) -> None:
         if self._printer:
@@ -54,133 +129,18 @@ class _Stream(Receiver):
     def repeatable(self) -> bool:
         return not self._reasoned and not (self._printer and self._printer.printed)
 
-    def _end_reasoning(self) -> None:
-        if self._reasoned and not self._reasoned.endswith("\n"):
-            output.show_error("\n")
-
     def end(self) -> None:
         """End the line that is open."""
         if self._printer:
             self._printer.end()
 
 
-def ask(words: Sequence[str], values: dict[str, Any]) -> int:
-    """Ask, write, and return the status.
-
-    ``words`` are those of the prompt, ``values`` the options as the command declares them.
-
-    :raises Failure: if there is no answer, or it is not complete.
-    """
-    deadline = begin(values)
-    run = Run(deadline.started)
-    meta = None if values["meta"] is None else output.Target(values["meta"])
-    try:
-        with deadline.ending(lambda: _expire(run, meta, deadline)):
-            failure = _answer(run, words, values, deadline)
-        status = failure.status if failure else Status.OK
-        _report(run, meta, failure, status, status.name)
-    except Failure as problem:
-        _report(run, meta, problem, problem.status, problem.status.name)
-        raise
-    except Interrupted as ending:
-        _report_signal(run, meta, "interrupted", ending.signum)
-        raise
-    except BrokenPipeError:
-        _report_signal(run, meta, "the reader of the answer is gone", signal.SIGPIPE)
-        raise
-    if failure:
-        raise failure
-    return Status.OK
-
-
-def _report_signal(run: Run, meta: output.Target | None, message: str, signum: int) -> None:
-    _report(run, meta, Temporary(message), 128 + signum, signal.Signals(signum).name)
-
-
-def _report(run: Run, meta: output.Target | None, failure: Failure | None, status: int, name: str) -> None:
-    if meta:
-        meta.write(compact(report.describe(run, failure, status, name)).encode() + b"\n")
-
-
-def _answer(run: Run, words: Sequence[str], values: dict[str, Any], deadline: Deadline) -> Failure | None:
-    """Ask and write; return why an answer that has ended is not complete, or None."""
-    if values["json"] or values["output"] is None:
-        output.check_stdout()
-    place = here("gptpipe", values, deadline)
-    options = given(values)
-    role = role_of(place, values["role"], dict(values["var"]))
-    run.settings = chosen = resolve.resolve(options, role.settings, {}, place.env, place.config, need_model=False)
-    target = None if values["output"] is None else output.Target(values["output"])
-    prompt = prompt_of(words) or role.prompt or ""
-    if values["edit"]:
-        prompt = _edited(prompt, place)
-    want = wanted(options, role)
-    if values["save_role"] is not None:
-        roles.save(place.paths.roles, values["save_role"], _role(prompt, options, role))
-        return None
-    if not (want.stored or values["dry_run"]):
-        check_budget(chosen, place.paths, over=want.over_budget)  # before the SDK is imported beside the reading
-    question = Question(_content(prompt, values), options, role.settings, save=not values["no_save"], want=want)
-    if values["dry_run"]:
-        output.print_json(report.previewed(turn.preview(question, place), place))
-        return None
-    try:
-        return _take(run, question, place, values, target)
-    finally:
-        run.enter()
-
-
-def _take(
-    run: Run, question: Question, place: Context, values: dict[str, Any], target: output.Target | None
-) -> Failure | None:
-    """Ask and write; return why an answer that has ended is not complete, or None."""
-    want = question.want
-    held = bool(values["json"] or target or values["no_stream"] or want.schema or want.extract)
-    stream = _Stream(None if held else output.Printer(), reasoning=values["reasoning"])
-    try:
-        turn.take(run, question, place, stream)
-    except Failure:
-        stream.end()
-        if values["verbose"]:
-            report.note(run)
-        raise
-    stream.end()
-    failure = run.answer.failure()
-    if held:
-        _write(run, failure, target, as_json=values["json"])
-    if values["verbose"]:
-        report.note(run)
-    return failure
-
-
-def _write(run: Run, failure: Failure | None, target: output.Target | None, *, as_json: bool) -> None:
-    """Write an answer that was held back."""
-    if target and failure is None:
-        text = run.answer.printed
-        target.write(output.encode(text if text.endswith("\n") else text + "\n"))
-    if as_json and (failure is None or isinstance(failure, (Truncated, Refused))):
-        status = failure.status if failure else Status.OK
-        output.print_json(report.describe(run, failure, status, status.name))
-    elif failure is None and target is None:
-        output.print_text(run.answer.printed)
-
-
-def _expire(run: Run, meta: output.Target | None, deadline: Deadline) -> None:
-    failure = deadline.late()
-    try:
-        run.settle(wait=False)
-    except Failure as unsettled:
-        output.say(unsettled.message, unsettled.hint)
-    _report(run, meta, failure, failure.status, failure.status.name)
-    run.enter(failure.status)
-
-
-def _edited(prompt: str, place: Context) -> str:
+def _edited(prompt: str, context: Context) -> str:
     """Return the prompt as the editor has left it.
 
     :raises UsageError: if there is nothing new in it.
     """
-    text = editor.edit(prompt, place.env).removesuffix("\n")
+    text = editor.edit(prompt, context.env).removesuffix("\n")
     if not text.strip() or text == prompt:
         raise UsageError("nothing is asked: the text is empty, or as it was", "what the editor saves is the prompt")
     return text

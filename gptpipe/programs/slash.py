@@ -11,10 +11,9 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from gptpipe.asking import turn
-from gptpipe.asking.answer import Want
 from gptpipe.asking.context import Context
 from gptpipe.asking.inputs import compose, decode, part_of, read_file, text_or_file
-from gptpipe.asking.turn import Question
+from gptpipe.asking.turn import Call, Question
 from gptpipe.console import output
 from gptpipe.errors import UsageError
 from gptpipe.message import Content, Part, text_of
@@ -23,7 +22,6 @@ from gptpipe.sessions import attachments
 from gptpipe.sessions.store import Memory, NoSession
 from gptpipe.sessions.undo import take_back
 from gptpipe.settings.environment import ENVIRONMENT
-from gptpipe.settings.resolve import resolve
 from gptpipe.settings.settings import Settings
 
 _LEAVING = (b"exit", b"quit")  # in any case: QUIT too
@@ -33,14 +31,12 @@ _SHOWN = 60  # characters of a question that was taken back
 class Talk:
     """A conversation: its options, where it is kept, what was asked last.
 
-    ``options`` and ``role`` are as ``settings.resolve`` takes them. If they name no session, the conversation is kept
-    in memory. ``want`` holds for each answer. ``files`` are added to the next question.
+    ``call`` is what holds for each question; commands change its options. If they name no session, the conversation is
+    kept in memory. ``files`` go along with the next question.
     """
 
-    def __init__(self, options: Mapping[str, Any], role: Mapping[str, Any], want: Want, place: Context) -> None:
-        self.options = dict(options)
-        self.role = role
-        self.want = want
+    def __init__(self, call: Call, place: Context) -> None:
+        self.call = call
         self.place = place
         self.memory = Memory()
         self.files: list[str | Part] = []
@@ -52,7 +48,11 @@ class Talk:
 
         :raises UsageError: ConfigError: for faulty options or settings.
         """
-        return resolve(self.options, self.role, {}, self.place.env, self.place.config, need_model=False)
+        return self.call.resolve(self.place, {})
+
+    def set(self, **options: Any) -> None:
+        """Change options of what follows; None is an option that is not given."""
+        self.call = self.call._replace(options={**self.call.options, **options})
 
     @property
     def current(self) -> Settings:
@@ -96,8 +96,8 @@ class Talk:
 
     def question(self, content: Content, *, again: bool = False) -> Question:
         """Return the question for this content. ``again`` is as in ``turn.Question``; then no stored answer will do."""
-        want = self.want._replace(max_age=None) if again else self.want
-        return Question(content, dict(self.options), self.role, memory=self.memory, again=again, want=want)
+        call = self.call._replace(want=self.call.want._replace(max_age=None)) if again else self.call
+        return Question(content, call, self.settings, memory=self.memory, again=again)
 
 
 class Command(NamedTuple):
@@ -114,14 +114,14 @@ class Command(NamedTuple):
 
 def _model(talk: Talk, name: str) -> str:
     if name:
-        talk.options["model"] = name
+        talk.set(model=name)
         return ""
     return f"{talk.current.model}\n"
 
 
 def _system(talk: Talk, text: str) -> str:
     if text:
-        talk.options["system"] = text_or_file(text)
+        talk.set(system=text_or_file(text))
         return ""
     return f"{talk.current.system or 'there is no system message'}\n"
 
@@ -129,7 +129,7 @@ def _system(talk: Talk, text: str) -> str:
 def _history(talk: Talk, number: str) -> str:
     if not (number.isascii() and number.isdecimal()):
         raise UsageError(f"/history takes a number of turns, not {number}")
-    talk.options["history"] = int(number)
+    talk.set(history=int(number))
     return ""
 
 
@@ -182,8 +182,7 @@ def _clear(talk: Talk, _: str) -> str:
         # A session goes on with the model and the endpoint of its last turn. So does what is said after it.
         chosen = talk.current
         kept = {"model": chosen.model, "profile": chosen.profile, "system": chosen.system or ""}
-        talk.options |= kept if chosen.profile else {**kept, "base_url": chosen.base_url}
-        talk.options.pop("session", None)
+        talk.set(session=None, **(kept if chosen.profile else {**kept, "base_url": chosen.base_url}))
         env = {name: value for name, value in talk.place.env.items() if name != ENVIRONMENT["session"]}
         talk.place = talk.place._replace(env=env)
     talk.memory = Memory()
@@ -207,7 +206,7 @@ def _save(talk: Talk, name: str) -> str:
     if not talk.memory.turns:
         raise UsageError("there is nothing to save yet")
     turn.save(talk.memory.turns, name, talk.place)
-    talk.options["session"] = name
+    talk.set(session=name)
     talk.memory = Memory()
     return f"kept as session {name}, with what follows\n"
 

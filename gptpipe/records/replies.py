@@ -102,8 +102,7 @@ def outcomes(submission: Submission, replies: Replies, states: list[Batch], want
         while len(left) > 1 and note["index"] > left[0][0].last:
             left.pop(0)
         record = Record(note["index"], note["record"])
-        answer = Answer()
-        answer.want = want
+        answer = Answer(want)
         failure: Failure | None
         if "error" in note:
             kind = NoInput if note["error"]["status"] == NoInput.status else BadInput
@@ -154,8 +153,8 @@ def _take(answer: Answer, reply: dict[str, Any] | None, state: Batch | None) -> 
         answer.take(event)
     if not answer.ended:
         answer.take(Finish("stop"))
-    answer.validate()
-    return answer.failure()
+    answer.judge()
+    return answer.failure
 
 
 def _refusal(error: object) -> Failure:

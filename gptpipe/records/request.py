@@ -62,7 +62,7 @@ def maker_of(template: str | None, options: Mapping[str, Any], place: Context) -
     check_fields(pieces, how.form)
     want = wanted(options, role)
     chosen = resolve.resolve(options, role.settings, {}, place.env, place.config)
-    return Maker(pieces, how, chosen, want.schema), want
+    return Maker(pieces, how, chosen._replace(session=None), want.schema), want
 
 
 def rehearse(source: Iterable[Record], maker: Maker, place: Context, without: Collection[str] = ()) -> dict[str, Any]:

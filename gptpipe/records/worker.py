@@ -1,13 +1,12 @@
-"""Each record asked for itself: what ``gptpipe-map`` does with one, and what the whole run comes to."""
+"""One record asked: what ``gptpipe-map`` does with each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-from gptpipe.asking import tokens
-from gptpipe.asking.answer import Answer
-from gptpipe.asking.asker import Receiver, Terms, ask, enter, recall
+from gptpipe.asking.answer import Answer, Want
+from gptpipe.asking.asker import Asker, Receiver
 from gptpipe.errors import Failure
 from gptpipe.message import counts
 from gptpipe.records import request
@@ -16,9 +15,6 @@ from gptpipe.records.pace import Pace
 from gptpipe.records.request import Maker
 from gptpipe.records.results import Outcome, State
 from gptpipe.records.tally import stops
-from gptpipe.usage.budget import check_budget
-from gptpipe.wire.client import Client
-from gptpipe.wire.request import Request
 
 Known = Callable[[int, str], State]
 
@@ -28,16 +24,16 @@ def unknown(_: int, __: str) -> State:
     return State.MISSING
 
 
-class Asker(NamedTuple):
+class Worker(NamedTuple):
     """What asks for a record; ``known`` says what an earlier run has found.
 
     With ``again`` records that were truncated or refused are asked again.
     """
 
     maker: Maker
-    client: Client
+    asker: Asker
+    want: Want
     pace: Pace
-    terms: Terms
     known: Known = unknown
     again: bool = False
 
@@ -46,7 +42,7 @@ class Asker(NamedTuple):
 
         :raises Stopped: if the run takes no more requests.
         """
-        answer = Answer()
+        answer = Answer(self.want)
         key = None
         try:
             asked = self.maker.request(record)
@@ -54,24 +50,12 @@ class Asker(NamedTuple):
             state = self.known(record.number, key)
             if state is State.ANSWERED or (state is State.INCOMPLETE and not self.again):
                 return Outcome(record, key, answer, None, known=state)
-            self._ask(asked, answer)
-            failure = answer.failure()
-        except Failure as problem:
-            failure = problem
-            if stops(problem):
-                self.pace.stop()  # at once: whoever judges the results sees this one in its turn
-        enter(answer, self.terms)
-        return Outcome(record, key, answer, failure, answer.result)
-
-    def _ask(self, asked: Request, answer: Answer) -> None:
-        chosen, paths = self.terms.settings, self.terms.paths
-        receiver = Receiver()
-        if recall(asked, answer, receiver, self.terms):
-            return
-        if chosen.max_input_tokens is not None:
-            tokens.check(asked.messages, chosen.max_input_tokens, chosen.model, paths.cache)
-        check_budget(chosen, paths, over=self.terms.want.over_budget)
-        ask(self.client, asked, answer, receiver, self.terms)
-        if answer.usage:
-            used = counts(answer.usage)
-            self.pace.spent(asked, used.input + used.output)
+            self.asker.ask(asked, answer, Receiver())
+            if answer.usage:
+                used = counts(answer.usage)
+                self.pace.spent(asked, used.input + used.output)
+        except Failure as failure:
+            answer.fail(failure)
+        if answer.failure and stops(answer.failure):
+            self.pace.stop()  # at once: whoever judges the results sees this one in its turn
+        return Outcome(record, key, answer, answer.failure, answer.result)

@@ -129,11 +129,9 @@ def resolve(
         _check_profile(choice, config)
         base_url = _address(choice, sources)
         _refuse_a_foreign_session(choice, base_url, session)
-        if not model and need_model:
-            raise _no_model(choice)
         proxy = _proxy(base_url, layers, sources)
         cacert = _ca_file(_first(layers, "cacert"))
-    return Settings(
+    found = Settings(
         model=model,
         profile=choice.profile,
         base_url=base_url,
@@ -151,6 +149,26 @@ def resolve(
         answer=config.chat.get("answer"),
         remember=config.chat.get("history", True),
         **_single(layers),
+    )
+    if need_model:
+        check_model(found)
+    return found
+
+
+def check_model(found: Settings) -> None:
+    """Check that something has named a model.
+
+    :raises ConfigError: if nothing has.
+    """
+    if found.model:
+        return
+    if found.profile:
+        table, lists = f" under [profiles.{dotted((found.profile,))}]", f"-p {found.profile}"
+    else:
+        table, lists = "", "--base-url URL"
+    raise ConfigError(
+        "no model was named",
+        f'give -m MODEL, or write model = "MODEL"{table} in the settings file; gptpipe-models {lists} names them',
     )
 
 
@@ -250,17 +268,6 @@ def _check_profile(choice: _Choice, config: Config) -> None:
         f"there is no profile {choice.profile!r}"
         + (", with which the session goes on" if choice.level == _SESSION else ""),
         f"did you mean {near}?" if near else f"there are: {', '.join(known)}",
-    )
-
-
-def _no_model(choice: _Choice) -> ConfigError:
-    if choice.profile:
-        table, lists = f" under [profiles.{dotted((choice.profile,))}]", f"-p {choice.profile}"
-    else:
-        table, lists = "", "--base-url URL"
-    return ConfigError(
-        "no model was named",
-        f'give -m MODEL, or write model = "MODEL"{table} in the settings file; gptpipe-models {lists} names them',
     )
 
 

@@ -48,11 +48,11 @@ def test_good_schemas(tmp_path: Path, value: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        pytest.param(b"{", "is no JSON: ", id="no JSON"),
-        pytest.param(b"\xff{}", "is no JSON: ", id="no text"),
-        pytest.param(b'{"const": NaN}', "is no JSON: it holds NaN", id="NaN"),
-        pytest.param(b"[" * 100_000, "is no JSON: it is nested too deeply", id="deep"),
-        pytest.param([], "is no object", id="no object"),
+        pytest.param(b"{", "is not JSON: ", id="no JSON"),
+        pytest.param(b"\xff{}", "is not JSON: ", id="no text"),
+        pytest.param(b'{"const": NaN}', "is not JSON: it holds NaN", id="NaN"),
+        pytest.param(b"[" * 100_000, "is not JSON: it is nested too deeply", id="deep"),
+        pytest.param([], "is not an object", id="no object"),
         pytest.param({"type": "objekt"}, r"at \$\.type: 'objekt'", id="unknown type"),
         pytest.param({"pattern": "("}, r"at \$\.pattern: '\('", id="pattern"),
         pytest.param({"$schema": "http://e/"}, "dialect that is not known: 'http://e/'", id="dialect"),
@@ -95,15 +95,15 @@ def test_valid(text: str, value: object) -> None:
         pytest.param('{"name": "x"}', r"at \$: 'tags' is a required property", id="missing"),
         pytest.param('{"name": "x", "tags": ["a", "c"]}', r"at \$\.tags\[1\]: 'c' is not one of", id="path"),
         pytest.param('{"name": 1, "tags": []}', r"at \$\.name: 1 is not of type 'string'", id="type"),
-        pytest.param('Here: {"name": "x"}', "is no JSON: expecting value: line 1 column 1", id="prose"),
-        pytest.param('{"name": "x", "tags": [', "is no JSON: expecting value", id="cut"),
-        pytest.param("NaN", "is no JSON: it holds NaN", id="NaN"),
-        pytest.param("-Infinity", "is no JSON: it holds -Infinity", id="infinity"),
-        pytest.param("1e999", "is no JSON: 1e999 is out of range", id="out of range"),
-        pytest.param("9" * 5000, "is no JSON: exceeds the limit", id="too many digits"),
+        pytest.param('Here: {"name": "x"}', "is not JSON: expecting value: line 1 column 1", id="prose"),
+        pytest.param('{"name": "x", "tags": [', "is not JSON: expecting value", id="cut"),
+        pytest.param("NaN", "is not JSON: it holds NaN", id="NaN"),
+        pytest.param("-Infinity", "is not JSON: it holds -Infinity", id="infinity"),
+        pytest.param("1e999", "is not JSON: 1e999 is out of range", id="out of range"),
+        pytest.param("9" * 5000, "is not JSON: exceeds the limit", id="too many digits"),
         pytest.param(r'"\ud800"', "half of a surrogate pair", id="surrogate"),
         pytest.param("[" * 100_000, "nested too deeply", id="deep"),
-        pytest.param("", "is no JSON", id="empty"),
+        pytest.param("", "is not JSON", id="empty"),
     ],
 )
 def test_invalid(text: str, message: str) -> None:
@@ -129,6 +129,6 @@ def test_schema_without_end() -> None:
 
 def test_what_the_model_is_told() -> None:
     assert json.loads(chat.instruction(PERSON).split("\n\n")[1]) == PERSON
-    message = schema.repair_message(Absent("it is wrong"))
+    message = schema.repair_message(schema.Invalid("it is wrong"))
     assert message["role"] == "user"
     assert "it is wrong" in message["content"]

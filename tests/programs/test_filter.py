@@ -461,8 +461,9 @@ def test_a_session_that_goes_while_it_is_looked_for_begins_anew(home: Path, monk
     path = home / ".local/share/gptpipe/sessions/s.jsonl"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"{}\n")
-    place = here("gptpipe", {})
-    question = turn.Question("x", {"model": "echo", "session": "s"}, {})
+    context = here("gptpipe", {})
+    call = turn.Call({"model": "echo", "session": "s"}, {})
+    question = turn.Question("x", call, call.resolve(context, {}))
     found = Path.stat
 
     def stat_and_remove(self: Path, **options: Any) -> os.stat_result:
@@ -472,7 +473,7 @@ def test_a_session_that_goes_while_it_is_looked_for_begins_anew(home: Path, monk
         return result
 
     monkeypatch.setattr(Path, "stat", stat_and_remove)
-    assert turn.preview(question, place).turns == []
+    assert turn.preview(question, context).history == []
 
 
 def test_a_session_that_is_a_fifo(run: Any, home: Path) -> None:

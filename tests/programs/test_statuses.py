@@ -97,12 +97,10 @@ def test_what_each_way_of_writing_writes(run: Any, server: Server, tmp_path: Pat
     assert f'"name":"{Status(status).name}"' in meta.read_text()
 
 
-def test_1_is_a_bug_with_its_traceback(shell: Any) -> None:
-    code = (
-        "import sys, gptpipe.asking.turn; gptpipe.asking.turn.take = None; sys.argv = ['gptpipe', '-m', 'echo', 'hi'];"
-        "from gptpipe.programs.start import filter; filter()"
-    )
-    result = shell(f'python -c "{code}"')
+def test_1_is_a_bug_with_its_traceback(shell: Any, tmp_path: Path) -> None:
+    (tmp_path / "jsonschema.py").write_text("1 / 0\n")
+    (tmp_path / "schema").write_text("{}")
+    result = shell("PYTHONPATH=. gptpipe -n -m echo --schema schema hi")
     assert result.status == 1
     assert "Traceback" in result.err
 
