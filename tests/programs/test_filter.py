@@ -391,8 +391,11 @@ def test_a_session_sends_its_turns_and_its_system_message(run: Any, server: Serv
 
 def test_a_session_continues_at_its_endpoint_with_its_model(run: Any, server: Server) -> None:
     run("gptpipe", "--base-url", server.url, "-m", "m", "-s", "s", "one")
-    assert run("gptpipe", "-s", "s", "two").status == 0
+    assert run("gptpipe", "-s", "s", "two", env={"GPTPIPE_BASE_URL": server.url}).status == 0
     assert server.requests[1].body["model"] == "m"
+    elsewhere = run("gptpipe", "-s", "s", "three")
+    assert (elsewhere.status, len(server.requests)) == (2, 2)
+    assert f"the session was at {server.url}" in elsewhere.err
 
 
 def test_history_bounds_the_turns(run: Any) -> None:
