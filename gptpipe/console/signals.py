@@ -252,8 +252,7 @@ class Deadline:
                     self._stop()
 
     def _leave(self) -> None:
-        """End the process, all that was held to be done first."""
-        end_groups()
+        """End the process, after what :meth:`ending` holds was called."""
         try:
             for call in reversed(self._ends):
                 with _reported():
@@ -261,11 +260,16 @@ class Deadline:
             threading.Thread(target=_leave_soon, daemon=True).start()
             output.say(self.late().message)
         finally:
-            os._exit(Status.TEMPFAIL)
+            _exit()
 
 
 def _leave_soon() -> None:
     time.sleep(_GRACE)
+    _exit()
+
+
+def _exit() -> NoReturn:
+    end_groups()  # last: the main thread must not find time to say that what it waits for was killed
     os._exit(Status.TEMPFAIL)
 
 

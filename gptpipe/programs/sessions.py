@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import click
 
 from gptpipe.asking import cache, inputs
+from gptpipe.asking.context import begin
 from gptpipe.console import output
 from gptpipe.errors import Absent, BadInput, Failure, NoInput, Status, UsageError
 from gptpipe.programs.cli import Group, option
@@ -29,6 +30,7 @@ def command() -> None:
 
     'gptpipe-sessions COMMAND -h' says what each takes. The manual is gptpipe-sessions(1).
     """
+    begin({})
 
 
 def _store() -> SessionStore:

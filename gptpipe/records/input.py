@@ -10,9 +10,11 @@ import csv
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from gptpipe.asking.inputs import blocks
+from gptpipe.console.output import waiting
 from gptpipe.errors import BadInput, Failure, NoInput, UsageError, clause
 from gptpipe.text import strict_json
 
@@ -64,8 +66,13 @@ def open_input(path: str | None) -> int:
     """
     if path is None or path == "-":
         return 0
+    # A FIFO is not open until somebody writes to it.
+    ready = (
+        nullcontext() if os.path.isfile(path) else waiting(f"waiting for {path} to be written: --max-time bounds it")
+    )
     try:
-        return os.open(path, os.O_RDONLY)
+        with ready:
+            return os.open(path, os.O_RDONLY)
     except (OSError, ValueError) as error:
         raise NoInput(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
