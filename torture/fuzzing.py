@@ -20,6 +20,7 @@ from gptpipe.sessions import repair, upkeep
 from gptpipe.sessions.store import SessionStore, damaged_path, silent
 from gptpipe.settings import file, roles
 from gptpipe.settings.resolve import resolve
+from gptpipe.settings.settings import Budget
 from gptpipe.text import fences, names, template
 from gptpipe.usage import budget, ledger
 from gptpipe.wire import chat, faults
@@ -174,7 +175,7 @@ def _usage(folder: Path) -> Callable[[bytes], None]:
     def check(data: bytes) -> None:
         path.write_bytes(data)
         allowed(lambda: list(ledger.read(folder)))
-        allowed(lambda: budget.check(folder, {"day_tokens": 1, "month_tokens": 1, "day_usd": 1.0, "month_usd": 1.0}))
+        allowed(lambda: budget.require_left(folder, Budget(1, 1, 1.0, 1.0)))
 
     return check
 

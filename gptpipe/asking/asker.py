@@ -107,9 +107,7 @@ class Asker:
         """Send a request and pass on what comes."""
         check_spending(self._context, self._settings, self._want)
         client = self._client()
-        account = ledger.Account(
-            self._context.program, self._settings.profile, self._settings.model, self._settings.session
-        )
+        account = ledger.account(self._context.program, self._settings, self._settings.session)
         with self._booked(answer):
             answer.bill.begin(account, request.messages)
             for event in client.stream(request, repeatable=receiver.repeatable):
@@ -141,9 +139,10 @@ class Asker:
         """Write the lines of usage; a request on its way ends with this status."""
         answer.end(status)
         entries, answer.bill.entries = answer.bill.entries, []
-        for entry in entries if self._settings.usage else ():
+        for entry in entries if self._settings.usage and self._settings.base_url else ():
             if self._has_budget_in_usd():
-                entry = entry._replace(usd=prices.cost(entry, self._settings))
+                used = Counts(entry.input, entry.output, entry.cached, entry.reasoning)
+                entry = entry._replace(usd=prices.cost(used, self._settings, entry.at))
             try:
                 self._log.append(entry)
             except WriteError as failure:
@@ -205,14 +204,7 @@ def check_spending(context: Context, settings: Settings, want: Want) -> None:
     budget.check_budget(settings, context.paths, over=want.over_budget)
     if want.over_budget or settings.base_url is None:
         return
-    some = Counts(1, 1)
-    budget.check_price(
-        context.paths.usage,
-        settings.budget._asdict(),
-        settings.profile,
-        settings.model,
-        lambda: prices.price(settings.model, some, settings.base_url, settings.prices) is not None,
-    )
+    budget.require_price(context.paths.usage, settings, lambda: prices.cost(Counts(1, 1), settings) is not None)
 
 
 class _Once:

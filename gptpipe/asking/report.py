@@ -31,7 +31,7 @@ def previewed(composed: Composed, context: Context) -> dict[str, Any]:
     """Return the object of ``--dry-run``; its keys are documented in gptpipe(1)."""
     chosen, asked = composed.settings, composed.request
     counted = tokens.preview(system_of(chosen), asked.messages, chosen.model, context.paths.cache)
-    price = prices.price(chosen.model, Counts(input=counted["tokens"]["total"]), chosen.base_url, chosen.prices)
+    price = prices.cost(Counts(input=counted["tokens"]["total"]), chosen)
     return {**shown(chosen, context, asked), **counted, "price": price}
 
 
@@ -143,5 +143,5 @@ def note(turn: Turn) -> None:
         f"turns: {turn.turns_sent} sent, {turn.turns_dropped} left out; retries: {turn.retries}"
     )
     if usage and chosen.base_url:
-        usd = prices.price(chosen.model, counts(usage), chosen.base_url, chosen.prices)
+        usd = prices.cost(counts(usage), chosen)
         output.say("cost: not known" if usd is None else f"cost: {usd:.6f} USD")

@@ -219,7 +219,7 @@ class _Report:
         used = counts(outcome.answer.usage)
         self._used = Counts(*map(sum, zip(self._used, used, strict=True)))
         chosen = self._settings
-        cost = prices.price(chosen.model, used, chosen.base_url, chosen.prices)
+        cost = prices.cost(used, chosen)
         self._cost = None if cost is None or self._cost is None else self._cost + cost
         self._progress.advance(1, f"{tally.failed} failed, {self._spent()}")
 

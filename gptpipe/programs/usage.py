@@ -14,6 +14,7 @@ from gptpipe.asking.cache import parse_age
 from gptpipe.asking.context import Context, here
 from gptpipe.console import output
 from gptpipe.errors import Status, UsageError
+from gptpipe.message import Counts
 from gptpipe.programs.cli import Command, option
 from gptpipe.programs.options import config_option
 from gptpipe.settings import settings
@@ -47,7 +48,7 @@ def command(by: str, since: str | None, plot: bool, **values: Any) -> int:
     if values["json"]:
         output.print_text("".join(f"{compact(_object(by, row))}\n" for row in rows))
     elif plot:
-        output.print_text(_plot(_every_day(rows) if by == "day" else rows))
+        output.print_text(_plot(_every_day(rows, _first_day(since)) if by == "day" else rows))
     else:
         output.print_text(_table(by, rows))
     return Status.OK
@@ -63,21 +64,20 @@ def _first_day(since: str | None) -> str:
     try:
         age = parse_age(since)
     except UsageError:
-        raise UsageError(f"{since!r} is no date and no age", "--since takes YYYY-MM-DD, or an age such as 7d") from None
+        raise UsageError(
+            f"{since!r} is neither a date nor an age", "--since takes YYYY-MM-DD, or an age such as 7d"
+        ) from None
     return time.strftime("%Y-%m-%d", time.localtime(time.time() - age))
 
 
 def _price(place: Context) -> Callable[[Entry], float | None]:
     """Return what finds the price of a request that has none in its line."""
-    known: dict[str | None, settings.Settings] = {}
+    own = settings.own_prices(place.config)
 
     def price(entry: Entry) -> float | None:
-        chosen = known.get(entry.profile)
-        if chosen is None:
-            base_url = settings.address_of(entry.profile, place.config)
-            chosen = settings.Settings(entry.model, entry.profile, base_url, prices=settings.own_prices(place.config))
-            known[entry.profile] = chosen
-        return prices.cost(entry, chosen)
+        used = Counts(entry.input, entry.output, entry.cached, entry.reasoning)
+        base_url = entry.base_url or settings.address_of(entry.profile, place.config)
+        return prices.price(entry.model, used, base_url, own, entry.at, entry.service_tier)
 
     return price
 
@@ -93,20 +93,34 @@ def _usd(row: Row) -> str:
     return f"{row.usd:.4f}{'+' if row.unpriced else ''}"
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Row, number: Callable[[float], str]) -> tuple[str, ...]:
     numbers = (row.requests, row.input, row.cached, row.output, row.reasoning)
-    return (row.group or "-", *map(str, numbers), f"{row.seconds:.1f}", _usd(row))
+    seconds = f"{row.seconds:.1f}" if number is str else number(row.seconds)
+    return (row.group or "-", *map(number, numbers), seconds, _usd(row))
 
 
 def _table(by: str, rows: Sequence[Row]) -> str:
-    lines = [(by, *_HEAD), *map(_cells, (*rows, summary.total(rows)))]
-    return output.visible(table.table(lines, [False, *[True] * len(_HEAD)]))
+    """Return the table as wide as the terminal at most: long numbers are rounded, and then the groups cut."""
+    width = _width()
+    for number in (str, table.short):
+        cells = [(by, *_HEAD), *(_cells(row, number) for row in (*rows, summary.total(rows)))]
+        excess = table.width_of(_aligned(cells)) - width
+        if excess <= 0:
+            return _aligned(cells)
+    room = max(8, max(table.width_of(group) for group, *_ in cells) - excess)
+    return _aligned([(table.cut(group, room), *rest) for group, *rest in cells])
+
+
+def _aligned(cells: Sequence[Sequence[str]]) -> str:
+    return output.visible(table.table(cells, [False, *[True] * len(_HEAD)]))
 
 
 def _plot(rows: Sequence[Row]) -> str:
     def note(row: Row) -> str:
         return f"{table.short(row.input + row.output)}  {_usd(row)} USD" if row.requests else ""
 
+    if not any(row.requests for row in rows):
+        return "no requests"
     shown = [(row.group or "-", float(row.input + row.output), note(row)) for row in rows]
     return output.visible(table.bars(shown, _width()))
 
@@ -119,11 +133,11 @@ def _width() -> int:
         return int(columns) if columns.isascii() and columns.isdecimal() else _USUAL_WIDTH
 
 
-def _every_day(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows with one for each day between them without a request."""
+def _every_day(rows: Sequence[Row], since: str) -> list[Row]:
+    """Return the rows with one for each day without a request, from ``since`` or the first row up to today."""
     found = {date.fromisoformat(row.group): row for row in rows}
     if not found:
         return []
-    first = min(found)
-    days = (first + timedelta(number) for number in range((max(found) - first).days + 1))
+    first = date.fromisoformat(since) if since else min(found)
+    days = (first + timedelta(number) for number in range((max(date.today(), *found) - first).days + 1))
     return [found.get(day, Row(day.isoformat())) for day in days]

@@ -17,6 +17,7 @@ from gptpipe.records.results import Outcome
 from gptpipe.records.submission import _NAME, Submission, _private, _remembered, load_all
 from gptpipe.storage import failing, forward
 from gptpipe.text import strict_json
+from gptpipe.text.address import stored
 from gptpipe.usage import ledger
 from gptpipe.wire import chat, faults
 from gptpipe.wire.client import Batch, Client
@@ -122,7 +123,12 @@ def enter(submission: Submission, outcomes: Iterator[Outcome], directory: Path) 
     if submission.entered:
         yield from outcomes
         return
-    account = ledger.Account("gptpipe-batch", submission.endpoint["profile"], submission.endpoint["model"])
+    account = ledger.Account(
+        "gptpipe-batch",
+        submission.endpoint["profile"],
+        submission.endpoint["model"],
+        base_url=stored(submission.endpoint["base_url"] or "") or None,
+    )
     entries = []  # until the last outcome is out: a reader that goes before is one who fetches again
     for outcome in outcomes:
         if outcome.answer.usage:

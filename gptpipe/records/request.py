@@ -88,7 +88,7 @@ def rehearse(source: Iterable[Record], maker: Maker, place: Context, without: Co
         counted = meter.prompt(messages)
         total += counted
         exact = exact and meter.exact(messages)
-        price = prices.price(chosen.model, Counts(input=counted), chosen.base_url, chosen.prices)
+        price = prices.cost(Counts(input=counted), chosen)
         cost = None if price is None or cost is None else cost + price
     return {
         "records": found,

@@ -10,7 +10,7 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 def table(rows: Sequence[Sequence[str]], numbers: Sequence[bool]) -> str:
     """Return lines of aligned columns: those of numbers to the right, the others to the left."""
-    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(_padded(cell, width, right=right) for cell, width, right in zip(row, widths, numbers, strict=True))
         for row in rows
@@ -19,16 +19,28 @@ def table(rows: Sequence[Sequence[str]], numbers: Sequence[bool]) -> str:
 
 
 def _padded(text: str, width: int, *, right: bool = False) -> str:
-    space = " " * (width - _width(text))
+    space = " " * (width - width_of(text))
     return space + text if right else text + space
 
 
-def _width(text: str) -> int:
-    """Return how many columns of a terminal a text takes."""
-    if text.isascii():
-        return len(text)
-    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
-    return len(text) + wide - sum(unicodedata.category(char) in ("Mn", "Me") for char in text)
+def width_of(text: str) -> int:
+    """Return how many columns of a terminal a text takes, of several lines the widest."""
+    return max(map(_columns, text.split("\n")))
+
+
+def _columns(line: str) -> int:
+    if line.isascii():
+        return len(line)
+    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in line)
+    return len(line) + wide - sum(unicodedata.category(char) in ("Mn", "Me") for char in line)
+
+
+def cut(text: str, columns: int) -> str:
+    """Return a text in so many columns at most; what is cut off is ``…``."""
+    if width_of(text) <= columns:
+        return text
+    end = next(end for end in range(len(text), -1, -1) if width_of(text[:end]) < columns)
+    return f"{text[:end]}…"
 
 
 def bars(rows: Sequence[tuple[str, float, str]], width: int) -> str:
@@ -36,7 +48,7 @@ def bars(rows: Sequence[tuple[str, float, str]], width: int) -> str:
     if not rows:
         return ""
     labels, values, notes = zip(*rows, strict=True)
-    label, note = max(map(_width, labels)), max(map(_width, notes))
+    label, note = max(map(width_of, labels)), max(map(width_of, notes))
     room = max(8, width - label - note - 4)
     largest = max(values) or 1
     lines = [

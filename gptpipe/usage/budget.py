@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from gptpipe.errors import NoInput, OverLimit, WriteError
-from gptpipe.settings.settings import Paths, Settings
+from gptpipe.settings.settings import Budget, Paths, Settings
 from gptpipe.storage import failing, make_folder, open_regular, replace
+from gptpipe.text.address import stored
 from gptpipe.text.strict_json import compact
 from gptpipe.usage.ledger import days, open_log, read_json, sound, today_as_numbers, todays_file
 
 _WORTH_KEEPING = 1 << 16  # bytes of today's lines that are summed anew by each call, before the sum is kept
 _ANYWAY = "--over-budget asks all the same"
-
-Budget = Mapping[str, float | None]  # day_tokens, month_tokens, day_usd, month_usd; None is no limit
 
 
 class _Sum(NamedTuple):
@@ -30,15 +29,15 @@ class _Sum(NamedTuple):
     usd: float = 0.0
 
 
-def check(directory: Path, budget: Budget) -> None:
-    """See that no budget is used up, and that what will be spent can be entered.
+def require_left(directory: Path, budget: Budget) -> None:
+    """Raise a failure if a budget is used up, or if what will be spent cannot be booked.
 
     Requests without a price in their line count as nothing in a budget in USD.
 
     :raises OverLimit: if one is: names it and says when it ends.
     :raises WriteError: if today's file cannot be written; NoInput: if a file cannot be read.
     """
-    limits = {name: limit for name, limit in budget.items() if limit is not None}
+    limits = {name: limit for name, limit in budget._asdict().items() if limit is not None}
     if not limits:
         return
     path = todays_file(directory)
@@ -109,41 +108,43 @@ def _continued(path: Path, known: _Sum) -> _Sum:
     return _Sum(known.size + len(data), tokens, usd)
 
 
-def check_price(directory: Path, budget: Budget, profile: str | None, model: str, known: Callable[[], bool]) -> None:
-    """See that the model has a price, if a budget in USD is set.
+def require_price(directory: Path, settings: Settings, known: Callable[[], bool]) -> None:
+    """Raise a failure if a budget in USD is set and the price of the settings' model is not known.
 
-    ``known`` finds that out, and is asked once for a model that has one: it may import a library to do so.
+    ``known`` finds that out. It is called once for a model that has one: it may import a library to do so.
 
-    :raises OverLimit: if it has none.
+    :raises OverLimit: if it is not known.
     """
-    if budget.get("day_usd") is None and budget.get("month_usd") is None:
+    if settings.budget.day_usd is None and settings.budget.month_usd is None:
         return
     path = directory / "priced.json"
     priced = read_json(path)
     priced = priced if isinstance(priced, list) else []
-    if [profile, model] in priced:
+    asked = [settings.base_url and stored(settings.base_url), settings.model, settings.params.get("service_tier")]
+    if asked in priced:
         return
     if not known():
         raise OverLimit(
-            f"the price of {model} is not known, and a budget in USD is set",
+            f"the price of {settings.model} is not known, and a budget in USD is set",
             f"[prices] in the settings file can give it; {_ANYWAY}",
         )
     with suppress(OSError):  # it is asked again the next time
         make_folder(directory)
-        replace(str(path), compact([*priced, [profile, model]]).encode(), 0o600)
-
-
-# What requests cost
+        replace(str(path), compact([*priced, asked]).encode(), 0o600)
 
 
 def check_budget(settings: Settings, paths: Paths, *, over: bool) -> None:
-    """See that no budget is used up, unless ``over`` allows it. Nothing is imported for it.
+    """Raise a failure if a budget is used up, unless ``over`` allows it. Nothing is imported for it.
+
+    The built-in model costs nothing, so it spends no budget.
 
     :raises OverLimit: if one is.
-    :raises WriteError: if a budget is set, and what will be used cannot be entered.
+    :raises WriteError: if a budget is set, and what will be used cannot be booked.
     """
+    if settings.base_url is None:
+        return
     try:
-        check(paths.usage, settings.budget._asdict())
+        require_left(paths.usage, settings.budget)
     except OverLimit:
         if not over:
             raise

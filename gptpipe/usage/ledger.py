@@ -14,14 +14,15 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from gptpipe.errors import NoInput, WriteError
 from gptpipe.message import counts
+from gptpipe.settings.settings import Settings
 from gptpipe.storage import failing, forward, make_folder, open_regular
+from gptpipe.text.address import stored
 from gptpipe.text.strict_json import compact
 
 _DAY_FILE = re.compile(r"(\d{4}-\d{2}-\d{2})\.jsonl", re.ASCII)
@@ -32,7 +33,8 @@ class Entry(NamedTuple):
     """One request. ``at`` is UTC, ``seconds`` how long it took, ``status`` what it ended with.
 
     ``input`` and ``output`` are tokens; ``cached`` are among the first, ``reasoning`` among the second.
-    ``estimated`` says that the server counted nothing. ``usd`` is there if a budget in USD was set.
+    ``estimated`` says that the server counted nothing. ``base_url`` is the endpoint that answered, without user,
+    password and query. ``usd`` is there if a budget in USD was set.
     """
 
     at: str
@@ -47,16 +49,27 @@ class Entry(NamedTuple):
     seconds: float
     status: int
     estimated: bool = False
+    base_url: str | None = None
+    service_tier: str | None = None
     usd: float | None = None
 
 
 class Account(NamedTuple):
-    """In whose name a request is entered."""
+    """What the usage of a request is booked on."""
 
     program: str
     profile: str | None
     model: str
     session: str | None = None
+    base_url: str | None = None
+    service_tier: str | None = None
+
+
+def account(program: str, settings: Settings, session: str | None) -> Account:
+    """Return what the usage of a call under these settings is booked on."""
+    tier = settings.params.get("service_tier")
+    where = stored(settings.base_url) if settings.base_url else None
+    return Account(program, settings.profile, settings.model, session, where, tier if isinstance(tier, str) else None)
 
 
 def counted(
@@ -81,15 +94,6 @@ def counted(
     )
 
 
-def append(directory: Path, entry: Entry) -> None:
-    """Add an entry to today's file.
-
-    :raises WriteError: if that fails.
-    """
-    with closing(Log(directory)) as log:
-        log.append(entry)
-
-
 class Log:
     """Today's file, which stays open from one entry to the next. Several threads may use it at once."""
 
@@ -99,6 +103,12 @@ class Log:
         self._path: Path | None = None  # of the file that is open
         self._descriptor = -1
         self._end = 0  # up to here the file is known to hold whole lines
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def append(self, entry: Entry) -> None:
         """Add an entry.
@@ -123,7 +133,7 @@ class Log:
         self._end = size + len(line)
 
     def _open(self, path: Path) -> os.stat_result:
-        """See that the file of the day is open, and return its status."""
+        """Open the file of the day, if it is not open yet, and return its status."""
         if self._descriptor >= 0:
             status = os.fstat(self._descriptor)
             if path == self._path and status.st_nlink and status.st_size >= self._end:
@@ -158,7 +168,8 @@ def open_log(path: Path) -> int:
 def read(directory: Path, since: str = "", warn: Callable[[str], None] = lambda _: None) -> Iterator[tuple[str, Entry]]:
     """Yield day and entry of each request, oldest day first, from the day ``since`` on (``YYYY-MM-DD``).
 
-    A damaged line is skipped, and ``warn`` told its file and byte; a file whose name is no date is none of ours.
+    A damaged line is skipped, and ``warn`` gets a text that names its file and byte. A file whose name is not a date is
+    passed over.
 
     :raises NoInput: if a file cannot be read.
     """
@@ -214,7 +225,7 @@ def _entry(line: bytes) -> Entry:
     entry = Entry(**{key: item for key, item in value.items() if key in Entry._fields})
     for number in (entry.input, entry.output, entry.cached, entry.reasoning, entry.seconds, entry.usd or 0):
         sound(number)
-    "".join((entry.program, entry.model, entry.profile or "", entry.session or "")).encode()
+    "".join((entry.program, entry.model, entry.profile or "", entry.session or "", entry.base_url or "")).encode()
     datetime.fromisoformat(entry.at)
     return entry
 
@@ -222,7 +233,7 @@ def _entry(line: bytes) -> Entry:
 def sound(number: Any) -> int | float:
     """Return a number that can be added to others.
 
-    :raises ValueError: if it is none: negative, not finite, or larger than what any request uses.
+    :raises ValueError: if it is negative, not finite, or larger than what any request uses.
     """
     if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= _MOST:
         raise ValueError
@@ -230,7 +241,7 @@ def sound(number: Any) -> int | float:
 
 
 def read_json(path: Path) -> Any:
-    """Return what a file holds that can be made again, or None."""
+    """Return the JSON value that a file holds, or None."""
     try:
         with open(open_regular(path, os.O_RDONLY), "rb") as file:
             return json.loads(file.read())

@@ -10,23 +10,40 @@ from typing import TYPE_CHECKING
 
 from gptpipe.message import Counts
 from gptpipe.settings.settings import Price, Settings
-from gptpipe.usage import ledger
 
 if TYPE_CHECKING:
     from genai_prices.types import PriceCalculation
 
+_USUAL_TIERS = (None, "auto", "default", "standard")
+
+
+def cost(used: Counts, settings: Settings, at: str | None = None) -> float | None:
+    """Return what a request under these settings cost in USD, or None if that is not known."""
+    return price(settings.model, used, settings.base_url, settings.prices, at, settings.params.get("service_tier"))
+
 
 def price(
-    model: str, used: Counts, base_url: str | None, own: Mapping[str, Price], at: str | None = None
+    model: str,
+    used: Counts,
+    base_url: str | None,
+    own: Mapping[str, Price],
+    at: str | None = None,
+    tier: object = None,
 ) -> float | None:
     """Return what a request cost in USD, or None if that is not known.
 
     ``base_url`` is the endpoint that answered: the same model costs more here and less there. ``own`` are the user's
-    prices by model. ``at`` is when it was asked (ISO 8601): some prices depend on it.
+    prices by model. ``at`` is when it was asked (ISO 8601), ``tier`` its ``service_tier``: some prices depend on them.
     """
     if model in own:
         return _own(own[model], used)
+    if base_url is None:
+        return None
     found = _look_up(model, used, base_url, at)
+    if found and tier not in _USUAL_TIERS:
+        usual, found = found, _look_up(model, used, base_url, at, str(tier))
+        if found and found.total_price == usual.total_price:  # the library does not know this tier
+            return None
     if found is None or found.model_price.input_mtok is None:
         return None
     if used.output and found.model_price.output_mtok is None:
@@ -39,9 +56,9 @@ def _own(price: Price, used: Counts) -> float:
     return ((used.input - used.cached) * price.input + used.cached * cached + used.output * price.output) / 1_000_000
 
 
-def _look_up(model: str, used: Counts, base_url: str | None, at: str | None) -> PriceCalculation | None:
-    if base_url is None:
-        return None
+def _look_up(
+    model: str, used: Counts, base_url: str, at: str | None, tier: str | None = None
+) -> PriceCalculation | None:
     from datetime import datetime
 
     from genai_prices import Usage, calc_price
@@ -54,12 +71,12 @@ def _look_up(model: str, used: Counts, base_url: str | None, at: str | None) -> 
     )
     when = datetime.fromisoformat(at) if at else None
     try:
-        return calc_price(usage, model, provider_api_url=base_url, genai_request_timestamp=when)
+        return calc_price(
+            usage,
+            model,
+            provider_api_url=base_url,
+            genai_request_timestamp=when,
+            price_context={"service_tier": tier} if tier else None,
+        )
     except LookupError:
         return None
-
-
-def cost(entry: ledger.Entry, settings: Settings) -> float | None:
-    """Return what a request cost in USD, None if that is not known."""
-    used = Counts(entry.input, entry.output, entry.cached, entry.reasoning)
-    return price(entry.model, used, settings.base_url, settings.prices, entry.at)

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from gptpipe.text.table import width_of
+
 DAY = 86400
 
 
@@ -105,7 +107,7 @@ def test_plot(run: Any) -> None:
 def test_nothing_was_used(run: Any) -> None:
     assert run("gptpipe-usage").text.splitlines()[1].split()[:2] == ["total", "0"]
     assert run("gptpipe-usage", "--json") == (0, b"", "")
-    assert run("gptpipe-usage", "--plot") == (0, b"", "")
+    assert run("gptpipe-usage", "--plot") == (0, b"no requests\n", "")
 
 
 def test_a_damaged_line_is_named_and_not_counted(run: Any, home: Path) -> None:
@@ -143,4 +145,28 @@ def test_a_plot_over_the_change_of_the_clocks(run: Any, home: Path) -> None:
     for name in ("2026-03-28", "2026-03-31"):
         (folder / f"{name}.jsonl").write_bytes(line)
     rows = run("gptpipe-usage", "--plot", env={"TZ": "Europe/Berlin"}).text.splitlines()
-    assert [row.split()[0] for row in rows] == ["2026-03-28", "2026-03-29", "2026-03-30", "2026-03-31"]
+    days = [row.split()[0] for row in rows]
+    assert days[:4] == ["2026-03-28", "2026-03-29", "2026-03-30", "2026-03-31"]
+    assert len(set(days)) == len(days)
+
+
+def test_a_plot_shows_the_empty_days_up_to_today(run: Any, home: Path) -> None:
+    enter(home, 3)
+    for options, first in (((), 3), (("--since", day(5)), 5), (("--since", "1w"), 7)):
+        rows = run("gptpipe-usage", "--plot", *options).text.splitlines()
+        assert [row.split()[0] for row in rows] == [day(ago) for ago in range(first, -1, -1)]
+        assert [len(row.split()) > 1 for row in rows].count(True) == 1
+    assert run("gptpipe-usage", "--plot", "--since", day(2)).text == "no requests\n"
+
+
+@pytest.mark.parametrize("by", ["day", "model", "session", "program"])
+def test_a_table_fits_eighty_columns(run: Any, home: Path, by: str) -> None:
+    enter(home, model="cognitivecomputations/dolphin-mistral-24b-venice-edition:free", session="漢" * 40)
+    enter(home, input=12_345_678_901, output=98_765_432_109, cached=10**10, reasoning=10**9, seconds=123456.7)
+    lines = run("gptpipe-usage", "--by", by).text.splitlines()
+    assert all(width_of(line) <= 80 for line in lines)
+    assert lines[0].split()[0] == by
+    assert lines[-1].split()[:2] == ["total", "2"]
+    wide = run("gptpipe-usage", "--by", by, env={"COLUMNS": "200"}).text
+    assert "12345679901" in wide
+    assert "…" not in wide

@@ -39,7 +39,59 @@ def test_what_is_entered(run: Any, server: Server, home: Path) -> None:
         "cached": 4,
         "reasoning": 1,
         "status": 0,
+        "base_url": server.url,
     }
+
+
+def test_the_built_in_model_spends_no_budget_and_leaves_no_line(run: Any, home: Path) -> None:
+    configure(home, "[budget]\nday_tokens = 1\nday_usd = 0.1\n")
+    for _ in range(2):
+        assert run(*ECHO, "hi").status == 0
+        assert run("gptpipe-map", "-m", "echo", "{}", stdin=b"a\nb\n").status == 0
+    assert used(home) == []
+    assert run("gptpipe-usage").text.splitlines()[-1].split() == ["total", "0", "0", "0", "0", "0", "0.0", "-"]
+
+
+PRICED = {
+    "another server under a known profile": ("", (), None),
+    "a tier that the price list does not have": ("", ("-O", "service_tier=bogus"), None),
+    "the user's own price": ("[prices]\n'gpt-4o' = { input = 1000, output = 1000 }\n", (), 0.012),
+}
+
+
+@pytest.mark.parametrize(("prices", "options", "usd"), PRICED.values(), ids=PRICED)
+def test_notes_budgets_and_the_summary_price_a_request_the_same_way(
+    run: Any, server: Server, home: Path, prices: str, options: tuple[str, ...], usd: float | None
+) -> None:
+    """At the profile openai, whose address is another server's."""
+    answers(server, "one", "two")
+    env = {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "k"}
+    configure(home, prices)
+    call = ("gptpipe", "-n", "-v", "-p", "openai", "-m", "gpt-4o", *options)
+    result = run(*call, "hi", env=env)
+    assert ("cost: not known" if usd is None else f"cost: {usd:.6f} USD") in result.err
+    summed = run("gptpipe-usage", "--by", "model", "--json").json()
+    assert (summed["usd"], summed["unpriced"]) == (usd, usd is None)
+    configure(home, f"{prices}[budget]\nday_usd = 9\n")
+    assert run(*call, "two", env=env).status == (6 if usd is None else 0)
+
+
+def test_a_tier_that_is_known_has_its_price(run: Any, home: Path) -> None:
+    folder = home / ".local/state/gptpipe/usage"
+    folder.mkdir(parents=True)
+    values: dict[str, Any] = {
+        "at": "2026-11-22T05:11:07Z",
+        "program": "gptpipe",
+        "profile": None,
+        "model": "gpt-5.5",
+        "session": None,
+    }
+    values |= {"input": 1_000_000, "output": 0, "cached": 0, "reasoning": 0, "seconds": 1.5, "status": 0}
+    values |= {"base_url": "https://api.openai.com/v1"}
+    lines = [json.dumps({**values, **more}) for more in ({}, {"service_tier": "flex"}, {"service_tier": "none"})]
+    (folder / "2026-11-22.jsonl").write_text("\n".join(lines) + "\n")
+    priced = run("gptpipe-usage", "--json").json()
+    assert (priced["usd"], priced["unpriced"]) == (15.0, 1)
 
 
 @pytest.mark.parametrize(
@@ -88,26 +140,27 @@ def test_an_answer_that_took_too_long_is_entered(run: Any, server: Server, home:
     assert [(line["status"], line["estimated"]) for line in used(home)] == [(75, True)]
 
 
-def test_nothing_is_entered_if_the_settings_say_so(run: Any, home: Path) -> None:
+def test_nothing_is_entered_if_the_settings_say_so(run: Any, server: Server, home: Path) -> None:
     configure(home, "usage = false\n")
-    assert run(*ECHO, "hi").status == 0
+    answers(server, "ok")
+    assert run(*asking(server, "hi")).status == 0
     assert used(home) == []
     configure(home, "usage = false\n[budget]\nday_tokens = 9\n")
     assert run(*ECHO, "hi").status == 78
 
 
-def test_many_calls_at_once_lose_no_line(spawn: Any, home: Path) -> None:
-    processes = [spawn(*ECHO, "-n", str(number)) for number in range(80)]
+def test_many_calls_at_once_lose_no_line(spawn: Any, server: Server, home: Path) -> None:
+    processes = [spawn(*asking(server, "-n", str(number))) for number in range(80)]
     assert [process.communicate().text for process in processes] == [f"{number}\n" for number in range(80)]
     assert len(used(home)) == 80
 
 
-def test_a_line_that_cannot_be_written_is_a_note(run: Any, home: Path) -> None:
+def test_a_line_that_cannot_be_written_is_a_note(run: Any, server: Server, home: Path) -> None:
     (home / ".local").write_text("")
-    assert run(*ECHO, "hi") == (0, b"hi\n", "")
-    assert "cannot write" in run(*ECHO, "-v", "hi").err
+    assert run(*asking(server, "hi")) == (0, b"hi\n", "")
+    assert "cannot write" in run(*asking(server, "-v", "hi")).err
     configure(home, "[budget]\nday_tokens = 9\n")
-    assert run(*ECHO, "hi").status == 74
+    assert run(*asking(server, "hi")).status == 74
 
 
 # Budgets
@@ -126,11 +179,11 @@ def test_a_budget_that_is_used_up(run: Any, server: Server, fresh: Any, home: Pa
     assert run(*asking(server, "--over-budget", "two")).text == "ok\n"
 
 
-def test_a_stored_answer_needs_no_budget(run: Any, home: Path) -> None:
+def test_a_stored_answer_needs_no_budget(run: Any, server: Server, home: Path) -> None:
     configure(home, "[budget]\nmonth_tokens = 2\n")
-    assert run(*ECHO, "--cache", "1d", "hi").status == 0
-    assert run(*ECHO, "--cache", "1d", "hi").status == 0
-    assert run(*ECHO, "--cache", "1d", "other").status == 6
+    assert run(*asking(server, "--cache", "1d", "hi")).status == 0
+    assert run(*asking(server, "--cache", "1d", "hi")).status == 0
+    assert run(*asking(server, "--cache", "1d", "other")).status == 6
 
 
 def test_a_budget_in_dollars(run: Any, server: Server, fresh: Any, home: Path) -> None:
@@ -163,8 +216,8 @@ def test_the_cost_is_a_note(run: Any, server: Server, home: Path) -> None:
     assert run(*ECHO, "--dry-run", "hi").json()["price"] is None
 
 
-def test_usage_files_are_private(run: Any, home: Path) -> None:
-    run(*ECHO, "hi", env={"HOME": str(home)})
+def test_usage_files_are_private(run: Any, server: Server, home: Path) -> None:
+    run(*asking(server, "hi"), env={"HOME": str(home)})
     (path,) = home.rglob("usage/*.jsonl")
     assert os.stat(path).st_mode & 0o777 == 0o600
     assert json.loads(path.read_text())["program"] == "gptpipe"

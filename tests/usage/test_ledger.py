@@ -12,21 +12,30 @@ from typing import Any
 import pytest
 
 from gptpipe.errors import OverLimit, WriteError
-from gptpipe.settings import settings
+from gptpipe.settings.settings import Budget, Settings
+from gptpipe.usage import budget as budgets
 from gptpipe.usage import ledger, summary
-from gptpipe.usage.budget import Budget, check, check_price
+from gptpipe.usage.budget import require_left, require_price
 from gptpipe.usage.ledger import Entry
 from gptpipe.usage.summary import Row
 
+OPENAI = "https://api.openai.com/v1"
+
 
 def limits(*values: Any, **named: Any) -> Budget:
-    return settings.Budget(*values, **named)._asdict()
+    return Budget(*values, **named)
 
 
 def entry(**fields: Any) -> Entry:
     usual: dict[str, Any] = {"at": "2026-11-22T05:11:07Z", "program": "gptpipe", "profile": "openai", "model": "m"}
     usual |= {"session": None, "input": 10, "output": 5, "cached": 0, "reasoning": 0, "seconds": 0.5, "status": 0}
     return Entry(**(usual | fields))
+
+
+def add(folder: Path, *entries: Entry) -> None:
+    with ledger.Log(folder) as log:
+        for each in entries:
+            log.append(each)
 
 
 @pytest.fixture
@@ -36,7 +45,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def on(monkeypatch: pytest.MonkeyPatch, *date: int) -> None:
-    monkeypatch.setattr(ledger, "_date", lambda: date)
+    for module in (ledger, budgets):
+        monkeypatch.setattr(module, "today_as_numbers", lambda: date)
 
 
 @pytest.mark.parametrize(
@@ -75,9 +85,9 @@ def test_lines(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         entry(usd=0.25, status=75),
     ]
     for one in entries[:3]:
-        ledger.append(folder, one)
+        add(folder, one)
     on(monkeypatch, 2026, 11, 23)
-    ledger.append(folder, entries[3])
+    add(folder, entries[3])
     lines = (folder / "2026-11-22.jsonl").read_text().splitlines()
     assert json.loads(lines[0]) == {
         "at": "2026-11-22T05:11:07Z",
@@ -99,7 +109,7 @@ def test_lines(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_damaged_lines_are_skipped(folder: Path) -> None:
-    ledger.append(folder, entry())
+    add(folder, entry())
     path = folder / "2026-11-22.jsonl"
     good = path.read_bytes()
     bad = [b"x", b"[1]", b'{"at": "x"}', good.replace(b"10", b'"ten"').strip(), good.replace(b'"m"', b"{}").strip()]
@@ -139,20 +149,20 @@ def test_values_that_cannot_be_added_or_shown_are_damage(folder: Path, fields: d
 
 @pytest.mark.parametrize("name", ["2026-02-30", "2026-13-01", "0000-01-01"])
 def test_a_file_whose_name_is_no_date_is_none_of_ours(folder: Path, name: str) -> None:
-    ledger.append(folder, entry())
+    add(folder, entry())
     (folder / "2026-11-22.jsonl").rename(folder / f"{name}.jsonl")
     assert list(ledger.read(folder)) == []
 
 
 def test_cut_line_spoils_no_other(folder: Path) -> None:
-    ledger.append(folder, entry())
+    add(folder, entry())
     path = folder / "2026-11-22.jsonl"
     with path.open("ab") as file:
         file.write(b'{"at": "2026-1')
-    ledger.append(folder, entry())
+    add(folder, entry())
     assert len(list(ledger.read(folder))) == 2
     with pytest.raises(OverLimit, match=r"\(30\)"):
-        check(folder, limits(day_tokens=1))
+        require_left(folder, limits(day_tokens=1))
 
 
 def test_a_log_finds_the_file_of_the_day_and_the_end_of_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,9 +211,9 @@ from gptpipe.usage import ledger as usage
 def run(process):
     os.read(gate, 1)
     for n in range(20):
-        usage.append(Path(sys.argv[1]), usage.counted(
-            {"prompt_tokens": process, "completion_tokens": n}, (0, 0), usage.Account("gptpipe", None, "m" * 300), 0, 0
-        ))
+        used = {"prompt_tokens": process, "completion_tokens": n}
+        with usage.Log(Path(sys.argv[1])) as log:
+            log.append(usage.counted(used, (0, 0), usage.Account("gptpipe", None, "m" * 300), 0, 0))
 
 gate, opener = os.pipe()
 for process in range(80):
@@ -226,8 +236,8 @@ def test_eighty_processes_lose_no_line(folder: Path) -> None:
 def test_files_are_private(folder: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
-        ledger.append(folder, entry())
-        check_price(folder, limits(day_usd=1.0), None, "m", lambda: True)
+        add(folder, entry())
+        require_price(folder, Settings("m", None, OPENAI, budget=limits(day_usd=1.0)), lambda: True)
     finally:
         os.umask(before)
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
@@ -239,15 +249,15 @@ def test_other_kinds_of_file_are_refused(folder: Path, make: Any) -> None:
     folder.mkdir(parents=True)
     make(folder / "2026-11-22.jsonl")
     with pytest.raises(WriteError):
-        ledger.append(folder, entry())
-    check(folder, limits())
+        add(folder, entry())
+    require_left(folder, limits())
     with pytest.raises(WriteError):
-        check(folder, limits(day_tokens=5))
+        require_left(folder, limits(day_tokens=5))
 
 
 def test_unwritable_folder() -> None:
     with pytest.raises(WriteError, match=r"cannot write .*: "):
-        ledger.append(Path("/proc/none"), entry())
+        add(Path("/proc/none"), entry())
 
 
 ENTRIES = [
@@ -319,33 +329,33 @@ def price(one: Entry) -> float | None:
 def test_budget(folder: Path, monkeypatch: pytest.MonkeyPatch, budget: Budget, message: str | None) -> None:
     for date in [(2026, 10, 31), (2026, 11, 2), (2026, 11, 22)]:
         on(monkeypatch, *date)
-        ledger.append(folder, entry(usd=0.25))
+        add(folder, entry(usd=0.25))
     for _ in range(2):
         if message is None:
-            check(folder, budget)
+            require_left(folder, budget)
         else:
             with pytest.raises(OverLimit, match=message) as caught:
-                check(folder, budget)
+                require_left(folder, budget)
             assert "--over-budget" in str(caught.value.hint)
 
 
 def test_end_of_the_year(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     on(monkeypatch, 2026, 12, 31)
-    ledger.append(folder, entry())
+    add(folder, entry())
     for budget in (limits(day_tokens=1), limits(month_tokens=1)):
         with pytest.raises(OverLimit, match="it ends on 2027-01-01 at 00:00"):
-            check(folder, budget)
+            require_left(folder, budget)
 
 
 def spent(folder: Path) -> int:
     with pytest.raises(OverLimit) as caught:
-        check(folder, limits(month_tokens=1))
+        require_left(folder, limits(month_tokens=1))
     return int(caught.value.message.split("(")[1].split(")")[0])
 
 
 def test_past_days_are_not_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     on(monkeypatch, 2026, 11, 1)
-    ledger.append(folder, entry())
+    add(folder, entry())
     on(monkeypatch, 2026, 11, 22)
     assert spent(folder) == 15
     past = folder / "2026-11-01.jsonl"
@@ -361,7 +371,7 @@ def compacted(one: Entry) -> str:
 
 
 def test_sum_of_a_long_day_is_kept(folder: Path) -> None:
-    ledger.append(folder, entry())
+    add(folder, entry())
     path = folder / "2026-11-22.jsonl"
     assert spent(folder) == 15
     assert not (folder / "sums.json").exists()
@@ -369,7 +379,7 @@ def test_sum_of_a_long_day_is_kept(folder: Path) -> None:
         file.write(compacted(entry()) * 500)
     assert spent(folder) == 15 * 501
     path.write_bytes(b"\n" * path.stat().st_size)
-    ledger.append(folder, entry())
+    add(folder, entry())
     assert spent(folder) == 15 * 502
 
 
@@ -379,12 +389,12 @@ def test_sum_of_a_long_day_is_kept(folder: Path) -> None:
     ids=repr,
 )
 def test_a_damaged_line_makes_no_difference_to_a_budget(folder: Path, fields: dict[str, Any]) -> None:
-    ledger.append(folder, entry(usd=1.0))
+    add(folder, entry(usd=1.0))
     with (folder / "2026-11-22.jsonl").open("a") as file:
         file.write(json.dumps(entry(usd=1.0)._asdict() | fields) + "\n")
     assert spent(folder) == 15
     with pytest.raises(OverLimit, match=r"month_usd = 1 is used up \(1\)"):
-        check(folder, limits(month_usd=1.0))
+        require_left(folder, limits(month_usd=1.0))
 
 
 @pytest.mark.parametrize(
@@ -402,25 +412,30 @@ def test_a_damaged_line_makes_no_difference_to_a_budget(folder: Path, fields: di
 )
 def test_sums_are_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     on(monkeypatch, 2026, 11, 1)
-    ledger.append(folder, entry())
+    add(folder, entry())
     on(monkeypatch, 2026, 11, 22)
     (folder / "sums.json").write_bytes(content)
     assert spent(folder) == 15
 
 
 def test_model_without_a_price(folder: Path) -> None:
-    check_price(folder, limits(day_tokens=5), None, "m", lambda: pytest.fail("asked"))
+    chosen = Settings("m", None, OPENAI, budget=limits(day_tokens=5))
+    require_price(folder, chosen, lambda: pytest.fail("asked"))
     for budget in (limits(day_usd=5.0), limits(month_usd=5.0)):
         with pytest.raises(OverLimit, match="the price of m is not known"):
-            check_price(folder, budget, None, "m", lambda: False)
+            require_price(folder, chosen._replace(budget=budget), lambda: False)
+
+
+OTHERS: list[dict[str, Any]] = [{"base_url": "https://other.example.com/v1"}, {"params": {"service_tier": "flex"}}]
 
 
 def test_known_price_is_asked_once(folder: Path) -> None:
-    budget = limits(day_usd=5.0)
-    check_price(folder, budget, "openai", "m", lambda: True)
-    check_price(folder, budget, "openai", "n", lambda: True)
-    check_price(folder, budget, "openai", "m", lambda: pytest.fail("asked again"))
-    with pytest.raises(OverLimit):
-        check_price(folder, budget, "groq", "m", lambda: False)
+    chosen = Settings("m", "openai", OPENAI, budget=limits(day_usd=5.0))
+    require_price(folder, chosen, lambda: True)
+    require_price(folder, chosen._replace(model="n"), lambda: True)
+    require_price(folder, chosen, lambda: pytest.fail("asked again"))
+    for other in OTHERS:
+        with pytest.raises(OverLimit):
+            require_price(folder, chosen._replace(**other), lambda: False)
     (folder / "priced.json").write_bytes(b"{")
-    check_price(folder, budget, "openai", "m", lambda: True)
+    require_price(folder, chosen, lambda: True)

@@ -100,7 +100,7 @@ PROGRAM = """
 import sys, threading
 from gptpipe.usage import prices
 from gptpipe.message import Counts
-from gptpipe.settings.resolve import Price
+from gptpipe.settings.settings import Price
 print(prices.price("gpt-4o", Counts(1000), {base_url!r}, {own}))
 print("genai_prices" in sys.modules, threading.active_count())
 """
