@@ -65,12 +65,10 @@ class Asker:
     @property
     def retries(self) -> int:
         """How many tries were repeated."""
-        return sum(client.retries for client in self._client.made)
+        return sum(client.retries for client in self._client.made) - self._client.retries_before
 
     def close(self) -> None:
-        """Close what is open, for a program that goes on."""
-        for client in self._client.made:
-            client.close()
+        """Close the file of usage, for a program that goes on. The client belongs to whoever made it."""
         self._log.close()
 
     def ask(self, request: Request, answer: Answer, receiver: Receiver) -> None:
@@ -215,6 +213,7 @@ class _Once:
         self._lock = Lock()
         self._failures: list[Failure] = []
         self.made: list[Client] = []
+        self.retries_before = 0  # of a client that had other work
 
     def __call__(self) -> Client:
         with self._lock:
@@ -223,6 +222,7 @@ class _Once:
             if not self.made:
                 try:
                     self.made.append(self._connect())
+                    self.retries_before = self.made[0].retries
                 except Failure as failure:
                     self._failures.append(failure)
                     raise

@@ -105,4 +105,4 @@ def connect(
     """
     key = key or key_for(context, chosen)
     context.note(f"{settings.described(chosen)}, key: {key.source}")
-    return Client(chosen, key.value, deadline=None if gate else context.deadline.at, waiting=waiting, gate=gate)
+    return Client(chosen, key.value, deadline=lambda: None if gate else context.deadline.at, waiting=waiting, gate=gate)

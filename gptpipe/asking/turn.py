@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from gptpipe import message
 from gptpipe.asking import tokens
 from gptpipe.asking.answer import Answer, Want
-from gptpipe.asking.asker import Asker, Receiver
-from gptpipe.asking.context import Context, connect, key_for
+from gptpipe.asking.asker import Asker, Receiver, check_spending
+from gptpipe.asking.context import Context
+from gptpipe.asking.link import Link
 from gptpipe.console import output, signals
 from gptpipe.errors import UsageError
 from gptpipe.message import Content, Message
@@ -73,11 +74,14 @@ class Turn:
 
     ``settings`` are those of the call until the session has had its say. ``turns_sent`` and ``turns_dropped`` count
     its history. ``asked`` says that a request was ready, ``connected`` that it was to be sent.
+
+    ``link`` may be that of the turn before.
     """
 
-    def __init__(self, question: Question, context: Context) -> None:
+    def __init__(self, question: Question, context: Context, link: Link) -> None:
         self._question = question
         self._context = context
+        self._link = link
         self.settings = question.settings
         self.answer = Answer(question.call.want)
         self.asked = self.connected = False
@@ -92,17 +96,16 @@ class Turn:
         question, context = self._question, self._context
         past = _past(_looked_at(question, context, silent))
         self.settings = early = _settled(question, context, past)
-        key = None
         if not question.call.want.stored:
             client.preload()
-            key = key_for(context, early)  # before the lock is taken; a stored answer needs none
+            self._link.key(early)  # before the lock is taken; a stored answer needs none
         with _history(question, context, early) as (turns, append):
             turns, latest = tee(turns)
             if (now := _past(latest)) != past:  # while the lock was waited for, the session went elsewhere
-                key, self.settings = None, _settled(question, context, now)
+                self.settings = _settled(question, context, now)
             composed = compose(question, context, self.settings, turns)
             self.turns_sent, self.turns_dropped = len(composed.history), composed.dropped
-            asker = Asker(context, self.settings, question.call.want, partial(connect, context, self.settings, key))
+            asker = Asker(context, self.settings, question.call.want, partial(self._link.client, self.settings))
             try:
                 self._ask(composed, asker, receiver, append)
             finally:
@@ -126,6 +129,17 @@ class Turn:
             finally:
                 with signals.held(), deadline.held():
                     keep(True)
+
+
+def prepare(question: Question, context: Context, link: Link) -> None:
+    """Find out what would end a turn before it is asked, for a question that is not written yet.
+
+    :raises Failure: if a setting is faulty, a budget used up, or no key there.
+    """
+    chosen = _settled(question, context, _past(_looked_at(question, context, silent)))
+    if not question.call.want.stored:
+        check_spending(context, chosen, question.call.want)
+        link.key(chosen)
 
 
 def preview(question: Question, context: Context) -> Composed:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -16,7 +16,7 @@ from gptpipe.asking.asker import Receiver
 from gptpipe.asking.context import here, role_of
 from gptpipe.asking.turn import Call, Question, Turn
 from gptpipe.console import output, signals
-from gptpipe.errors import Failure, Interrupted, Status, WriteError
+from gptpipe.errors import Failure, Interrupted, KeyRefused, Status, WriteError
 from gptpipe.programs import complete, line_editor, slash
 from gptpipe.programs.cli import Command, option
 from gptpipe.programs.options import (
@@ -41,12 +41,25 @@ class _Lost(WriteError):
     """Standard output cannot be written: whatever else were asked would be paid for and lost."""
 
 
-class _Stream(Receiver):
-    """Prints the answer as it arrives: after a prompt, on a terminal with its Markdown shown unless it is ``plain``."""
+class _Style(NamedTuple):
+    """How a chat shows itself.
 
-    def __init__(self, prompt: str, *, plain: bool) -> None:
-        self._prompt = prompt
-        self._printer = output.Printer() if plain else output.Printer(styled=Markdown().feed)
+    ``person`` says that a line editor takes the questions, ``prompt`` is what stands before an answer, ``plain`` leaves
+    Markdown as it is, ``verbose`` adds a note to each answer.
+    """
+
+    person: bool
+    prompt: str
+    plain: bool
+    verbose: bool
+
+
+class _Stream(Receiver):
+    """Prints the answer as it arrives."""
+
+    def __init__(self, style: _Style) -> None:
+        self._prompt = style.prompt
+        self._printer = output.Printer() if style.plain else output.Printer(styled=Markdown().feed)
 
     def text(self, text: str) -> None:
         if not self._printer.printed:
@@ -89,39 +102,46 @@ def command(**values: Any) -> int:
     /help lists what else can be typed. The manual is gptpipe-chat(1).
     """
     output.check_stdout()
-    place = here("gptpipe-chat", values)
-    role = role_of(place, values["role"], dict(values["var"]))
+    context = here("gptpipe-chat", values)
+    role = role_of(context, values["role"], dict(values["var"]))
     options = given(values)
-    held = Talk(Call(options, role.settings, wanted(options, Role({}))), place)
-    question, answer = slash.prompts(held.settings, place.env)
+    talk = Talk(Call(options, role.settings, wanted(options, Role({}))), context)
+    question, answer = slash.prompts(talk.settings, context.env)
     person = line_editor.is_there()
-    terminal = os.isatty(0) and os.isatty(output.STDERR)
+    plain = values["plain"] or bool(context.env.get("NO_COLOR")) or context.env.get("TERM") == "dumb"
     prompt = answer if person and os.isatty(output.STDOUT) else ""
-    plain = values["plain"] or bool(place.env.get("NO_COLOR")) or place.env.get("TERM") == "dumb"
+    style = _Style(person, prompt, plain, values["verbose"])
     signals.catch()
+    with context.deadline.paused(), _greeted(talk):  # each answer has a deadline of its own
+        lines = _typed(talk, question, keep=not values["no_history"]) if person else _piped()
+        status = _converse(talk, lines, style)
+    return Status.OK if person else status
+
+
+@contextmanager
+def _greeted(talk: Talk) -> Iterator[None]:
+    """Say how a chat begins and ends, where a person sees it: in a pipe cron would mail it."""
+    terminal = os.isatty(0) and os.isatty(output.STDERR)
     if terminal:
-        output.show_error(slash.greeting(held))
-    lines = _typed(held, question, keep=not values["no_history"]) if person else _piped()
-    with place.deadline.paused():  # each answer has its own
-        status = _converse(held, lines, lambda: _Stream(prompt, plain=plain), person, values["verbose"])
+        output.show_error(slash.greeting(talk))
+    yield
     if terminal:
         output.show_error("Bye!\n")
-    return Status.OK if person else status
 
 
 def _piped() -> Iterator[bytes]:
     return inputs.read_lines(output.say, client.preload)
 
 
-def _typed(held: Talk, prompt: str, *, keep: bool) -> Iterator[bytes]:
+def _typed(talk: Talk, prompt: str, *, keep: bool) -> Iterator[bytes]:
     words: dict[str, line_editor.Follow] = dict.fromkeys(slash.COMMANDS, tuple)
-    words["/model"] = lambda: complete.model_names(held.place.config)
+    words["/model"] = lambda: complete.model_names(talk.context.config)
     words["/file"] = None
-    past = held.place.paths.state / "chat-history" if keep and held.settings.remember else None
+    past = talk.context.paths.state / "chat-history" if keep and talk.settings.remember else None
     return line_editor.read_lines(prompt, words, past, client.preload)
 
 
-def _converse(held: Talk, lines: Iterator[bytes], stream: Callable[[], _Stream], person: bool, verbose: bool) -> Status:
+def _converse(talk: Talk, lines: Iterator[bytes], style: _Style) -> Status:
     """Answer line by line, and return the status of the last failure.
 
     :raises WriteError: if an answer cannot be written.
@@ -129,26 +149,28 @@ def _converse(held: Talk, lines: Iterator[bytes], stream: Callable[[], _Stream],
     status = Status.OK
     for line in lines:
         try:
-            found = held.respond(line)
+            found = talk.respond(line)
             if found is None:
                 break
             if isinstance(found, str):
                 output.show_error(found)
             else:
-                _answer(held, found, stream(), verbose)
+                _answer(talk, found, style)
         except _Lost:
             raise
         except Failure as failure:
             output.say(failure.message, failure.hint)
             status = failure.status
+            if isinstance(failure, KeyRefused):
+                talk.link.close()  # for the next question the key command may have a new one
         except Interrupted as ending:
-            if not person or ending.signum != signal.SIGINT:
+            if not style.person or ending.signum != signal.SIGINT:
                 raise
             signals.catch()
     return status
 
 
-def _answer(held: Talk, question: Question, stream: _Stream, verbose: bool) -> None:
+def _answer(talk: Talk, question: Question, style: _Style) -> None:
     """Ask and write.
 
     :raises Failure: if there is no answer, or it is not complete.
@@ -156,17 +178,17 @@ def _answer(held: Talk, question: Question, stream: _Stream, verbose: bool) -> N
     signals.catch()
     with signals.held():  # what is imported half way cannot be imported again
         client.load()
-    turn = Turn(question, held.place)
+    turn, stream = Turn(question, talk.context, talk.link), _Stream(style)
     try:
-        with held.place.deadline.of_answer():
+        with talk.context.deadline.of_answer():
             turn.take(stream)
     except Interrupted:
-        if line_editor.is_there() and not (stream.end() and os.isatty(output.STDOUT)):
+        if style.person and not (stream.end() and os.isatty(output.STDOUT)):
             output.show_error("\n")  # after the ^C that it shows
         raise
     finally:
         stream.end()
-        if verbose:
+        if style.verbose:
             report.note(turn)
     if turn.answer.failure:
         raise turn.answer.failure

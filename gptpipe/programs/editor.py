@@ -1,45 +1,103 @@
-"""Writing a text in the user's editor."""
+"""Writing a text in the user's editor, and keeping the text if what it was written for fails."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 from gptpipe.asking.inputs import decode, read_file
-from gptpipe.errors import UsageError, WriteError
+from gptpipe.console import output
+from gptpipe.console.signals import Deadline
+from gptpipe.errors import Failure, UsageError, WriteError
 
 
-def edit(text: str, env: Mapping[str, str]) -> str:
-    """Return a text as the editor has left it: ``$VISUAL``, else ``$EDITOR``, else ``vi``, on this process's terminal.
+def check() -> None:
+    """Find out whether there is a terminal for an editor.
 
-    As git has it, the variable is a piece of a shell's command, to which the file's name is added.
-
-    :raises UsageError: if there is no terminal, or the editor fails.
-    :raises WriteError: if there is no place for the file.
-    :raises BadInput: if what it has left is no text.
+    :raises UsageError: if there is none.
     """
+    os.close(_terminal())
+
+
+@contextmanager
+def written(text: str, env: Mapping[str, str], deadline: Deadline) -> Iterator[str]:
+    """Let the user change ``text`` in the editor, and give the block the new text, without a last newline.
+
+    The editor is ``$VISUAL``, else ``$EDITOR``, else ``vi``. As with git, the variable is a piece of a shell's command,
+    to which the file's name is added. Its time does not count towards the deadline. If the block fails, or the deadline
+    ends it, the text stays in the editor's file, and a message names the file.
+
+    :raises UsageError: if there is no terminal, the editor fails, or nothing new was written.
+    :raises WriteError: if there is no place for the file.
+    :raises BadInput: if what the editor left is not text.
+    """
+    terminal = _terminal()
+    try:
+        path = _new_file(text)
+        with _kept(path, text, deadline):
+            with deadline.paused():
+                _run(env.get("VISUAL") or env.get("EDITOR") or "vi", path, terminal, env)
+            new = decode(read_file(path), "what the editor left").removesuffix("\n")
+            if not new.strip() or new == text:
+                raise UsageError(
+                    "nothing is asked: the text is empty, or as it was", "what the editor saves is the prompt"
+                )
+            yield new
+    finally:
+        os.close(terminal)
+
+
+def _terminal() -> int:
+    try:
+        return os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        raise UsageError("the editor needs a terminal") from None
+
+
+def _new_file(text: str) -> str:
     import tempfile
 
     try:
-        terminal = os.open("/dev/tty", os.O_RDWR)
-    except OSError:
-        raise UsageError("the editor needs a terminal") from None
-    try:
         descriptor, path = tempfile.mkstemp(prefix="gptpipe-", suffix=".md")
-        try:
-            with open(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-            _run(env.get("VISUAL") or env.get("EDITOR") or "vi", path, terminal, env)
-            return decode(read_file(path), "what the editor has left")
-        finally:
-            with suppress(OSError):  # an editor that removed it, or put something else there, fails by what is read
-                os.unlink(path)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
     except OSError as error:
         raise WriteError(f"cannot write a file for the editor: {error.strerror}") from error
-    finally:
-        os.close(terminal)
+    return path
+
+
+@contextmanager
+def _kept(path: str, text: str, deadline: Deadline) -> Iterator[None]:
+    """Remove the file after the block. If the block fails, keep and name a file that holds something new."""
+    place = f"what was written is in {path}"
+    try:
+        with deadline.ending(lambda: output.say(place)):
+            yield
+    except BaseException as ending:
+        if not _is_new(path, text):
+            _remove(path)
+        elif isinstance(ending, Failure):
+            ending.hint = f"{ending.hint}; {place}" if ending.hint else place
+        else:  # a signal, or the reader of the answer is gone
+            output.say(place)
+        raise
+    _remove(path)
+
+
+def _is_new(path: str, text: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError:
+        return False
+    return bool(data.strip()) and data.removesuffix(b"\n") != text.encode()
+
+
+def _remove(path: str) -> None:
+    with suppress(OSError):  # the editor may have removed the file, or put something else there
+        os.unlink(path)
 
 
 def _run(editor: str, path: str, terminal: int, env: Mapping[str, str]) -> None:

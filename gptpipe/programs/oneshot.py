@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from gptpipe.asking import report, turn
@@ -14,11 +15,12 @@ from gptpipe.asking.answer import Want, wanted
 from gptpipe.asking.asker import Receiver
 from gptpipe.asking.context import Context, begin, here, role_of
 from gptpipe.asking.inputs import compose, part_of, piped, prompt_of, read_file
+from gptpipe.asking.link import Link
 from gptpipe.asking.report import Meta
 from gptpipe.asking.turn import Call, Question, Turn
 from gptpipe.console import output, signals
 from gptpipe.errors import Failure, Refused, Status, Truncated, UsageError
-from gptpipe.message import Content
+from gptpipe.message import Content, Part
 from gptpipe.programs import editor
 from gptpipe.programs.options import given
 from gptpipe.settings import roles
@@ -49,22 +51,40 @@ def ask(words: Sequence[str], values: dict[str, Any]) -> int:
         target = None if values["output"] is None else output.Target(values["output"])
         if not (call.want.stored or values["dry_run"] or values["save_role"]):
             check_budget(chosen, context.paths, over=call.want.over_budget)
-        prompt = prompt_of(words) or role.prompt or ""
-        if values["edit"]:
-            prompt = _edited(prompt, context)
-        if values["save_role"] is not None:
-            roles.save(context.paths.roles, values["save_role"], _role(prompt, options, role))
-            return Status.OK
-        question = Question(_content(prompt, values), call, chosen, save=not values["no_save"])
-        if values["dry_run"]:
-            output.print_json(report.previewed(turn.preview(question, context), context))
-            return Status.OK
-        asked = Turn(question, context)
-        meta.reach(asked)
-        _take(asked, call.want, values, target, deadline.started)
-        if asked.answer.failure:
-            raise asked.answer.failure
+        given_prompt = prompt_of(words) or role.prompt or ""
+        saves = values["save_role"] is not None
+        others = [] if saves else _others(values, alone=not (given_prompt or values["edit"]))
+        question = Question("", call, chosen, save=not values["no_save"])
+        link = Link(context)
+        with _prompt(given_prompt, question, context, link, values) as prompt:
+            if saves:
+                roles.save(context.paths.roles, values["save_role"], _role(prompt, options, role))
+                return Status.OK
+            question = question._replace(content=_content(prompt, others))
+            if values["dry_run"]:
+                output.print_json(report.previewed(turn.preview(question, context), context))
+                return Status.OK
+            asked = Turn(question, context, link)
+            meta.reach(asked)
+            _take(asked, call.want, values, target, deadline.started)
+            if asked.answer.failure:
+                raise asked.answer.failure
     return Status.OK
+
+
+def _prompt(
+    text: str, question: Question, context: Context, link: Link, values: dict[str, Any]
+) -> AbstractContextManager[str]:
+    """Give the block the prompt; with ``-e`` what the user makes of it, once nothing else can fail before the request.
+
+    :raises Failure: if the turn cannot be asked, or no editor run.
+    """
+    if not values["edit"]:
+        return nullcontext(text)
+    editor.check()
+    if not values["dry_run"] and values["save_role"] is None:
+        turn.prepare(question, context, link)
+    return editor.written(text, context.env, context.deadline)
 
 
 def _take(asked: Turn, want: Want, values: dict[str, Any], target: output.Target | None, started: float) -> None:
@@ -135,18 +155,6 @@ class _Stream(Receiver):
             self._printer.end()
 
 
-def _edited(prompt: str, context: Context) -> str:
-    """Return the prompt as the editor has left it.
-
-    :raises UsageError: if there is nothing new in it.
-    """
-    text = editor.edit(prompt, context.env).removesuffix("\n")
-    if not text.strip() or text == prompt:
-        raise UsageError("nothing is asked: the text is empty, or as it was", "what the editor saves is the prompt")
-    return text
-
-
-# What a call may say beside --save-role that a role does not hold: where the texts come from.
 _BESIDE_A_ROLE = {"config", "edit", "encoding", "no_stdin", "role", "save_role", "var", "verbose"}
 
 
@@ -173,8 +181,11 @@ def _role(prompt: str, options: dict[str, Any], role: Role) -> Role:
     return Role(settings, text or None, path and os.path.abspath(path), extract)
 
 
-def _content(prompt: str, values: dict[str, Any]) -> Content:
-    """Return the message: the prompt, the files in their order, standard input."""
+def _others(values: dict[str, Any], *, alone: bool) -> list[str | Part]:
+    """Return what the message holds beside the prompt: the files in their order, and standard input.
+
+    ``alone`` says that there is no prompt.
+    """
     given_paths, encoding = values["file"], values["encoding"]
     paths = [path for at, path in enumerate(given_paths) if path != "-" or "-" not in given_paths[:at]]
     if values["no_stdin"] and "-" in paths:
@@ -185,12 +196,17 @@ def _content(prompt: str, values: dict[str, Any]) -> Content:
         data = piped(
             output.say,
             (lambda: None) if instant else preload,
-            alone=not (prompt or parts),
+            alone=alone and not parts,
             explicit="-" in paths,
         )
         parts["-"] = part_of(data, "-", encoding)
     order = paths if "-" in paths else [*paths, "-"]
-    content = compose([prompt, *(parts[path] for path in order if path in parts)])
+    return [parts[path] for path in order if path in parts]
+
+
+def _content(prompt: str, others: list[str | Part]) -> Content:
+    """Return the message."""
+    content = compose([prompt, *others])
     if not content:
         raise UsageError("nothing to ask", "give a prompt, a file, or standard input; 'gptpipe -h' shows how")
     return content

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from gptpipe.asking import turn
 from gptpipe.asking.context import Context
 from gptpipe.asking.inputs import compose, decode, part_of, read_file, text_or_file
+from gptpipe.asking.link import Link
 from gptpipe.asking.turn import Call, Question
 from gptpipe.console import output
 from gptpipe.errors import UsageError
@@ -35,9 +36,10 @@ class Talk:
     kept in memory. ``files`` go along with the next question.
     """
 
-    def __init__(self, call: Call, place: Context) -> None:
+    def __init__(self, call: Call, context: Context) -> None:
         self.call = call
-        self.place = place
+        self.context = context
+        self.link = Link(context)
         self.memory = Memory()
         self.files: list[str | Part] = []
         self.last: Content | None = None
@@ -48,7 +50,7 @@ class Talk:
 
         :raises UsageError: ConfigError: for faulty options or settings.
         """
-        return self.call.resolve(self.place, {})
+        return self.call.resolve(self.context, {})
 
     def set(self, **options: Any) -> None:
         """Change options of what follows; None is an option that is not given."""
@@ -60,7 +62,7 @@ class Talk:
 
         :raises Failure: if it cannot go on: the session cannot be read, its profile does not exist any more.
         """
-        return turn.preview(self.question(""), self.place).settings
+        return turn.preview(self.question(""), self.context).settings
 
     def respond(self, line: bytes) -> Question | str | None:
         """Return what a line asks, or the text that its command shows; None if it ends the chat.
@@ -149,10 +151,10 @@ def _retry(talk: Talk, _: str) -> Question:
 def _last_question(talk: Talk) -> Content | None:
     """Return what the conversation's last turn asked, its files in it."""
     name = talk.settings.session
-    past = talk.place.sessions.history(name, output.say) if name else talk.memory.history()
+    past = talk.context.sessions.history(name, output.say) if name else talk.memory.history()
     with suppress(NoSession):
         if last := next(past, None):
-            messages = attachments.attach(last.question, talk.place.paths.attachments, output.say)
+            messages = attachments.attach(last.question, talk.context.paths.attachments, output.say)
             return next((message["content"] for message in reversed(messages)), None)
     return None
 
@@ -165,7 +167,7 @@ def _undo(talk: Talk, _: str) -> str:
     else:
         with (
             suppress(NoSession),
-            talk.place.sessions.lock(
+            talk.context.sessions.lock(
                 chosen.session, chosen.lock_timeout, output.waiting, output.say, create=False
             ) as session,
         ):
@@ -183,8 +185,8 @@ def _clear(talk: Talk, _: str) -> str:
         chosen = talk.current
         kept = {"model": chosen.model, "profile": chosen.profile, "system": chosen.system or ""}
         talk.set(session=None, **(kept if chosen.profile else {**kept, "base_url": chosen.base_url}))
-        env = {name: value for name, value in talk.place.env.items() if name != ENVIRONMENT["session"]}
-        talk.place = talk.place._replace(env=env)
+        env = {name: value for name, value in talk.context.env.items() if name != ENVIRONMENT["session"]}
+        talk.context = talk.context._replace(env=env)
     talk.memory = Memory()
     talk.last = None
     talk.files = []
@@ -195,9 +197,9 @@ def _leave(_: Talk, __: str) -> None:
     return None
 
 
-def _edit(talk: Talk, text: str) -> Question | str:
-    edited = editor.edit(text, talk.place.env).removesuffix("\n")
-    return talk.ask(edited) if edited.strip() and edited != text else "nothing asked\n"
+def _edit(talk: Talk, text: str) -> Question:
+    with editor.written(text, talk.context.env, talk.context.deadline) as new:
+        return talk.ask(new)
 
 
 def _save(talk: Talk, name: str) -> str:
@@ -205,7 +207,7 @@ def _save(talk: Talk, name: str) -> str:
         raise UsageError(f"the conversation is kept already, as {kept}", "gptpipe-sessions copy makes another of it")
     if not talk.memory.turns:
         raise UsageError("there is nothing to save yet")
-    turn.save(talk.memory.turns, name, talk.place)
+    turn.save(talk.memory.turns, name, talk.context)
     talk.set(session=name)
     talk.memory = Memory()
     return f"kept as session {name}, with what follows\n"

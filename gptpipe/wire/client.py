@@ -153,13 +153,19 @@ class Gate:
 class Client:
     """A connection pool to one endpoint. Several threads may use it at once.
 
-    ``key`` is the API key or None; ``deadline`` the monotonic time beyond which no retry is waited for;
+    ``key`` is the API key or None; ``deadline`` gives the monotonic time after which no retry is waited for;
     ``waiting`` announces a wait that lasts; ``gate`` is passed by each try of each thread, where these are many, and
     none is waited for.
     """
 
     def __init__(
-        self, settings: Settings, key: str | None, *, deadline: float | None, waiting: Waiting, gate: Gate | None = None
+        self,
+        settings: Settings,
+        key: str | None,
+        *,
+        deadline: Callable[[], float | None],
+        waiting: Waiting,
+        gate: Gate | None = None,
     ) -> None:
         lazy.install()
         import httpx2
@@ -254,7 +260,8 @@ class Client:
                 if wait.last or waits >= _MOST_WAITS or (tries >= self._settings.retry and not wait.free):
                     raise
                 delay = wait.seconds
-                if self._deadline is not None and time.monotonic() + delay > self._deadline:
+                until = self._deadline()
+                if until is not None and time.monotonic() + delay > until:
                     raise Temporary(
                         f"{failure.message}; the next try is due in {delay:.0f} s, after --max-time"
                     ) from None

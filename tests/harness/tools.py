@@ -27,6 +27,7 @@ PACKAGES = {
     "setpriv": "util-linux",
     "systemd-analyze": "systemd",
     "unshare": "util-linux",
+    "vi": "vim",
 }
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import stat
 import termios
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import pytest
 from tests.conftest import Run, Spawn
 from tests.harness.processes import Process
 from tests.harness.screen import Screen
-from tests.harness.server import Server, say
+from tests.harness.server import Server, finish, say
 
 ECHO = ("gptpipe-chat", "-m", "echo")
 
@@ -349,6 +351,67 @@ def test_a_folder_that_cannot_be_written_is_seen_before_asking(run: Run, home: P
     (home / ".local/share/gptpipe").touch()
     assert run(*model(server), "-s", "trip", stdin=b"one\n").status == 74
     assert server.requests == []
+
+
+# The way to the server
+
+
+def test_all_questions_go_over_one_connection(run: Run, server: Server) -> None:
+    result = run(*model(server), "-s", "trip", stdin=b"one\ntwo\n/retry\nthree\n")
+    assert (result.text, server.connections) == ("one\ntwo\ntwo\nthree\n", 1)
+
+
+def test_a_connection_that_the_server_closed_is_replaced(spawn: Spawn, server: Server) -> None:
+    server.reply(say("Hel"), finish(), headers={"connection": "close"})
+    process = spawn(*model(server), "--retry", "0", stdin=b"")
+    process.write(b"one\n")
+    assert process.read(until=b"\n") == b"Hel\n"
+    process.write(b"two\n")
+    assert process.read(until=b"\n") == b"two\n"
+    assert server.connections == 2
+
+
+def test_what_was_refused_is_not_sent_again(run: Run, server: Server) -> None:
+    server.json(400, {"error": {"message": "unknown field", "param": "stream_options"}})
+    result = run(*model(server), stdin=b"one\ntwo\n")
+    assert result == (0, b"one\ntwo\n", "")
+    assert ["stream_options" in request.body for request in server.requests] == [True, False, False]
+
+
+def test_retries_are_those_of_each_answer(run: Run, server: Server) -> None:
+    server.json(503, {"error": {"message": "busy"}}, headers={"retry-after": "0"})
+    notes = run(*model(server), "-v", stdin=b"one\ntwo\n").err
+    assert re.findall(r"retries: (\d+)", notes) == ["1", "0"]
+
+
+def test_a_change_of_model_goes_to_where_it_leads(run: Run, server: Server) -> None:
+    assert (
+        run(*model(server), stdin=b"one\n/model echo:text=other\ntwo\n/model m\nthree\n").out == b"one\nother\nthree\n"
+    )
+    assert asked(server)[-1] == ["one", "one", "two", "other", "three"]
+
+
+def test_the_key_is_looked_for_once_and_again_when_it_was_refused(run: Run, server: Server, home: Path) -> None:
+    path = home / ".config/gptpipe/config.toml"
+    path.parent.mkdir(parents=True)
+    command = '["/bin/sh", "-c", "echo k >>~/keys; echo key-$(wc -l <~/keys)"]'
+    path.write_text(f'[profiles.here]\nbase_url = "{server.url}"\nmodel = "m"\napi_key_command = {command}\n')
+    server.reply(say("Ah"), finish(), times=2)
+    server.json(401, {"error": {"message": "expired"}})
+    result = run("gptpipe-chat", "-p", "here", stdin=b"one\ntwo\nthree\nfour\n")
+    assert result.text == "Ah\nAh\nfour\n"
+    keys = [request.headers["authorization"] for request in server.requests]
+    assert keys == [f"Bearer key-{number}" for number in (1, 1, 1, 2)]
+
+
+def test_each_answer_has_a_deadline_of_its_own_for_its_tries(spawn: Spawn, server: Server) -> None:
+    process = spawn(*model(server), "--max-time", "1", stdin=b"")
+    process.write(b"one\n")
+    assert process.read(until=b"\n") == b"one\n"
+    time.sleep(1)  # the first answer's time is over
+    server.json(503, {"error": {"message": "busy"}}, headers={"retry-after": "0"})
+    process.write(b"two\n")
+    assert process.read(until=b"\n") == b"two\n"
 
 
 def test_a_long_chat_leaves_nothing_open(spawn: Spawn, server: Server) -> None:
@@ -709,8 +772,8 @@ def test_on_a_screen(screen: Screen, home: Path) -> None:
     send("/save trip", "Enter")
     until("kept as session trip, with what follows\n>")
     send("exit", "Enter")
-    screen = until("Bye!\n$")
-    assert "> a message\n  of two lines\na message\nof two lines\n> this one" in screen
+    shown = until("Bye!\n$")
+    assert "> a message\n  of two lines\na message\nof two lines\n> this one" in shown
     turns = lines(home, "trip")
     assert [turn["finish_reason"] for turn in turns] == ["stop", "stop", None, "stop", "stop"]
     assert turns[1]["messages"][0]["content"] == "a message\nof two lines"

@@ -1,0 +1,50 @@
+"""The way to the endpoint, kept over the turns of a run."""
+
+from __future__ import annotations
+
+from gptpipe.asking.context import Context, connect, key_for
+from gptpipe.settings.keys import Key
+from gptpipe.settings.settings import Settings
+from gptpipe.wire.client import Client
+
+
+class Link:
+    """Keeps the key and the client of the last turn.
+
+    While the settings stay, the next turn looks for no key, makes no handshake and sends no field that was refused.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._found: tuple[Settings, Key] | None = None
+        self._made: tuple[Settings, Client] | None = None
+
+    def key(self, chosen: Settings) -> Key:
+        """Return the key for the endpoint of the settings.
+
+        :raises ConfigError: as ``keys.find`` does.
+        """
+        if self._found is None or not _same_endpoint(self._found[0], chosen):
+            self._found = (chosen, key_for(self._context, chosen))
+        return self._found[1]
+
+    def client(self, chosen: Settings) -> Client:
+        """Return a client for the settings, its key found.
+
+        :raises ConfigError: as :meth:`key` does.
+        """
+        if self._made is None or self._made[0] != chosen:
+            if self._made:
+                self._made[1].close()
+            self._made = (chosen, connect(self._context, chosen, self.key(chosen)))
+        return self._made[1]
+
+    def close(self) -> None:
+        """Close the connections and forget the key: it may have been refused because it is too old."""
+        if self._made:
+            self._made[1].close()
+        self._found = self._made = None
+
+
+def _same_endpoint(one: Settings, other: Settings) -> bool:
+    return (one.profile, one.base_url, one.key) == (other.profile, other.base_url, other.key)
