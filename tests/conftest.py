@@ -18,7 +18,6 @@ import pytest
 
 from tests.harness import guard, tools
 from tests.harness.processes import (
-    REAL_ENVIRONMENT,
     Environment,
     Input,
     Process,
@@ -56,8 +55,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             monkeypatch.delenv(name)
     for name in ("CREDENTIALS_DIRECTORY", "SSL_CERT_FILE", "SSL_CERT_DIR", "VISUAL", "EDITOR", "PYTHONUNBUFFERED"):
         monkeypatch.delenv(name, raising=False)
-    if eager := REAL_ENVIRONMENT.get("GPTPIPE_EAGER_IMPORTS"):
-        monkeypatch.setenv("GPTPIPE_EAGER_IMPORTS", eager)
     monkeypatch.setenv("HOME", str(path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(path / ".config"))
     monkeypatch.setenv("XDG_DATA_HOME", str(path / ".local/share"))

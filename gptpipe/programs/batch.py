@@ -38,7 +38,9 @@ from gptpipe.records.submission import Submission
 from gptpipe.records.tally import Tally
 from gptpipe.settings import resolve
 from gptpipe.text.strict_json import compact
-from gptpipe.wire.client import Batch, Client
+from gptpipe.wire import batch_api
+from gptpipe.wire.batch_api import Batch
+from gptpipe.wire.client import Client, Patient
 
 _FIRST_POLL, _LONGEST_POLL = 1.0, 30.0  # seconds between two looks at a batch
 
@@ -81,7 +83,7 @@ def submit(template: str | None, **values: Any) -> int:
     client = None
     if not values["requests_only"]:
         check_spending(place, chosen, want)
-        client = connect(place, chosen)
+        client = connect(place, chosen, gate=Patient())
     prepared = submission.prepare(place.paths, source, maker, kept, single=client is None)
     if client is None:
         _write_file(prepared.files[0])
@@ -149,7 +151,7 @@ def cancel(name: str, **values: Any) -> int:
     client = _reconnect(found, values, place)
     for state in _states(found, client):
         if not state.ended and state.status != "cancelling":
-            client.cancel_batch(state.id)
+            batch_api.cancel(client, state.id)
     return Status.OK
 
 
@@ -242,7 +244,7 @@ def _done(states: list[Batch]) -> int:
 
 
 def _states(found: Submission, client: Client) -> list[Batch]:
-    return [client.batch(part.id) for part in found.parts]
+    return [batch_api.retrieve(client, part.id) for part in found.parts]
 
 
 def _reconnect(found: Submission, values: dict[str, Any], place: Context) -> Client:
@@ -253,4 +255,4 @@ def _reconnect(found: Submission, values: dict[str, Any], place: Context) -> Cli
             "fetch --results PATH reads what came",
         )
     chosen = resolve.resolve(given(values), {}, found.endpoint, place.env, place.config)
-    return connect(place, chosen)
+    return connect(place, chosen, gate=Patient())

@@ -16,6 +16,7 @@ from gptpipe.settings import keys, resolve, roles
 from gptpipe.settings.settings import Settings
 from gptpipe.text.address import masked
 from gptpipe.usage.budget import check_budget
+from gptpipe.wire import batch_api
 from gptpipe.wire.client import Client
 from gptpipe.wire.request import make
 
@@ -112,7 +113,7 @@ def online(chosen: Settings, client: Client, place: Context) -> Iterator[Finding
 
 def _models(chosen: Settings, client: Client) -> Finding:
     try:
-        names = client.models()
+        names = batch_api.models(client)
     except Failure as failure:
         return Finding("models", None, failure.message)  # not every server lists them
     return Finding(

@@ -18,7 +18,7 @@ from gptpipe.programs.options import config_option, given, limit_options, model_
 from gptpipe.settings import resolve, roles, settings
 from gptpipe.settings.settings import Paths, Settings
 from gptpipe.text.address import proxy_for
-from gptpipe.wire import transport
+from gptpipe.wire.download import PATIENCE, download
 
 PROGRAM = "gptpipe-config"
 
@@ -167,8 +167,8 @@ def tokenizer(encoding: str | None, **values: Any) -> int:
 
 
 def _fetched(url: str, chosen: Settings, place: Context) -> bytes:
-    with output.waiting(f"waiting for {url}; after {transport.PATIENCE:.0f} s this ends"):
-        return transport.download(url, chosen.proxy or proxy_for(url, place.env), chosen.cacert)
+    with output.waiting(f"waiting for {url}; after {PATIENCE:.0f} s this ends"):
+        return download(url, chosen._replace(proxy=chosen.proxy or proxy_for(url, place.env)))
 
 
 @command.command("install-docs", cls=Action)

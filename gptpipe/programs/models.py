@@ -12,6 +12,7 @@ from gptpipe.errors import Absent, Status
 from gptpipe.programs.cli import Command
 from gptpipe.programs.options import config_option, given, limit_options, model_options, network_options, verbose_option
 from gptpipe.settings import resolve
+from gptpipe.wire import batch_api
 
 
 @click.command("gptpipe-models", cls=Command, options_metavar="[OPTION]...")
@@ -28,7 +29,7 @@ def command(**values: Any) -> int:
     output.check_stdout()
     place = here("gptpipe-models", values)
     chosen = resolve.resolve(given(values), {}, {}, place.env, place.config, need_model=False)
-    names = connect(place, chosen).models()
+    names = batch_api.models(connect(place, chosen))
     if not names:
         raise Absent("the endpoint offers no models")
     output.print_text("".join(f"{name}\n" for name in names))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from math import inf
 from threading import TIMEOUT_MAX, Condition, get_ident
 
 from gptpipe.errors import Failure, Temporary
@@ -45,6 +46,8 @@ class Pace(Gate):
     ``say`` writes an announcement; ``patience`` is from how many seconds on a wait is announced. ``deadline`` is when
     the run ends (monotonic), None for never: a wait beyond it ends the run at once. ``over`` is why the run gave up.
     """
+
+    longest = inf  # seconds that the server may ask for
 
     def __init__(
         self,

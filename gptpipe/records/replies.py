@@ -19,9 +19,9 @@ from gptpipe.storage import failing, forward
 from gptpipe.text import strict_json
 from gptpipe.text.address import stored
 from gptpipe.usage import ledger
-from gptpipe.wire import chat, faults
-from gptpipe.wire.client import Batch, Client
-from gptpipe.wire.events import Error, Finish
+from gptpipe.wire import batch_api
+from gptpipe.wire.batch_api import Batch
+from gptpipe.wire.client import Client
 
 _LATER = ("batch_expired", "batch_cancelled")  # codes of requests that were not tried
 
@@ -89,7 +89,7 @@ def collect(submission: Submission, states: list[Batch], client: Client) -> list
             if not path.exists():
                 new = path.with_suffix(".new")
                 os.close(_private(new))
-                client.download(file, str(new))
+                batch_api.download(client, file, str(new))
                 new.rename(path)  # or a kill in the middle leaves a file that looks whole
             found.append(path)
     return found
@@ -147,28 +147,15 @@ def _take(answer: Answer, reply: dict[str, Any] | None, state: Batch | None) -> 
         if state is not None and state.problem:
             return BadInput(f"the batch {state.status}: {state.problem}")
         return Temporary(f"no result came: the batch is {state.status}" if state else "no result came")
-    response = reply.get("response")
-    if not isinstance(response, dict):
-        return _own(_refusal(reply.get("error")))
-    body, code = response.get("body"), response.get("status_code")
-    if code != 200 or not isinstance(body, dict):
-        return _own(faults.from_response(code if isinstance(code, int) else 500, {}, json.dumps(body), "the batch"))
-    for event in chat.whole(body):
-        if isinstance(event, Error):
-            return _own(faults.from_event(event.body))
-        answer.take(event)
-    if not answer.ended:
-        answer.take(Finish("stop"))
-    answer.judge()
-    return answer.failure
-
-
-def _refusal(error: object) -> Failure:
+    error = reply.get("error")
     if isinstance(error, dict) and error.get("code") in _LATER:
         return Temporary(str(error.get("message") or error["code"]))
-    return faults.from_event(error)
-
-
-def _own(failure: Failure) -> Failure:
-    """Return the failure of a request as that of its record."""
-    return BadInput(failure.message, failure.hint) if isinstance(failure, Unavailable) else failure
+    try:
+        for event in batch_api.answer(reply):
+            answer.take(event)
+    except Unavailable as failure:  # of the request: that is a failure of its record
+        return BadInput(failure.message, failure.hint)
+    except Failure as failure:
+        return failure
+    answer.judge()
+    return answer.failure

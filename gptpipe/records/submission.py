@@ -25,7 +25,7 @@ from gptpipe.records.request import Maker
 from gptpipe.settings.settings import Paths
 from gptpipe.storage import failing, make_folder, open_regular, replace
 from gptpipe.text.strict_json import compact
-from gptpipe.wire import chat
+from gptpipe.wire import batch_api, chat
 from gptpipe.wire.client import Client
 
 MAX_REQUESTS = 50_000  # in a file, https://platform.openai.com/docs/guides/batch#rate-limits
@@ -190,7 +190,7 @@ def submit(prepared: Prepared, client: Client) -> Submission:
     submission = prepared.submission
     for path, last in zip(prepared.files, prepared.last, strict=True):
         try:
-            started = client.create_batch(client.upload(str(submission.folder / path.name)))
+            started = batch_api.create(client, batch_api.upload(client, str(submission.folder / path.name)))
         except Failure as failure:
             if not submission.parts:
                 discard(submission.folder)

@@ -18,6 +18,7 @@ from gptpipe.wire.request import Request
 from gptpipe.wire.thinking import Pieces
 
 PATH = "/chat/completions"
+NAME = "Chat Completions"
 
 
 def body(request: Request, settings: Settings, refused: Collection[str] = ()) -> dict[str, Any]:

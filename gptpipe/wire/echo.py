@@ -10,19 +10,14 @@ each message, and for the answer, the bytes of its text in UTF-8 divided by four
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import re
-import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from gptpipe import errors, message
 from gptpipe.settings.settings import is_echo
-
-if TYPE_CHECKING:
-    import httpx2
 
 
 class Knobs(NamedTuple):
@@ -152,37 +147,6 @@ def respond(body: dict[str, Any], knobs: Knobs, earlier: int = 0) -> Reply:
     if body.get("stream"):
         return Reply(200, _STREAM_HEADERS, _stream(body, knobs))
     return Reply(200, _JSON_HEADERS, _whole(body, knobs))
-
-
-def transport() -> httpx2.BaseTransport:
-    """Return the endpoint as the transport of an HTTP client. It honours the read timeout of each request.
-
-    The tries that ``fails`` counts are those of one transport.
-    """
-    import httpx2
-
-    tries = itertools.count()
-
-    def handle(request: httpx2.Request) -> httpx2.Response:
-        def silent(seconds: float) -> None:
-            if limit is not None and seconds > limit:
-                time.sleep(limit)
-                raise httpx2.ReadTimeout("the read operation timed out", request=request)
-            time.sleep(min(seconds, 1e9))
-
-        limit = request.extensions.get("timeout", {}).get("read")
-        reply = answer(request.method, request.url.path, request.content, tries)
-        return httpx2.Response(reply.status, headers=reply.headers, content=_timed(reply.chunks, silent))
-
-    return httpx2.MockTransport(handle)
-
-
-def _timed(chunks: Iterator[bytes | Pause], silent: Callable[[float], None]) -> Iterator[bytes]:
-    for chunk in chunks:
-        if isinstance(chunk, Pause):
-            silent(chunk.seconds)
-        else:
-            yield chunk
 
 
 def _value(name: str, value: str | None) -> Any:

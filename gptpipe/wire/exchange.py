@@ -1,7 +1,7 @@
-"""One exchange with a server: what it hands over, and how it is left.
+"""One exchange with a server: a request, and the bytes of its reply.
 
-It happens in a daemon thread of its own, because nothing else can bound a name lookup; whoever waits for an exchange
-waits for its thread, and may walk away. Where many are made one after another, most can do without (Direct).
+It happens in a daemon thread, because nothing else can bound a name lookup. The thread that needs the reply waits for
+it here, and may leave at any time.
 """
 
 from __future__ import annotations
@@ -9,17 +9,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from queue import Empty, SimpleQueue
-from threading import Thread, local
+from threading import Thread
 from typing import Any, NamedTuple, Protocol
+
+from gptpipe.errors import Temporary
 
 LEAD = 256  # blocks of bytes that may wait for the reader
 _TOGETHER = 1 << 18  # bytes of blocks that are decoded at once
-_PARTING = 1.0  # seconds for which the rest of a body may come that is not waited for
-_LOOK = 0.1  # seconds between two looks at what is late
+_PARTING = 0.02  # seconds for which the end of a body may still come: then the connection can be used again
 
 
 class Response(Protocol):
     """What is needed of a response of the HTTP library."""
+
+    @property
+    def status_code(self) -> int:
+        """Its status."""
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -32,83 +37,87 @@ class Response(Protocol):
     def iter_bytes(self) -> Iterator[bytes]:
         """Yield the body as it arrives."""
 
-    def close(self) -> None:
-        """Close the connection, if the body is not at its end."""
-
 
 class Head(NamedTuple):
-    """The server has accepted the request; ``event_stream`` is what it calls its reply."""
+    """What a reply begins with."""
 
-    request_id: str | None
-    event_stream: bool
+    status: int
+    headers: Mapping[str, str]
+
+    @property
+    def request_id(self) -> str | None:
+        """The name that the server gave to the request."""
+        return self.headers.get("x-request-id")
+
+    @property
+    def event_stream(self) -> bool:
+        """Whether the server calls its reply an event stream."""
+        return "event-stream" in self.headers.get("content-type", "")
 
 
 Item = Head | bytes | BaseException | None
-"""What is handed over, in this order: Head, the blocks of the body, None for its end; or an exception, the last."""
+"""What the thread hands over: Head, the blocks of the body, None for its end; an exception instead is the last."""
 
 
-def _head(response: Response) -> Head:
-    kind = response.headers.get("content-type", "")
-    return Head(response.headers.get("x-request-id"), "event-stream" in kind)
+class Exchange:
+    """A request that ``ask`` sends. ``ask`` returns the response, or None if it has read the reply itself.
 
-
-class Link:
-    """One exchange in its daemon thread: the blocks that it hands over, and its response.
-
-    In that thread it is ``here.link``; ``connected`` becomes true when name, TCP, TLS and proxy are done.
+    ``connected`` becomes true when name, TCP, TLS and proxy are done.
     """
 
-    def __init__(self, here: local) -> None:
+    def __init__(self, ask: Callable[[Exchange], Response | None]) -> None:
         self.connected = False
+        self._ask = ask
         self._items: SimpleQueue[Item] = SimpleQueue()
         self._ahead: list[Item] = []
-        self._here = here
         self._left = False
         self._response: Response | None = None
-        self._worker: Thread | None = None
+        self._thread = Thread(target=self._work, daemon=True)
 
-    def __enter__(self) -> Link:
-        return self
+    def __enter__(self) -> Exchange:
+        """Send the request.
 
-    def start(self, ask: Callable[[], Response]) -> None:
-        """Run ``ask`` and hand over what it returns."""
-        self._worker = Thread(target=self._work, args=(ask,), daemon=True)
-        self._worker.start()
-
-    def run(self, call: Callable[[], object]) -> None:
-        """Run a call that reads its own reply, and hand over a head."""
-
-        def work() -> None:
-            self._here.link = self
-            try:
-                call()
-                self._items.put(Head(None, False))
-            except BaseException as error:
-                self._items.put(error)
-
-        Thread(target=work, daemon=True).start()
-
-    def head(self, timeout: float | None) -> Item:
-        """Return the head, or an exception. Once there is a connection, it has no limit here.
-
-        :raises Empty: if there is none within so many seconds.
+        :raises Temporary: if the system has no thread left.
         """
         try:
-            return self._items.get(timeout=timeout)
+            self._thread.start()
+        except RuntimeError as error:
+            raise Temporary("no thread is left to ask in", "ulimit -u is the limit on processes and threads") from error
+        return self
+
+    def head(self, timeout: float | None) -> Head:
+        """Return the head. Once there is a connection, ``timeout`` (seconds) is no limit any more.
+
+        :raises Empty: if there is no connection in time. What ``ask`` raised is raised here.
+        """
+        try:
+            item = self._items.get(timeout=timeout)
         except Empty:
             if not self.connected:
                 raise
-        return self._items.get()
+            item = self._items.get()
+        if isinstance(item, BaseException):
+            raise item
+        assert isinstance(item, Head)
+        return item
 
-    def take(self, timeout: float | None) -> Item:
-        """Return what is handed over next, within so many seconds; blocks that wait together come as one.
+    def blocks(self, left: Callable[[], float | None]) -> Iterator[bytes]:
+        """Yield the blocks of the body; those that wait together come as one.
 
-        :raises Empty: if nothing came.
+        ``left`` returns the seconds for which the next one is waited for, None for no limit.
+
+        :raises Empty: if it did not come in time. What broke the reply is raised here.
         """
-        item = self._ahead.pop() if self._ahead else self._items.get(timeout=timeout)
-        if not isinstance(item, bytes):
-            return item
-        parts, size = [item], len(item)
+        while True:
+            item = self._ahead.pop() if self._ahead else self._items.get(timeout=left())
+            if isinstance(item, BaseException):
+                raise item
+            if not isinstance(item, bytes):
+                return
+            yield self._joined(item)
+
+    def _joined(self, first: bytes) -> bytes:
+        parts, size = [first], len(first)
         while size < _TOGETHER and not self._items.empty():
             following = self._items.get_nowait()
             if not isinstance(following, bytes):
@@ -118,112 +127,37 @@ class Link:
             size += len(following)
         return b"".join(parts)
 
-    def _work(self, ask: Callable[[], Response]) -> None:
-        self._here.link = self
+    def _work(self) -> None:
         try:
-            self._response = response = ask()
-            self._items.put(_head(response))
-            for block in response.iter_bytes():
-                self._items.put(block)
-                while self._items.qsize() > LEAD and not self._left:  # the reader of the answer is slow
-                    time.sleep(0.002)
-            self._items.put(None)
+            response = self._ask(self)
+            if response is None:
+                self._items.put(Head(200, {}))
+            else:
+                self.hand_over(response)
         except BaseException as error:
             self._items.put(error)
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def hand_over(self, response: Response) -> None:
+        """Hand a reply over, from its head to its end. Called in the exchange's own thread."""
+        self._response = response
+        self._items.put(Head(response.status_code, response.headers))
+        for block in response.iter_bytes():
+            self._items.put(block)
+            while self._items.qsize() > LEAD and not self._left:  # the reader of the answer is slow
+                time.sleep(0.002)
+        self._items.put(None)
+
+    def __exit__(self, *_: object) -> None:
         """Leave: at once if the body is at its end, else by shutting the socket, which wakes the thread."""
         self._left = True
-        worker, response = self._worker, self._response
-        if worker is None or response is None:
+        if self._response is None:
             return
-        worker.join(0.02)
-        if worker.is_alive():
-            self.shut()
-
-    def shut(self) -> None:
-        """Shut the socket: what is being read from it ends."""
-        if self._response is not None and (stream := self._response.extensions.get("network_stream")):
+        self._thread.join(_PARTING)
+        stream = self._response.extensions.get("network_stream")
+        if self._thread.is_alive() and stream is not None:
             import socket
 
             try:
                 stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
-
-
-class Direct(Link):
-    """An exchange in the thread that waits for it: each time that something is handed over takes a turn at the GIL.
-
-    Only for a name that was found a moment ago, and for threads that nobody waits for; ``watch`` ends it.
-    """
-
-    def __init__(self, here: local, watch: Watch) -> None:
-        super().__init__(here)
-        self.connected = True
-        self._watch = watch
-        self._first: Item = None
-        self._body: Iterator[bytes] = iter(())
-        self._over = False
-
-    def start(self, ask: Callable[[], Response]) -> None:
-        """Run ``ask``."""
-        self._here.link = self
-        try:
-            self._response = response = ask()
-            self._first, self._body = _head(response), response.iter_bytes()
-        except BaseException as error:
-            self._first = error
-
-    def head(self, _: float | None) -> Item:
-        """Return the head, or an exception."""
-        return self._first
-
-    def take(self, timeout: float | None) -> Item:
-        """Return the next block, None for the end, or an exception: also if nothing came for so many seconds."""
-        if timeout is not None:
-            self._watch.end(self, timeout)
-        try:
-            item = next(self._body, None)
-        except BaseException as error:
-            return error
-        if item is None:
-            self._over = True
-            self._watch.forget(self)  # at once: another exchange may have the connection by now
-        return item
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Leave: if the answer has ended, the connection is kept for another; else the server is to stop."""
-        if self._response is None:
-            return
-        if kind is None and not self._over:
-            self._watch.end(self, _PARTING)
-            while isinstance(self.take(None), bytes):
-                pass
-        self._watch.forget(self)
-        if not self._over:
-            self._response.close()
-
-
-class Watch:
-    """Shuts the exchanges that do not end in time: one thread for all of them."""
-
-    def __init__(self) -> None:
-        self._due: dict[Direct, float] = {}
-        Thread(target=self._look, daemon=True).start()
-
-    def end(self, link: Direct, seconds: float) -> None:
-        """Give an exchange so much time."""
-        self._due[link] = time.monotonic() + seconds
-
-    def forget(self, link: Direct) -> None:
-        """Let an exchange be: it is over."""
-        self._due.pop(link, None)
-
-    def _look(self) -> None:
-        while True:
-            time.sleep(_LOOK)
-            now = time.monotonic()
-            for link, due in self._due.copy().items():
-                if now > due:
-                    link.shut()

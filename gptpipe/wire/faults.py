@@ -26,6 +26,8 @@ _NOT_STRICT = re.compile(r"\bstrict\b|invalid schema|additionalProperties", re.I
 _TOO_LONG = re.compile(r"context.{0,20}(length|size|window)|too long|maximum context|string_above_max_length", re.I)
 _NOT_READY = (502, 503, 529)  # what is there is a proxy, or has no room
 _UNKNOWN = re.compile(r"unsupported|not supported|unrecogni[sz]ed|unknown|not permitted|not allowed", re.I)
+_OF_THE_KEY = re.compile(r"\bkey\b|api_key|\btoken\b|credential|authenti|unauthori[sz]ed", re.I)
+_FLAGGED = re.compile(r"\bflagged\b|moderation", re.I)
 _CODES = {
     "invalid_api_key": 401,
     "authentication_error": 401,
@@ -56,10 +58,7 @@ def from_response(status: int, headers: Mapping[str, str], text: str, url: str) 
             where = masked(location)
             return ProtocolError(f"{url} redirects to {where}, which is not followed", "give the right base URL")
         return ProtocolError(f"{url} answered with status {status}, which is not Chat Completions")
-    try:
-        body = strict_json.clean(json.loads(text))  # its words become lines of UTF-8
-    except (ValueError, RecursionError):
-        body = None
+    body = _parsed(text)
     failure = _judge(status, body, _sentence(body) or _from_page(text) or "no reason given")
     if isinstance(failure, Temporary):
         failure.retry_after = retry_after(headers)
@@ -72,21 +71,29 @@ def from_event(error: object) -> Failure:
     return _judge(_code(error), body, _sentence(body) or "no reason given")
 
 
-def refused_field(failure_body: object) -> str | None:
-    """Return the name of the request's field that the error says is not supported, or None."""
-    body = strict_json.clean(failure_body)
+def _parsed(text: str) -> object:
+    """Return the JSON of an error body, all of which can be written as UTF-8, or None if it is something else."""
+    try:
+        return strict_json.clean(json.loads(text))
+    except (ValueError, RecursionError):
+        return None
+
+
+def refused_field(text: str) -> str | None:
+    """Return the name of the request's field that an error body says is not supported, or None."""
+    body = _parsed(text)
     error = _object(body)
     param = error.get("param")
     if isinstance(param, str) and param.startswith("text.format"):
         param = "response_format"
-    text = _sentence(body) or ""
+    sentence = _sentence(body) or ""
     named: tuple[str, ...] = ("max_completion_tokens", "max_tokens", "store", "include")
-    if not _UNKNOWN.search(f"{error.get('code')} {text}"):
+    if not _UNKNOWN.search(f"{error.get('code')} {sentence}"):
         named = ()  # a value is refused, which another name does not mend
-    if param in (None, "response_format") and _NOT_STRICT.search(text):
+    if param in (None, "response_format") and _NOT_STRICT.search(sentence):
         return "strict"
     for field in ("stream_options", *named, "response_format", "stream"):
-        if param == field or (not param and re.search(rf"\b(?:{_SPELLINGS.get(field, field)})\b", text)):
+        if param == field or (not param and re.search(rf"\b(?:{_SPELLINGS.get(field, field)})\b", sentence)):
             return field
     return None
 
@@ -96,8 +103,9 @@ def wants_responses(status: int, text: str) -> bool:
     return status in (400, 404) and "v1/responses" in text
 
 
-def has_no_path(status: int, body: object) -> bool:
+def has_no_path(status: int, text: str) -> bool:
     """Return whether a refusal may mean that the server does not know the path; one of the model says so."""
+    body = _parsed(text)
     return status in (404, 405) and "model" not in f"{_object(body).get('code')} {_sentence(body)}"
 
 
@@ -138,7 +146,9 @@ def _judge(status: int | None, body: object, sentence: str) -> Failure:
         return BadInput(f"the input is too large{number}: {sentence}", "send less, or fewer turns with --history")
     if status == 407:
         return ConfigError(f"the proxy refuses name and password{number}: {sentence}")
-    if status in (401, 403):
+    if status == 403 and _FLAGGED.search(sentence):
+        return Refused(sentence)
+    if status == 401 or (status == 403 and _OF_THE_KEY.search(f"{words} {sentence}")):
         return KeyRefused(f"the key was refused{number}: {sentence}")
     if status == 404:
         return Unavailable(
@@ -148,7 +158,7 @@ def _judge(status: int | None, body: object, sentence: str) -> Failure:
         return Temporary(f"rate limit{number}: {sentence}", repeat=True, busy=True)
     if status is None or status in (408, 409) or status >= 500:
         return Temporary(f"the server failed{number}: {sentence}", repeat=True, away=status in _NOT_READY)
-    return Unavailable(f"the API refused the request{number}: {sentence}", every=status not in (400, 422))
+    return Unavailable(f"the API refused the request{number}: {sentence}", every=status not in (400, 403, 422))
 
 
 def _object(body: object) -> dict[str, Any]:

@@ -1,52 +1,183 @@
-"""The way to an endpoint: HTTP by the proxy and the certificates of the settings, and what it means that it breaks."""
+"""The way to an endpoint: HTTP by the settings' proxy and certificates, and what it means when the way breaks."""
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from queue import Empty, SimpleQueue
+from itertools import count
+from queue import SimpleQueue
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from gptpipe.errors import ConfigError, Failure, ProtocolError, Temporary, Unavailable, clause
+from gptpipe import __version__
+from gptpipe.errors import BadInput, ConfigError, Failure, ProtocolError, Temporary, clause
 from gptpipe.settings.settings import Settings
-from gptpipe.text.address import masked
-from gptpipe.wire import faults
+from gptpipe.text.address import joined, masked, secrets
+from gptpipe.wire.exchange import Exchange
 
 if TYPE_CHECKING:
     import ssl
 
     import httpx2
 
-PATIENCE = 30.0  # seconds for a download
-_REFUSAL = 1 << 20  # bytes read of what a server says beside a status that is none of success
-_REFUSING = 10.0  # seconds for which they are read
 # What an HTTP proxy, and httpcore2 of a SOCKS proxy, say when name and password are wrong or missing.
 _PROXY_REFUSES = re.compile(r"^40[17]\b|NO ACCEPTABLE METHODS|username/password", re.I)
+_OTHER_NAME = (62, 63, 64)  # X509_V_ERR_*_MISMATCH of OpenSSL
+_OUT_OF_DATE = (9, 10)
 _EAI_NODATA = -5  # Linux and macOS differ in it, and Python has it only where the C library declares it
+_ECHO = "http://echo.invalid/v1"  # stands for the address of the built-in model
 
 
-def to_endpoint(settings: Settings, trust: Callable[[], ssl.SSLContext]) -> httpx2.BaseTransport:
-    """Return the way to the endpoint: the built-in model, or HTTP by the settings' proxy and certificates."""
+class Way:
+    """The way to one endpoint, with its connections. Several threads may use it at once.
+
+    ``base`` is the endpoint's address, ``headers`` go with each request.
+
+    :raises ConfigError: if an address, the proxy or the certificates cannot be used.
+    """
+
+    def __init__(self, settings: Settings, key: str | None) -> None:
+        trust = begin_trust(settings)
+        import httpx2
+
+        self.settings = settings
+        self.base = settings.base_url or _ECHO
+        own = settings.headers.values()
+        # Of "Bearer KEY" the key alone is a secret too.
+        hidden = (key, *own, *(value.split()[-1] for value in own if value.split()), *secrets(self.base))
+        self._secrets = [secret for secret in hidden if secret and len(secret) > 3]
+        self.headers = httpx2.Headers({"User-Agent": f"gptpipe/{__version__}"})
+        if key:
+            self.headers["Authorization"] = f"Bearer {key}"
+        self.headers.update(settings.headers)
+        try:
+            httpx2.URL(self.base)
+            self._transport = _to_endpoint(settings, trust)
+        except (httpx2.InvalidURL, ValueError) as error:
+            raise ConfigError(f"the address {masked(self.base)} cannot be used: {error}") from error
+        self._http = self.http()
+
+    def url(self, path: str) -> str:
+        """Return the address of a path below the endpoint's."""
+        return joined(self.base, path)
+
+    def http(self, **options: Any) -> httpx2.Client:
+        """Return an HTTP client that goes this way; closing it closes the way."""
+        import httpx2
+
+        limits = self.settings
+        timeout = httpx2.Timeout(limits.idle_timeout, connect=limits.connect_timeout, pool=None)
+        return httpx2.Client(transport=self._transport, timeout=timeout, trust_env=False, **options)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+    def post(self, exchange: Exchange, path: str, content: bytes) -> httpx2.Response:
+        """Send JSON, and return the response before its body is read."""
+        kinds = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"}
+        return self._send(exchange, "POST", self.url(path), kinds, content)
+
+    def get(self, exchange: Exchange, url: str) -> httpx2.Response:
+        """Ask for what is at an address, and return the response before its body is read."""
+        return self._send(exchange, "GET", url, {}, None)
+
+    def _send(
+        self, exchange: Exchange, method: str, url: str, headers: dict[str, str], content: bytes | None
+    ) -> httpx2.Response:
+        extensions = {"trace": self.tracer(exchange)}
+        request = self._http.build_request(method, url, headers=headers, content=content, extensions=extensions)
+        request.headers.update(self.headers)
+        return self._http.send(request, stream=True)
+
+    @staticmethod
+    def tracer(exchange: Exchange) -> Callable[[str, dict[str, Any]], None]:
+        """Return what the HTTP library calls at each step, so that an exchange knows when it is connected."""
+
+        def trace(name: str, info: dict[str, Any]) -> None:
+            if name.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
+                exchange.connected = True
+
+        return trace
+
+    def clean(self, text: str) -> str:
+        """Return the text without the key and the header values that a server repeated in it."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    def failure(self, error: BaseException, path: str) -> Exception:
+        """Return what it means that a request broke off with this exception."""
+        if isinstance(error, Failure):
+            return error
+        if isinstance(error, UnicodeEncodeError):
+            return BadInput("the request is not UTF-8 text: an option or a variable holds other bytes")
+        if found := _failure(error, self.settings, self.url(path)):
+            return found
+        return error if isinstance(error, Exception) else RuntimeError(repr(error))
+
+
+def preload() -> None:
+    """Import the HTTP library in a daemon thread, while something else is waited for."""
+    Thread(target=load, daemon=True).start()
+
+
+def load() -> None:
+    """Import the HTTP library."""
+    import httpx2  # noqa: F401
+
+
+def _to_endpoint(settings: Settings, trust: Callable[[], ssl.SSLContext]) -> httpx2.BaseTransport:
+    """Return the transport to the endpoint: the built-in model, or HTTP."""
     import httpx2
 
     if settings.base_url is None:
-        from gptpipe.wire import echo
-
-        echo.parse(settings.model)  # a knob that does not exist is a usage error here, not the server's 400
-        return echo.transport()
+        return to_echo(settings.model)
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
     context, proxy = trust(), settings.proxy
     way = httpx2.Proxy(proxy, ssl_context=context if proxy.startswith("https:") else None) if proxy else None
     return httpx2.HTTPTransport(verify=context, proxy=way, limits=limits, trust_env=False)
 
 
+def to_echo(model: str) -> httpx2.BaseTransport:
+    """Return the built-in endpoint as a transport. It honours the read timeout of each request.
+
+    The tries that ``fails`` counts are those of one transport.
+
+    :raises UsageError: if the model's name has a knob that does not exist.
+    """
+    import httpx2
+
+    from gptpipe.wire import echo
+
+    echo.parse(model)
+    tries = count()
+
+    def handle(request: httpx2.Request) -> httpx2.Response:
+        limit = request.extensions.get("timeout", {}).get("read")
+
+        def timed(chunks: Iterator[bytes | echo.Pause]) -> Iterator[bytes]:
+            for chunk in chunks:
+                if isinstance(chunk, bytes):
+                    yield chunk
+                elif limit is not None and chunk.seconds > limit:
+                    time.sleep(limit)
+                    raise httpx2.ReadTimeout("the read operation timed out", request=request)
+                else:
+                    time.sleep(min(chunk.seconds, 1e9))
+
+        reply = echo.answer(request.method, request.url.path, request.content, tries)
+        return httpx2.Response(reply.status, headers=reply.headers, content=timed(reply.chunks))
+
+    return httpx2.MockTransport(handle)
+
+
 def begin_trust(settings: Settings) -> Callable[[], ssl.SSLContext]:
     """Begin to load the certificates, and return the function that waits for them.
 
-    OpenSSL takes 20 ms and releases the GIL: beside the import of the SDK that costs nothing. Without TLS the context
-    trusts nobody.
+    OpenSSL takes 20 ms and releases the GIL: beside an import that is free. Without TLS the context trusts nobody.
     """
     import ssl
 
@@ -54,7 +185,7 @@ def begin_trust(settings: Settings) -> Callable[[], ssl.SSLContext]:
         return lambda: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     found: SimpleQueue[ssl.SSLContext | Exception] = SimpleQueue()
 
-    def load_certificates() -> None:
+    def load() -> None:
         import httpx2
 
         try:
@@ -68,85 +199,23 @@ def begin_trust(settings: Settings) -> Callable[[], ssl.SSLContext]:
     def wait() -> ssl.SSLContext:
         context = found.get()
         if isinstance(context, OSError):  # ssl.SSLError is one
-            raise ConfigError(f"cannot use the certificates in {settings.cacert}: {reason(context)}") from context
+            where = settings.cacert or os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")
+            raise ConfigError(f"cannot use the certificates in {where}: {reason(context)}") from context
         if isinstance(context, Exception):
             raise context
         return context
 
-    Thread(target=load_certificates, daemon=True).start()
+    Thread(target=load, daemon=True).start()
     return wait
-
-
-def bound(response: httpx2.Response) -> None:
-    """Read no more of a refusal than tells why, and no longer: the SDK would read to its end, which may not come."""
-    import httpx2
-
-    class Bounded(httpx2.SyncByteStream):
-        def __init__(self, whole: httpx2.SyncByteStream) -> None:
-            self._whole = whole
-
-        def __iter__(self) -> Iterator[bytes]:
-            left, until = _REFUSAL, time.monotonic() + _REFUSING
-            for block in self._whole:
-                yield block[:left]
-                left -= len(block)
-                if left <= 0 or time.monotonic() > until:
-                    return
-
-        def close(self) -> None:
-            self._whole.close()
-
-    if not response.is_success and isinstance(response.stream, httpx2.SyncByteStream):
-        response.stream = Bounded(response.stream)
-
-
-def download(url: str, proxy: str | None, cacert: str | None) -> bytes:
-    """Return what is at an address, by an ``http`` or ``socks5`` proxy if one is named.
-
-    :raises Temporary: if it cannot be reached, or has not come after PATIENCE seconds.
-    :raises Unavailable: if the server refuses it; ConfigError: if its certificate does not verify.
-    """
-    found: SimpleQueue[bytes | BaseException] = SimpleQueue()
-    Thread(target=_fetch, args=(url, proxy, cacert, found), daemon=True).start()
-    try:
-        data = found.get(timeout=PATIENCE)
-    except Empty:
-        raise Temporary(f"{masked(url)} has not come within {PATIENCE:.0f} s") from None
-    if isinstance(data, BaseException):
-        raise data
-    return data
-
-
-def _fetch(url: str, proxy: str | None, cacert: str | None, found: SimpleQueue[bytes | BaseException]) -> None:
-    """Put what is at the address, or the failure: in a thread of its own, because a name lookup has no limit."""
-    import ssl
-
-    import httpx2
-
-    try:
-        trust = ssl.create_default_context(cafile=cacert) if cacert else httpx2.create_ssl_context(trust_env=True)
-        with httpx2.Client(verify=trust, proxy=proxy, trust_env=False, timeout=PATIENCE) as http:
-            response = http.get(url)
-            if response.status_code == 200:
-                found.put(response.content)
-            else:
-                found.put(Unavailable(f"{masked(url)} answered with status {response.status_code}"))
-    except Exception as error:
-        failed = ConfigError if isinstance(_root(error), ssl.SSLCertVerificationError) else Temporary
-        found.put(failed(f"cannot fetch {masked(url)}: {reason(error)}"))
 
 
 # What it means when the way breaks
 
 
-def failure(error: BaseException, settings: Settings, url: str) -> Failure | None:
+def _failure(error: BaseException, settings: Settings, url: str) -> Failure | None:
     """Return what an exception of the HTTP library means, None if it is none of the transport's; ``url`` was asked."""
     import httpx2
 
-    if isinstance(error, httpx2.TransportError) and isinstance(refusal := _root(error), httpx2.HTTPStatusError):
-        # A server that refuses before it has read the request may reset the connection: its status is known.
-        code, headers = refusal.response.status_code, refusal.response.headers
-        return faults.from_response(code, headers, "", masked(str(refusal.response.url)))
     if isinstance(error, httpx2.ConnectTimeout):
         return unreached(settings)
     if isinstance(error, httpx2.TimeoutException):
@@ -181,9 +250,9 @@ def _unconnected(error: Exception, settings: Settings) -> Failure:
     root = _root(error)
     if isinstance(root, ssl.SSLCertVerificationError):
         tls = [url for url in (settings.base_url, settings.proxy) if url and url.startswith("https:")]
+        where = masked(" or ".join(tls))
         return ConfigError(
-            f"the certificate of {masked(' or '.join(tls))} does not verify: {root.verify_message}",
-            "--cacert PATH names the authority that signed it",
+            f"the certificate of {where} does not verify: {root.verify_message}", _hint(root.verify_code)
         )
     message = f"cannot connect to {_peer(settings)}: {reason(error)}"
     if isinstance(error, httpx2.ProxyError) and _PROXY_REFUSES.search(str(error)):
@@ -192,6 +261,15 @@ def _unconnected(error: Exception, settings: Settings) -> Failure:
         return ProtocolError(f"{_peer(settings)} does not speak TLS", "is it http:// that it speaks?")
     unknown = isinstance(root, socket.gaierror) and root.errno in (socket.EAI_NONAME, _EAI_NODATA)
     return Temporary(message, repeat=not unknown, away=not unknown)
+
+
+def _hint(code: int) -> str | None:
+    """Return what to do about a certificate that OpenSSL refuses for this reason."""
+    if code in _OTHER_NAME:
+        return "the address must have a name that the certificate is for"
+    if code in _OUT_OF_DATE:
+        return "this machine's clock may be wrong; else the server needs a new certificate"
+    return "--cacert PATH names the authority that signed it"
 
 
 def _peer(settings: Settings) -> str:

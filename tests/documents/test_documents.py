@@ -113,7 +113,7 @@ def test_statuses() -> None:
 
 def test_environment() -> None:
     names = {name for head in manual.items(manual.section("gptpipe.1", "ENVIRONMENT")) for name in head.split()}
-    own = {name for name in names if name.startswith("GPTPIPE_")} - {"GPTPIPE_EAGER_IMPORTS"}
+    own = {name for name in names if name.startswith("GPTPIPE_")}
     assert own == set(environment.ENVIRONMENT.values())
 
 

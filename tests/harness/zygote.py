@@ -28,7 +28,6 @@ import traceback
 from typing import Any, NoReturn
 
 import gptpipe
-from gptpipe.wire import lazy
 from tests.harness import guard
 
 HEAVY = ("openai", "httpx2", "tiktoken", "jsonschema", "tqdm", "prompt_toolkit")
@@ -40,7 +39,6 @@ def preload() -> None:
         if module.name != "gptpipe.__main__":
             with contextlib.suppress(ImportError):
                 importlib.import_module(module.name)
-    lazy.install()  # as the programs do, before the SDK is imported
     for name in HEAVY:
         importlib.import_module(name)
 

@@ -12,7 +12,8 @@ import pytest
 
 from gptpipe.asking import tokens
 from gptpipe.errors import ConfigError, Temporary, Unavailable
-from gptpipe.wire import transport
+from gptpipe.settings.settings import Settings
+from gptpipe.wire.download import download
 from tests.harness.processes import ROOT
 from tests.harness.server import DONE, Server, certificate, finish, say
 from tests.harness.vocabulary import put_vocabulary, vocabulary
@@ -201,17 +202,18 @@ def test_a_vocabulary_that_cannot_be_fetched(run: Any, tmp_path: Path) -> None:
 def test_download(server: Server, tmp_path: Path) -> None:
     server.reply(b"data")
     server.reply(status=404)
-    assert transport.download(server.url, None, None) == b"data"
+    plain = Settings("", None, None)
+    assert download(server.url, plain) == b"data"
     with pytest.raises(Unavailable):
-        transport.download(server.url, None, None)
+        download(server.url, plain)
     context, path = certificate(tmp_path)
     with Server(tls=context) as secure:
         secure.reply(b"secret")
-        assert transport.download(secure.url, None, str(path)) == b"secret"
+        assert download(secure.url, plain._replace(cacert=str(path))) == b"secret"
         with pytest.raises(ConfigError):
-            transport.download(secure.url, None, None)
+            download(secure.url, plain)
     with pytest.raises(Temporary):
-        transport.download(server.url, "http://127.0.0.1:1", None)
+        download(server.url, plain._replace(proxy="http://127.0.0.1:1"))
 
 
 def test_install_docs(run: Any, home: Path) -> None:

@@ -65,7 +65,7 @@ SERVED: dict[int, tuple[dict[str, Any], str]] = {
     69: ({"packets": (b'{"error":{"message":"no such model"}}',), "status": 404}, ""),
     75: ({"packets": (say("Hello"),)}, "Hello"),
     76: ({"packets": (b"<html>",)}, ""),
-    77: ({"packets": (b"{}",), "status": 403}, ""),
+    77: ({"packets": (b"{}",), "status": 401}, ""),
 }
 
 
