@@ -37,4 +37,6 @@ def download(url: str, settings: Settings) -> bytes:
         raise Temporary(f"{masked(url)} has not come within {PATIENCE:.0f} s") from None
     except Exception as error:
         raise way.failure(error, "") from error
+    finally:
+        way.close()
     return data

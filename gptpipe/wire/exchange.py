@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from math import inf
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Thread, local
 from typing import Any, NamedTuple, Protocol
 
 from gptpipe.errors import Temporary
 
 LEAD = 256  # blocks of bytes that may wait for the reader
 _TOGETHER = 1 << 18  # bytes of blocks that are decoded at once
-_PARTING = 0.02  # seconds for which the end of a body may still come: then the connection can be used again
+_PARTING = 1.0  # seconds for which the end of a body may come when the answer has ended: then the connection is kept
 
 
 class Response(Protocol):
@@ -59,6 +61,9 @@ Item = Head | bytes | BaseException | None
 """What the thread hands over: Head, the blocks of the body, None for its end; an exception instead is the last."""
 
 
+_here = local()  # ``last`` is the exchange that a thread made before
+
+
 class Exchange:
     """A request that ``ask`` sends. ``ask`` returns the response, or None if it has read the reply itself.
 
@@ -70,7 +75,8 @@ class Exchange:
         self._ask = ask
         self._items: SimpleQueue[Item] = SimpleQueue()
         self._ahead: list[Item] = []
-        self._left = False
+        self._over = False  # the body is at its end
+        self._left = inf  # when the reader left
         self._response: Response | None = None
         self._thread = Thread(target=self._work, daemon=True)
 
@@ -79,6 +85,9 @@ class Exchange:
 
         :raises Temporary: if the system has no thread left.
         """
+        if last := getattr(_here, "last", None):
+            last._part()
+        _here.last = self
         try:
             self._thread.start()
         except RuntimeError as error:
@@ -142,22 +151,34 @@ class Exchange:
         self._response = response
         self._items.put(Head(response.status_code, response.headers))
         for block in response.iter_bytes():
+            if time.monotonic() > self._left + _PARTING:
+                self._shut()
+                return
             self._items.put(block)
-            while self._items.qsize() > LEAD and not self._left:  # the reader of the answer is slow
+            while self._items.qsize() > LEAD and self._left == inf:  # the reader of the answer is slow
                 time.sleep(0.002)
+        self._over = True
         self._items.put(None)
 
-    def __exit__(self, *_: object) -> None:
-        """Leave: at once if the body is at its end, else by shutting the socket, which wakes the thread."""
-        self._left = True
-        if self._response is None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Leave. If something went wrong, the server is to stop at once; else the end of the body may still come."""
+        self._left = time.monotonic()
+        if kind is not None:
+            self._shut()
+
+    def _part(self) -> None:
+        """Wait for the end of the body, so that the next exchange gets the connection; but not for long."""
+        if self._response is not None:
+            self._thread.join(max(0.0, self._left + _PARTING - time.monotonic()))
+            self._shut()
+
+    def _shut(self) -> None:
+        """Shut the socket if the body has not ended: that wakes the thread."""
+        if self._over:
             return
-        self._thread.join(_PARTING)
-        stream = self._response.extensions.get("network_stream")
-        if self._thread.is_alive() and stream is not None:
+        stream = self._response.extensions.get("network_stream") if self._response else None
+        if stream is not None:
             import socket
 
-            try:
+            with suppress(OSError):
                 stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
