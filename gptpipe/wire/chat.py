@@ -17,9 +17,6 @@ from gptpipe.wire.events import Cited, Done, Error, Event, Finish, Reasoning, Re
 from gptpipe.wire.request import Request
 from gptpipe.wire.thinking import Pieces
 
-PATH = "/chat/completions"
-NAME = "Chat Completions"
-
 
 def body(request: Request, settings: Settings, refused: Collection[str] = ()) -> dict[str, Any]:
     """Return the JSON of a request, without the fields that the endpoint refused.
