@@ -125,7 +125,7 @@ def test_cut_answers(ask: Any, server: Server, reply: dict[str, Any]) -> None:
 def test_a_refusal_is_complete_with_done_alone(ask: Any, server: Server) -> None:
     server.reply(chunk({"refusal": "no way"}), DONE)
     result = ask()
-    assert (result.status, result.err) == (4, "gptpipe: no way\n")
+    assert (result.status, result.err) == (4, 'gptpipe: the model refused: "no way"\n')
 
 
 @pytest.mark.parametrize("status", [200, 400])
@@ -251,7 +251,7 @@ def test_25_finish_reasons(ask: Any, server: Server, reason: str, status: int) -
 
 def test_25_a_refusal_is_the_message(ask: Any, server: Server) -> None:
     server.reply(chunk({"refusal": "I can"}), chunk({"refusal": "not"}), finish(), DONE)
-    assert ask() == (4, b"", "gptpipe: I cannot\n")
+    assert ask() == (4, b"", 'gptpipe: the model refused: "I cannot"\n')
 
 
 def test_25_another_word_without_text(ask: Any, server: Server) -> None:
