@@ -180,6 +180,12 @@ def test_the_example_of_a_session_line_is_one() -> None:
     assert json.loads(to_line(from_line(line))) == json.loads(line)
 
 
+def test_the_example_of_a_line_that_takes_a_turn_back_is_one() -> None:
+    line = manual.display("gptpipe-session.5", "taken-back").replace("\n", "").encode()
+    assert json.loads(to_line(from_line(line))) == json.loads(line)
+    assert from_line(line).undo == 1
+
+
 def test_the_example_of_the_json_output_has_its_keys(run: Run) -> None:
     example = json.loads(manual.display("gptpipe.1", "answer"))
     real = run("gptpipe", "-m", "echo", "--json", "hi").json()

@@ -10,7 +10,6 @@ import pytest
 from gptpipe.message import Turn, from_line, to_line
 from gptpipe.sessions.store import SessionStore
 from gptpipe.sessions.undo import take_back
-from tests.harness import manual
 from tests.harness.conversations import content, line, locked, turn, write
 
 
@@ -79,10 +78,3 @@ def test_a_line_without_messages_that_takes_nothing_back_is_damaged(undo: bytes)
 
 def test_a_turn_is_a_turn_whatever_it_says_of_undo() -> None:
     assert from_line(b'{"messages":[{"role":"user"}],"undo":1}').undo == 0
-
-
-def test_the_line_of_the_manual() -> None:
-    line = manual.display("gptpipe-session.5", "taken-back").replace("\n", "")
-    turn = from_line(line.encode())
-    assert (turn.undo, turn.n, turn.total_tokens, turn.model) == (1, 1, 17, "gpt-5.5")
-    assert json.loads(to_line(turn)) == json.loads(line)
