@@ -7,6 +7,7 @@ them by name). A published number keeps its meaning for ever. ``gptpipe(1)`` pri
 from __future__ import annotations
 
 from enum import IntEnum
+from errno import EMFILE, ENFILE
 from signal import SIGPIPE
 from typing import ClassVar
 
@@ -167,6 +168,17 @@ class Interrupted(BaseException):
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
         self.signum = signum
+
+
+def exhausted(error: BaseException) -> Temporary | None:
+    """Return the failure of a run that the system gives no more threads, processes or files; None for other errors."""
+    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+        return Temporary("no more threads can be started", "a limit on processes is reached: ulimit -u, or TasksMax=")
+    if isinstance(error, BlockingIOError):
+        return Temporary("no more processes can be started", "a limit on processes is reached: ulimit -u, or TasksMax=")
+    if isinstance(error, OSError) and error.errno in (EMFILE, ENFILE):
+        return Temporary("no more files can be opened", "a limit is reached: ulimit -n")
+    return None
 
 
 def status_of(ending: BaseException | None) -> int:

@@ -14,7 +14,7 @@ from gptpipe.asking.context import Context
 from gptpipe.asking.turn import Composed, Turn
 from gptpipe.console import output
 from gptpipe.console.signals import Deadline
-from gptpipe.errors import Failure, Interrupted, Status, status_of
+from gptpipe.errors import Failure, Interrupted, Status, exhausted, status_of
 from gptpipe.message import Counts, counts
 from gptpipe.settings import keys, settings
 from gptpipe.settings.settings import Settings
@@ -122,6 +122,11 @@ class Meta:
             except (Failure, Interrupted, BrokenPipeError) as ending:
                 self._write(ending)
                 raise
+            except (RuntimeError, OSError) as error:
+                if (failure := exhausted(error)) is None:
+                    raise
+                self._write(failure)
+                raise failure from error
             self._write(None)
 
     def _write(self, ending: Ending | None) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 
+from gptpipe.console import sigpipe
 from gptpipe.errors import WriteError
 from gptpipe.storage import beside, overwrite
 from gptpipe.text.strict_json import compact
@@ -40,7 +41,7 @@ def write_all(descriptor: int, data: bytes, name: str | None = None) -> None:
 
     ``name`` is what a failure calls the descriptor.
 
-    :raises BrokenPipeError: when the reader is gone.
+    :raises BrokenPipeError: when the reader is gone, unless SIGPIPE was ignored at the start.
     :raises WriteError: for every other error.
     """
     if data and descriptor in _NAMES:
@@ -53,9 +54,9 @@ def write_all(descriptor: int, data: bytes, name: str | None = None) -> None:
             poll = select.poll()
             poll.register(descriptor, select.POLLOUT)
             poll.poll()
-        except BrokenPipeError:
-            raise
         except OSError as error:
+            if isinstance(error, BrokenPipeError) and not sigpipe.was_ignored():
+                raise
             raise WriteError(f"cannot write {name or _NAMES.get(descriptor)}: {error.strerror}") from error
 
 

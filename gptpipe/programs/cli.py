@@ -16,7 +16,7 @@ import click
 
 from gptpipe import __version__
 from gptpipe.console import output, signals
-from gptpipe.errors import Failure, Interrupted, Status, UsageError, clause
+from gptpipe.errors import Failure, Interrupted, Status, UsageError, clause, exhausted
 
 WIDTH = 80
 
@@ -79,14 +79,11 @@ class Command(Action):
         except click.exceptions.Exit as leaving:
             return leaving.exit_code
         except click.UsageError as error:
-            output.say(_plain(error), _hint(error, name))
-            return Status.USAGE
+            return _said(UsageError(_plain(error), _hint(error, name)))
         except UsageError as failure:
-            output.say(failure.message, failure.hint or f"try '{name} -h'")
-            return failure.status
+            return _said(UsageError(failure.message, failure.hint or f"try '{name} -h'"))
         except Failure as failure:
-            output.say(failure.message, failure.hint)
-            return failure.status
+            return _said(failure)
         except BrokenPipeError:
             signals.die_of(signal.SIGPIPE)
         except (Interrupted, KeyboardInterrupt) as ending:
@@ -94,11 +91,19 @@ class Command(Action):
         except MemoryError:
             output.say("out of memory")
             return Status.DATAERR
-        except Exception:
+        except Exception as error:
+            if temporary := exhausted(error):
+                return _said(temporary)
             import traceback
 
             output.show_error(traceback.format_exc())
             return Status.BUG
+
+
+def _said(failure: Failure) -> int:
+    """Say what happened, and return its status."""
+    output.say(failure.message, failure.hint)
+    return failure.status
 
 
 class Group(Command, click.Group):

@@ -7,8 +7,9 @@ one name a line. This runs at a press of TAB, so it imports neither Click nor th
 from __future__ import annotations
 
 import os
+from signal import SIGPIPE
 
-from gptpipe.console import output
+from gptpipe.console import output, signals
 from gptpipe.errors import Failure, Status
 from gptpipe.settings import environment, settings
 from gptpipe.settings.file import Config
@@ -22,6 +23,8 @@ def main(kind: str) -> int:
         output.write_all(output.STDOUT, output.encode("".join(f"{name}\n" for name in names)))
     except Failure as failure:
         return failure.status
+    except BrokenPipeError:  # another key was pressed
+        signals.die_of(SIGPIPE)
     return Status.OK
 
 

@@ -277,6 +277,22 @@ def test_without_a_key_a_stored_answer_is_given(run: Any, server: Server) -> Non
     assert run(*asking(server, "--cache-only", "hi")).text == "one\n"
 
 
+def test_a_stored_answer_is_looked_for_before_a_key(run: Any, home: Path, tmp_path: Path, server: Server) -> None:
+    settings = home / ".config/gptpipe/config.toml"
+    settings.parent.mkdir(parents=True)
+    mark = tmp_path / "mark"
+    command = json.dumps(["sh", "-c", f"echo x >>{mark}; echo key"])
+    settings.write_text(f'[profiles.p]\nbase_url = "{server.url}"\nmodel = "m"\napi_key_command = {command}\n')
+    answers(server, "one", "two")
+    call = ("gptpipe", "-n", "-p", "p", "--cache", "1d")
+    for _ in range(2):
+        assert run(*call, "hi").text == "one\n"
+    (tmp_path / "records").write_text("a\n")
+    for _ in range(2):
+        assert run("gptpipe-map", "-p", "p", "--cache", "1d", "-f", "records", "--text", "{}").text == "two\n"
+    assert mark.read_text() == "x\nx\n"
+
+
 def test_an_old_answer_is_asked_for_again(run: Any, server: Server, home: Path) -> None:
     answers(server, "one", "two", "three")
     for wanted in ("one", "one"):

@@ -82,3 +82,16 @@ def test_a_reader_that_is_gone_is_in_the_metadata(shell: Any, tmp_path: Path) ->
     assert (result.text, result.err) == ("y\n141\n", "")
     meta = json.loads((tmp_path / "meta").read_text())
     assert (meta["status"], meta["name"], meta["error"]["name"]) == (141, "SIGPIPE", "SIGPIPE")
+
+
+def test_where_sigpipe_is_ignored_a_reader_that_is_gone_is_a_failed_write(shell: Any, tmp_path: Path) -> None:
+    call = "yes | head -c 3000000 | (trap '' PIPE; gptpipe -m echo --meta meta; echo $? >&2) | head -n 1"
+    result = shell(call)
+    assert result.text == "y\n"
+    assert result.err == "gptpipe: cannot write standard output: Broken pipe\n74\n"
+    assert json.loads((tmp_path / "meta").read_text())["name"] == "IOERR"
+
+
+def test_the_names_for_a_completion_that_nobody_reads(shell: Any) -> None:
+    script = "(sleep 0.2; _GPTPIPE_COMPLETE=profiles gptpipe; echo $? >&2) | true"
+    assert shell(script) == (0, b"", "141\n")

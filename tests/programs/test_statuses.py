@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from gptpipe.errors import Status
 from tests.harness.server import DONE, Server, finish, say
+from tests.harness.tools import needs_right_to
 
 ANSWER = (say("Hello"), finish(), DONE)
 
@@ -25,7 +27,7 @@ LOCAL = {
     "2 echo knob": (("-m", "echo:nope", "hi"), 2, "nope"),
     "2 encoding": (("-m", "echo", "--encoding", "klingon", "-f", "/etc/passwd"), 2, "klingon"),
     "3": (("-m", "echo:finish=length", "hi"), 3, "length limit"),
-    "4": (("-m", "echo:refuse", "hi"), 4, "can't help"),
+    "4": (("-m", "echo:refuse", "hi"), 4, "the model refused: \""),
     "5": (("-m", "echo:empty", "hi"), 5, "empty"),
     "6": (("-m", "echo", "--max-input-tokens", "5", "a longer question than that"), 6, "--max-input-tokens"),
     "65 too large": (("-m", "echo:status=413", "hi"), 65, "413"),
@@ -103,6 +105,25 @@ def test_1_is_a_bug_with_its_traceback(shell: Any, tmp_path: Path) -> None:
     result = shell("PYTHONPATH=. gptpipe -n -m echo --schema schema hi")
     assert result.status == 1
     assert "Traceback" in result.err
+
+
+@pytest.mark.parametrize("call", ["gptpipe -n", "gptpipe -n --max-time 60", "echo x | gptpipe-map"])
+def test_75_no_more_threads(shell: Any, call: str) -> None:
+    other = ""
+    if os.geteuid() == 0:  # whom no limit holds
+        user = (
+            "setpriv",
+            "--reuid=54321",
+            "--clear-groups",
+            "--inh-caps=+dac_override",
+            "--ambient-caps=+dac_override",
+        )
+        needs_right_to(*user, "true")
+        other = " ".join(user)
+    before, sign, program = call.rpartition("| ")
+    result = shell(f"{before}{sign}{other} prlimit --nproc=1 {program} -m echo hi")
+    assert (result.status, result.out) == (75, b"")
+    assert result.err.partition(": ")[2].startswith("no more threads can be started\n")
 
 
 def test_74_a_closed_standard_output_asks_nothing(shell: Any, server: Server) -> None:
