@@ -26,7 +26,7 @@ def body(text: object = "Hello there", model: str = "echo", **more: Any) -> dict
 
 def pieces(request: dict[str, Any], earlier: int = 0) -> list[bytes | Pause]:
     """Return the pieces of the reply; it has status 200."""
-    reply = echo.respond(request, echo.parse(request["model"]), earlier)
+    reply = echo.respond("/chat/completions", request, echo.parse(request["model"]), earlier)
     assert reply.status == 200
     return list(reply.chunks)
 
@@ -215,7 +215,7 @@ STATUSES = {
 )
 def test_status(status: int, kind: str, code: str | None) -> None:
     model = f"echo:status={status},after=1.5"
-    reply = echo.respond(body(model=model), echo.parse(model))
+    reply = echo.respond("/chat/completions", body(model=model), echo.parse(model))
     assert reply.status == status
     assert reply.headers["content-type"] == "application/json"
     assert reply.headers["retry-after"] == "1.5"
@@ -328,7 +328,7 @@ def test_a_delay_within_the_read_timeout(read: float | None, monkeypatch: pytest
 
 def test_a_large_message_streams_in_little_memory() -> None:
     request = body("some words " * 200_000)
-    reply = echo.respond(request, Knobs())
+    reply = echo.respond("/chat/completions", request, Knobs())
     tracemalloc.start()
     for _ in itertools.islice(reply.chunks, 100_000):
         pass
