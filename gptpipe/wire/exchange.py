@@ -162,7 +162,7 @@ class Exchange:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Leave. If something went wrong, the server is to stop at once; else the end of the body may still come."""
-        self._left = time.monotonic()
+        self._left = time.monotonic() if kind is None else -inf
         if kind is not None:
             self._shut()
 

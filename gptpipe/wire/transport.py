@@ -135,7 +135,8 @@ def _to_endpoint(settings: Settings, trust: Callable[[], ssl.SSLContext]) -> htt
 
     if settings.base_url is None:
         return to_echo(settings.model)
-    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
+    # Idle connections are kept for as long as a person thinks in a chat, and no longer than most servers keep them.
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60)
     context, proxy = trust(), settings.proxy
     way = httpx2.Proxy(proxy, ssl_context=context if proxy.startswith("https:") else None) if proxy else None
     return httpx2.HTTPTransport(verify=context, proxy=way, limits=limits, trust_env=False)

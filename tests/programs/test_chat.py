@@ -190,13 +190,13 @@ def test_role(run: Run, server: Server, home: Path) -> None:
     assert server.requests[0].body["temperature"] == 0.1
 
 
-def test_each_answer_is_counted_and_bound_by_the_budget(run: Run, home: Path) -> None:
+def test_each_answer_is_counted_and_bound_by_the_budget(run: Run, server: Server, home: Path) -> None:
     path = home / ".config/gptpipe/config.toml"
     path.parent.mkdir(parents=True)
     path.write_text("[budget]\nday_tokens = 2\n")
-    result = run(*ECHO, stdin=b"one\ntwo\n")
+    result = run(*model(server), stdin=b"one\ntwo\n")
     assert (result.status, result.out) == (6, b"one\n")
-    assert run(*ECHO, "--over-budget", stdin=b"one\ntwo\n").out == b"one\ntwo\n"
+    assert run(*model(server), "--over-budget", stdin=b"one\ntwo\n").out == b"one\ntwo\n"
     (entries,) = (home / ".local/state/gptpipe/usage").glob("*.jsonl")
     assert [json.loads(line)["program"] for line in entries.read_text().splitlines()] == ["gptpipe-chat"] * 3
 
