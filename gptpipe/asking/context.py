@@ -56,7 +56,7 @@ def here(program: str, values: Mapping[str, Any], deadline: Deadline | None = No
 
     What the program uses is booked under its name. Without a ``deadline`` the run begins now.
 
-    :raises ConfigError: if the settings file is faulty or there is no home directory.
+    :raises ConfigError: if the settings file is faulty or this user has no home directory.
     """
     deadline = deadline or begin(values)
     env = dict(os.environ)

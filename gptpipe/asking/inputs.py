@@ -76,7 +76,7 @@ def read_file(path: str) -> bytes:
 def text_or_file(text: str, encoding: str | None = None) -> str:
     """Return the text, or of ``@PATH`` what the file holds; ``@@`` at the beginning is an ``@``.
 
-    :raises NoInput: BadInput: if the file cannot be read, or is no text.
+    :raises NoInput: BadInput: if the file cannot be read, or is not text.
     """
     if text.startswith("@") and not text.startswith("@@"):
         return decode(read_file(text[1:]), text[1:], encoding)

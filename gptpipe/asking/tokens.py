@@ -1,8 +1,8 @@
-"""Counting tokens, weighing turns, and fitting history to a limit.
+"""Counting tokens.
 
-A byte-level tokenizer never yields more tokens than there are bytes, so the length settles most limits. What a turn
-weighs comes from the server's own ``usage``. Only where neither will do is the text tokenized, by ``tiktoken`` with
-a vocabulary that is already on disk: nothing here downloads one.
+A byte-level tokenizer never yields more tokens than there are bytes, so the length settles most limits. Only
+where it does not, the text is tokenized, by ``tiktoken`` with a vocabulary that is already on disk: nothing here
+downloads one.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gptpipe.errors import OverLimit, ProtocolError, WriteError
-from gptpipe.message import Counts, Message, Turn, counts, size, wording
+from gptpipe.message import Message, size, wording
 from gptpipe.storage import failing, make_folder
 from gptpipe.storage import replace as replace_file
 
@@ -30,9 +29,6 @@ PRIMING = 3
 # An allowance for an image, a document or a recording: what it takes, only the server knows. An image takes up to
 # 1,445 tokens of gpt-4o (https://platform.openai.com/docs/guides/images-vision#calculating-costs).
 ATTACHMENT = 1500
-
-# A turn of prose or code has four or five; one that seems to have more than this was not counted as it stands.
-BYTES_PER_TOKEN = 8
 
 DEFAULT_ENCODING = "o200k_base"
 _SAME_VOCABULARY = {"o200k_harmony": "o200k_base"}
@@ -112,7 +108,7 @@ def bound(message: Message) -> int:
 
     An attachment has no text; it counts as ATTACHMENT tokens, which it may exceed.
     """
-    return _heft(message) + FRAME_BOUND
+    return heft(message) + FRAME_BOUND
 
 
 def bound_all(messages: Iterable[Message]) -> int:
@@ -122,14 +118,16 @@ def bound_all(messages: Iterable[Message]) -> int:
 
 def estimate(messages: Iterable[Message]) -> int:
     """Return about how many tokens messages have, as cheaply as can be: four bytes of prose are one."""
-    return sum(-(-size(message) // 4) + ATTACHMENT * _attachments(message) + FRAME for message in messages)
+    return sum(-(-size(message) // 4) + ATTACHMENT * attachments(message) + FRAME for message in messages)
 
 
-def _heft(message: Message) -> int:
-    return size(message) + ATTACHMENT * _attachments(message)
+def heft(message: Message) -> int:
+    """Return the size of a message in bytes, with an allowance for each attachment."""
+    return size(message) + ATTACHMENT * attachments(message)
 
 
-def _attachments(message: Message) -> int:
+def attachments(message: Message) -> int:
+    """Return how many content parts of a message are not text."""
     content = message.get("content")
     if not isinstance(content, list):
         return 0
@@ -155,12 +153,12 @@ class Meter(NamedTuple):
         return self.count(messages) + (0 if self.length is None else PRIMING)
 
     def exact(self, messages: Iterable[Message]) -> bool:
-        """Whether the count of the messages is no estimate."""
-        return self.length is not None and self.native and not any(map(_attachments, messages))
+        """Return whether the count of the messages is exact."""
+        return self.length is not None and self.native and not any(map(attachments, messages))
 
     def _message(self, message: Message) -> int:
         assert self.length is not None
-        return self.length(wording(message)) + ATTACHMENT * _attachments(message) + FRAME
+        return self.length(wording(message)) + ATTACHMENT * attachments(message) + FRAME
 
 
 def meter(model: str, cache: Path) -> Meter:
@@ -235,120 +233,3 @@ def check(messages: Sequence[Message], limit: int, model: str, cache: Path) -> N
         )
     about = "" if found.exact(messages) else "about "
     raise OverLimit(f"the prompt has {about}{tokens} tokens, and --max-input-tokens allows {limit}")
-
-
-def trim(turns: Sequence[Turn], fixed: Sequence[Message], limit: int, model: str, cache: Path) -> list[Turn]:
-    """Return the latest of the turns, oldest first, with which the prompt passes :func:`check`, if any does.
-
-    ``fixed`` is what is sent beside them.
-    """
-    if bound_all(fixed) + sum(bound_all(turn.history) for turn in turns) <= limit:
-        return list(turns)
-    found = meter(model, cache)
-    room = limit - found.prompt(fixed)
-    kept: list[Turn] = []
-    for turn in reversed(turns):
-        room -= found.count(turn.history)
-        if room < 0:
-            break
-        kept.insert(0, turn)
-    return kept
-
-
-def weight(turn: Turn) -> int:
-    """Return the tokens that a turn adds to a later prompt, their bound if it does not say."""
-    return turn.tokens if turn.tokens is not None and turn.tokens > 0 else bound_all(turn.history)
-
-
-def fit(past: Iterable[Turn], *, tokens: int | None = None, turns: int | None = None) -> list[Turn]:
-    """Return the latest finished turns that fit both limits, whole, oldest first. None is no limit.
-
-    ``past`` comes newest first; of it no more is read than up to the first turn that does not fit.
-    """
-    sent: list[Turn] = []
-    used = 0
-    for turn in past if turns != 0 else ():
-        if not turn.finished:
-            continue
-        used += weight(turn)
-        if tokens is not None and used > tokens:
-            break
-        sent.append(turn)
-        if len(sent) == turns:
-            break
-    sent.reverse()
-    return sent
-
-
-def weigh(turn: Turn, reasoning: str, sent: Sequence[Turn], cache: Path) -> Turn:
-    """Return a turn that just ended with what it adds to a later prompt, by the rules of gptpipe-session(5).
-
-    ``reasoning`` is the reasoning text that came with the answer, ``sent`` the turns that were sent as history,
-    ``cache`` gptpipe's cache folder. A server that reports no usage leaves it to the tokenizer, or to the bound.
-    """
-    used = counts(turn.usage)
-    if not used.input and not used.output:
-        found = meter(turn.model or "", cache) if turn.finished else Meter(None, False)  # the others are never sent
-        return replace(turn, tokens=found.count(turn.history), tokens_estimated=not found.exact(turn.history))
-    answer = _answer_tokens(turn, reasoning, used)
-    question = _question_tokens(turn, sent, used, answer.tokens)
-    return replace(
-        turn,
-        tokens=answer.tokens + question.tokens,
-        tokens_estimated=answer.estimated or question.estimated,
-        system_tokens=used.input - sum(map(weight, sent)) - question.tokens if used.input else None,
-    )
-
-
-class _Part(NamedTuple):
-    tokens: int
-    estimated: bool
-
-
-def _answer_tokens(turn: Turn, reasoning: str, used: Counts) -> _Part:
-    """Return the reply's share of what the server counted: all but the reasoning."""
-    length = sum(map(size, turn.reply))
-    if used.reasoning:
-        tokens = used.output - used.reasoning
-    else:
-        tokens = _share(used.output, length, len(reasoning.encode("utf-8", "replace")))
-    most = bound_all(turn.reply)
-    return _Part(tokens, False) if 1 <= tokens <= most else _Part(most, True)
-
-
-def _question_tokens(turn: Turn, sent: Sequence[Turn], used: Counts, answer: int) -> _Part:
-    """Return what the prompt holds beside the turns sent and the system message.
-
-    What the system message takes, with all that the server adds of its own, the turn before has found; the
-    first turn shares by bytes. Shared again each time, a small error of a large system message would add up. A turn
-    before that was counted too high shows as a question that is too low, even below 1: then the sum of the turns is
-    right again if that stands, as long as the turn's own text allows it. A server that counts less than what it was
-    sent (only what was not in its cache) leaves no such question.
-    """
-    most = bound_all(turn.question)
-    rest = used.input - sum(map(weight, sent))
-    carried = _carried(turn, sent)
-    if carried is None:
-        tokens = _share(rest, sum(map(_heft, turn.question)), len((turn.system or "").encode("utf-8", "replace")))
-    else:
-        tokens = rest - carried
-    if tokens > most and not any(map(_attachments, turn.question)):
-        return _Part(most, True)
-    if tokens >= 1:
-        return _Part(tokens, False)
-    possible = carried is not None and answer + tokens >= sum(map(size, turn.history)) / BYTES_PER_TOKEN
-    return _Part(tokens if possible else most, True)
-
-
-def _carried(turn: Turn, sent: Sequence[Turn]) -> int | None:
-    """Return the ``system_tokens`` of the turn before, if it had the same system message, model and endpoint."""
-    if not sent:
-        return None
-    before = sent[-1]
-    same = (before.system, before.model, before.profile, before.base_url)
-    return before.system_tokens if same == (turn.system, turn.model, turn.profile, turn.base_url) else None
-
-
-def _share(tokens: int, part: int, other: int) -> int:
-    """Return the part of the tokens that falls to ``part`` bytes beside ``other`` bytes."""
-    return round(tokens * part / (part + other)) if part + other else tokens

@@ -10,7 +10,7 @@ from itertools import dropwhile, tee
 from typing import Any, NamedTuple
 
 from gptpipe import message
-from gptpipe.asking import tokens
+from gptpipe.asking import history
 from gptpipe.asking.answer import Answer, Want
 from gptpipe.asking.asker import Asker, Receiver, check_spending
 from gptpipe.asking.context import Context
@@ -162,12 +162,12 @@ def compose(question: Question, context: Context, chosen: Settings, turns: Itera
     asked: Message = {"role": "user", "content": question.content}
     if question.again:
         turns = dropwhile(lambda turn: attachments.attach(turn.question, folder, silent) == [asked], turns)
-    sent = tokens.fit(turns, tokens=chosen.history_tokens, turns=chosen.history)
+    sent = history.fit(turns, tokens=chosen.history_tokens, turns=chosen.history)
     if chosen.max_input_tokens is not None:  # trimming history comes before refusing the request
-        sent = tokens.trim(sent, [*system, asked], chosen.max_input_tokens, chosen.model, context.paths.cache)
-    history = attachments.attach((message for turn in sent for message in turn.history), folder, output.say)
+        sent = history.trim(sent, [*system, asked], chosen.max_input_tokens, chosen.model, context.paths.cache)
+    past = attachments.attach((message for turn in sent for message in turn.history), folder, output.say)
     dropped = max(0, (last.n if last else 0) - len(sent))  # the numbers of lines that another program wrote may lie
-    messages = [*system, *history, asked]
+    messages = [*system, *past, asked]
     attachments.check_total(messages)
     return Composed(chosen, request.make(chosen, messages, question.call.want.schema), sent, dropped)
 
@@ -271,5 +271,5 @@ def _stored(composed: Composed, answer: Answer, context: Context) -> message.Tur
         finish_reason=answer.finish_reason if answer.finished else None,
         usage=answer.bill.measured,
     )
-    weighed = tokens.weigh(turn, answer.reasoning, composed.history, context.paths.cache)
+    weighed = history.weigh(turn, answer.reasoning, composed.history, context.paths.cache)
     return replace(weighed, usage=answer.usage)

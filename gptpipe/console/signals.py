@@ -157,7 +157,7 @@ class Deadline:
         self._watched = False
 
     def limit(self, seconds: float | None) -> None:
-        """Set the length in seconds; None or 0 is no limit."""
+        """Set the length in seconds; with None or 0 the run may last."""
         with self._changed:
             self._seconds = seconds or None
             if self._seconds and not self._watched:

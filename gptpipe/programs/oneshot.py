@@ -35,7 +35,7 @@ def ask(words: Sequence[str], values: dict[str, Any]) -> int:
 
     ``words`` are those of the prompt, ``values`` the options as the command declares them.
 
-    :raises Failure: if there is no answer, or it is not complete.
+    :raises Failure: if no complete answer comes.
     """
     deadline = begin(values)
     meta = Meta(values["meta"], deadline)
@@ -184,7 +184,7 @@ def _role(prompt: str, options: dict[str, Any], role: Role) -> Role:
 def _others(values: dict[str, Any], *, alone: bool) -> list[str | Part]:
     """Return what the message holds beside the prompt: the files in their order, and standard input.
 
-    ``alone`` says that there is no prompt.
+    ``alone`` says that no prompt was given.
     """
     given_paths, encoding = values["file"], values["encoding"]
     paths = [path for at, path in enumerate(given_paths) if path != "-" or "-" not in given_paths[:at]]

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptpipe.asking import tokens
+from gptpipe.asking import history, tokens
 from gptpipe.asking.tokens import ATTACHMENT, FRAME, PRIMING, Meter, meter
 from gptpipe.errors import OverLimit, ProtocolError, WriteError
 from gptpipe.message import Message, Turn, counts, from_line, to_line
@@ -245,7 +245,7 @@ def test_the_count_decides_what_the_length_does_not(cache: Path) -> None:
 def test_history_is_trimmed_until_the_prompt_passes(cache: Path, limit: int, kept: int) -> None:
     past = [turn("hello world " * 100, "yes") for _ in range(4)]  # 201 + 1 + two frames: 210 tokens
     fixed = [{"role": "system", "content": "be brief"}, user("hello world")]  # 2 + 2 + two frames + 3: 15 tokens
-    sent = tokens.trim(past, fixed, limit, "gpt-5", cache)
+    sent = history.trim(past, fixed, limit, "gpt-5", cache)
     assert sent == past[4 - kept :]
     if limit >= 15:
         tokens.check([*fixed, *(message for one in sent for message in one.history)], limit, "gpt-5", cache)
@@ -253,8 +253,8 @@ def test_history_is_trimmed_until_the_prompt_passes(cache: Path, limit: int, kep
 
 def test_trimming_without_a_vocabulary_goes_by_the_bound(tmp_path: Path) -> None:
     past = [turn("a" * 50, "b" * 34)] * 3
-    assert len(tokens.trim(past, [user("c" * 92)], 399, "gpt-5", tmp_path)) == 2
-    assert len(tokens.trim(past, [user("c" * 92)], 400, "gpt-5", tmp_path)) == 3
+    assert len(history.trim(past, [user("c" * 92)], 399, "gpt-5", tmp_path)) == 2
+    assert len(history.trim(past, [user("c" * 92)], 400, "gpt-5", tmp_path)) == 3
 
 
 # --- fitting history
@@ -262,17 +262,17 @@ def test_trimming_without_a_vocabulary_goes_by_the_bound(tmp_path: Path) -> None
 
 def test_fit_takes_the_latest_whole_turns_that_fit() -> None:
     past = [turn(str(number), "yes", tokens=number) for number in range(5, 0, -1)]
-    assert [one.tokens for one in tokens.fit(past, tokens=12)] == [3, 4, 5]
-    assert [one.tokens for one in tokens.fit(past, tokens=11)] == [4, 5]
-    assert [one.tokens for one in tokens.fit(past, turns=2)] == [4, 5]
-    assert [one.tokens for one in tokens.fit(past, tokens=5, turns=2)] == [5]
-    assert [one.tokens for one in tokens.fit(past)] == [1, 2, 3, 4, 5]
-    assert tokens.fit(past, tokens=4) == []
+    assert [one.tokens for one in history.fit(past, tokens=12)] == [3, 4, 5]
+    assert [one.tokens for one in history.fit(past, tokens=11)] == [4, 5]
+    assert [one.tokens for one in history.fit(past, turns=2)] == [4, 5]
+    assert [one.tokens for one in history.fit(past, tokens=5, turns=2)] == [5]
+    assert [one.tokens for one in history.fit(past)] == [1, 2, 3, 4, 5]
+    assert history.fit(past, tokens=4) == []
 
 
 def test_fit_skips_what_must_not_be_sent() -> None:
     cut, empty, whole = turn("a", "b", finish_reason=None), turn("a", " \n"), turn("a", "b")
-    assert tokens.fit([cut, empty, whole, cut, whole], turns=2) == [whole, whole]
+    assert history.fit([cut, empty, whole, cut, whole], turns=2) == [whole, whole]
 
 
 @pytest.mark.parametrize(
@@ -288,13 +288,13 @@ def test_fit_reads_no_more_than_it_needs(limits: dict[str, int], read: int) -> N
             taken.append(turn("a", "b", tokens=10))
             yield taken[-1]
 
-    tokens.fit(past(), **limits)
+    history.fit(past(), **limits)
     assert len(taken) == read
 
 
 @pytest.mark.parametrize(("said", "weight"), [(7, 7), (None, 5 + 3 + 16), (0, 24), (-9, 24)])
 def test_a_turn_that_does_not_say_weighs_its_bytes_and_16(said: int | None, weight: int) -> None:
-    assert tokens.weight(turn("hello", "yes", tokens=said)) == weight
+    assert history.weight(turn("hello", "yes", tokens=said)) == weight
 
 
 # --- what the server counted
@@ -352,7 +352,7 @@ def test_weigh_a_first_turn(
     asked = turn("qqqq", "aaaa", usage=said)
     if system:
         asked.messages.insert(0, SYSTEM)
-    weighed = tokens.weigh(asked, reasoning, [], tmp_path)
+    weighed = history.weigh(asked, reasoning, [], tmp_path)
     assert (weighed.tokens, weighed.tokens_estimated, weighed.system_tokens) == expected
 
 
@@ -376,7 +376,7 @@ def test_weigh_a_later_turn(
     past[1].messages.insert(0, SYSTEM)
     asked = turn("qqqq", "aaaa", model="m", usage=usage(prompt, 3))
     asked.messages.insert(0, SYSTEM)
-    weighed = tokens.weigh(asked, "", past, tmp_path)
+    weighed = history.weigh(asked, "", past, tmp_path)
     assert (weighed.tokens, weighed.tokens_estimated, weighed.system_tokens) == expected
 
 
@@ -387,16 +387,16 @@ def test_the_calls_of_a_turn_and_their_results_are_a_part_of_what_it_adds(tmp_pa
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "call_0", "content": "r" * 500},
     ]
-    weighed = tokens.weigh(asked, "", [], tmp_path)
+    weighed = history.weigh(asked, "", [], tmp_path)
     assert (weighed.tokens, weighed.tokens_estimated) == (508, False)
-    silent = tokens.weigh(replace(asked, usage=None), "", [], tmp_path)
+    silent = history.weigh(replace(asked, usage=None), "", [], tmp_path)
     assert silent.tokens == tokens.bound_all(asked.messages) > 500 + len("lookup")
 
 
 def test_a_question_with_an_image_may_have_any_number(tmp_path: Path) -> None:
     asked = turn("", "yes", usage=usage(9000, 1))
     asked.messages[0]["content"] = [{"type": "text", "text": "what is this?"}, IMAGE]
-    assert tokens.weigh(asked, "", [], tmp_path).tokens == 9001
+    assert history.weigh(asked, "", [], tmp_path).tokens == 9001
 
 
 @pytest.mark.parametrize(
@@ -408,7 +408,7 @@ def test_a_question_with_an_image_may_have_any_number(tmp_path: Path) -> None:
     ],
 )
 def test_weigh_without_usage(cache: Path, model: str, finish_reason: str | None, expected: tuple[int, bool]) -> None:
-    weighed = tokens.weigh(turn("hello world", "yes", model=model, finish_reason=finish_reason), "", [], cache)
+    weighed = history.weigh(turn("hello world", "yes", model=model, finish_reason=finish_reason), "", [], cache)
     assert (weighed.tokens, weighed.tokens_estimated) == expected
 
 
@@ -429,7 +429,7 @@ class Simulation:
         """Yield the true weight of the history sent, as a part of the limit, wherever some of it was left out."""
         for number in range(turns):
             server = self.talk.first if self.talk.first and number < turns // 2 else self.talk.server
-            sent = tokens.fit(reversed(self.history), tokens=self.talk.limit)
+            sent = history.fit(reversed(self.history), tokens=self.talk.limit)
             if len(sent) < number:
                 yield sum(self.true(server, one) for one in sent) / self.talk.limit
             self.history.append(self.ask(server, sent))
@@ -449,7 +449,7 @@ class Simulation:
             usage=self.counting.said(server, prompt, answer, thoughts),
         )
         seen = thoughts if server.reasoning == "text" else ""
-        return from_line(to_line(tokens.weigh(one, seen, sent, self.cache)))
+        return from_line(to_line(history.weigh(one, seen, sent, self.cache)))
 
 
 @pytest.fixture(scope="module")
@@ -523,11 +523,11 @@ def test_where_less_is_known_less_is_sent(talk: Talk, lengths: dict[str, Callabl
     [
         pytest.param("tokens.check([message], 1000, 'gpt-5', cache)", False, id="the length settles it"),
         pytest.param("tokens.check([message], 18, 'gpt-5', cache)", True, id="the length does not"),
-        pytest.param("tokens.fit([turn], tokens=1)", False, id="fitting"),
-        pytest.param("tokens.weigh(turn, '', [], cache)", False, id="weighing what the server counted"),
-        pytest.param("tokens.weigh(replace(turn, usage=None), '', [], cache)", True, id="weighing what it did not"),
+        pytest.param("history.fit([turn], tokens=1)", False, id="fitting"),
+        pytest.param("history.weigh(turn, '', [], cache)", False, id="weighing what the server counted"),
+        pytest.param("history.weigh(replace(turn, usage=None), '', [], cache)", True, id="weighing what it did not"),
         pytest.param(
-            "tokens.weigh(replace(turn, usage=None), '', [], cache / 'none')", False, id="without a vocabulary"
+            "history.weigh(replace(turn, usage=None), '', [], cache / 'none')", False, id="without a vocabulary"
         ),
     ],
 )
@@ -536,7 +536,7 @@ def test_the_tokenizer_is_loaded_only_to_count(cache: Path, code: str, loads: bo
 import sys
 from dataclasses import replace
 from pathlib import Path
-from gptpipe.asking import tokens
+from gptpipe.asking import history, tokens
 from gptpipe.message import Turn
 message = {{"role": "user", "content": "hello world"}}
 turn = Turn([message, {{"role": "assistant", "content": "yes"}}], finish_reason="stop",

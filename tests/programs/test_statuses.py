@@ -27,7 +27,7 @@ LOCAL = {
     "2 echo knob": (("-m", "echo:nope", "hi"), 2, "nope"),
     "2 encoding": (("-m", "echo", "--encoding", "klingon", "-f", "/etc/passwd"), 2, "klingon"),
     "3": (("-m", "echo:finish=length", "hi"), 3, "length limit"),
-    "4": (("-m", "echo:refuse", "hi"), 4, "the model refused: \""),
+    "4": (("-m", "echo:refuse", "hi"), 4, 'the model refused: "'),
     "5": (("-m", "echo:empty", "hi"), 5, "empty"),
     "6": (("-m", "echo", "--max-input-tokens", "5", "a longer question than that"), 6, "--max-input-tokens"),
     "65 too large": (("-m", "echo:status=413", "hi"), 65, "413"),

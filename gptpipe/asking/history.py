@@ -1,0 +1,134 @@
+"""History: which turns are sent with a question, and what a turn weighs in a later prompt.
+
+The weight comes from the server's own ``usage``, so that fitting history needs no tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from gptpipe.asking.tokens import Meter, attachments, bound_all, heft, meter
+from gptpipe.message import Counts, Message, Turn, counts, size
+
+# A turn of prose or code has four or five; one that seems to have more than this was not counted as it stands.
+BYTES_PER_TOKEN = 8
+
+
+def trim(turns: Sequence[Turn], fixed: Sequence[Message], limit: int, model: str, cache: Path) -> list[Turn]:
+    """Return the latest of the turns, oldest first, with which the prompt passes :func:`check`, if any does.
+
+    ``fixed`` is what is sent beside them.
+    """
+    if bound_all(fixed) + sum(bound_all(turn.history) for turn in turns) <= limit:
+        return list(turns)
+    found = meter(model, cache)
+    room = limit - found.prompt(fixed)
+    kept: list[Turn] = []
+    for turn in reversed(turns):
+        room -= found.count(turn.history)
+        if room < 0:
+            break
+        kept.insert(0, turn)
+    return kept
+
+
+def weight(turn: Turn) -> int:
+    """Return the tokens that a turn adds to a later prompt, their bound if it does not say."""
+    return turn.tokens if turn.tokens is not None and turn.tokens > 0 else bound_all(turn.history)
+
+
+def fit(past: Iterable[Turn], *, tokens: int | None = None, turns: int | None = None) -> list[Turn]:
+    """Return the latest finished turns that fit both limits, whole, oldest first. None is unlimited.
+
+    ``past`` comes newest first; it is read up to the first turn that does not fit.
+    """
+    sent: list[Turn] = []
+    used = 0
+    for turn in past if turns != 0 else ():
+        if not turn.finished:
+            continue
+        used += weight(turn)
+        if tokens is not None and used > tokens:
+            break
+        sent.append(turn)
+        if len(sent) == turns:
+            break
+    sent.reverse()
+    return sent
+
+
+def weigh(turn: Turn, reasoning: str, sent: Sequence[Turn], cache: Path) -> Turn:
+    """Return a turn that just ended with what it adds to a later prompt, by the rules of gptpipe-session(5).
+
+    ``reasoning`` is the reasoning text that came with the answer, ``sent`` the turns that were sent as history,
+    ``cache`` gptpipe's cache folder. A server that reports no usage leaves it to the tokenizer, or to the bound.
+    """
+    used = counts(turn.usage)
+    if not used.input and not used.output:
+        found = meter(turn.model or "", cache) if turn.finished else Meter(None, False)  # the others are never sent
+        return replace(turn, tokens=found.count(turn.history), tokens_estimated=not found.exact(turn.history))
+    answer = _answer_tokens(turn, reasoning, used)
+    question = _question_tokens(turn, sent, used, answer.tokens)
+    return replace(
+        turn,
+        tokens=answer.tokens + question.tokens,
+        tokens_estimated=answer.estimated or question.estimated,
+        system_tokens=used.input - sum(map(weight, sent)) - question.tokens if used.input else None,
+    )
+
+
+class _Part(NamedTuple):
+    tokens: int
+    estimated: bool
+
+
+def _answer_tokens(turn: Turn, reasoning: str, used: Counts) -> _Part:
+    """Return the reply's share of what the server counted: all but the reasoning."""
+    length = sum(map(size, turn.reply))
+    if used.reasoning:
+        tokens = used.output - used.reasoning
+    else:
+        tokens = _share(used.output, length, len(reasoning.encode("utf-8", "replace")))
+    most = bound_all(turn.reply)
+    return _Part(tokens, False) if 1 <= tokens <= most else _Part(most, True)
+
+
+def _question_tokens(turn: Turn, sent: Sequence[Turn], used: Counts, answer: int) -> _Part:
+    """Return what the prompt holds beside the turns sent and the system message.
+
+    What the system message takes, with all that the server adds of its own, the turn before has found; the
+    first turn shares by bytes. Shared again each time, a small error of a large system message would add up. A turn
+    before that was counted too high shows as a question that is too low, even below 1: then the sum of the turns is
+    right again if that stands, as long as the turn's own text allows it. A server that counts less than what it was
+    sent (only what was not in its cache) leaves no such question.
+    """
+    most = bound_all(turn.question)
+    rest = used.input - sum(map(weight, sent))
+    carried = _carried(turn, sent)
+    if carried is None:
+        tokens = _share(rest, sum(map(heft, turn.question)), len((turn.system or "").encode("utf-8", "replace")))
+    else:
+        tokens = rest - carried
+    if tokens > most and not any(map(attachments, turn.question)):
+        return _Part(most, True)
+    if tokens >= 1:
+        return _Part(tokens, False)
+    possible = carried is not None and answer + tokens >= sum(map(size, turn.history)) / BYTES_PER_TOKEN
+    return _Part(tokens if possible else most, True)
+
+
+def _carried(turn: Turn, sent: Sequence[Turn]) -> int | None:
+    """Return the ``system_tokens`` of the turn before, if it had the same system message, model and endpoint."""
+    if not sent:
+        return None
+    before = sent[-1]
+    same = (before.system, before.model, before.profile, before.base_url)
+    return before.system_tokens if same == (turn.system, turn.model, turn.profile, turn.base_url) else None
+
+
+def _share(tokens: int, part: int, other: int) -> int:
+    """Return the part of the tokens that falls to ``part`` bytes beside ``other`` bytes."""
+    return round(tokens * part / (part + other)) if part + other else tokens
