@@ -18,7 +18,7 @@ import pytest
 from tests.conftest import Run, Spawn
 from tests.harness.processes import Process
 from tests.harness.screen import Screen
-from tests.harness.server import Server, finish, say
+from tests.harness.server import Server, chunk, finish, say
 
 ECHO = ("gptpipe-chat", "-m", "echo")
 
@@ -433,6 +433,46 @@ def test_max_time_bounds_each_answer(run: Run) -> None:
     typed = b"/model echo:stall=2\nhello\n/model echo\nhi\n"
     result = run(*ECHO, "--max-time", "0.4", stdin=typed)
     assert result == (75, b"he\nhi\n", "gptpipe-chat: the answer took longer than 0.4 s (--max-time)\n")
+
+
+@pytest.mark.parametrize(
+    "where", ["before the reply", "in the reply", "in its reasoning", "between tries", "the lock", "the key command"]
+)
+def test_max_time_bounds_an_answer_wherever_it_waits(
+    spawn: Spawn, server: Server, home: Path, tmp_path: Path, where: str
+) -> None:
+    config = home / ".config/gptpipe/config.toml"
+    config.parent.mkdir(parents=True)
+    os.mkfifo(tmp_path / "held")  # open as long as what the key command has started runs
+    held = os.open(tmp_path / "held", os.O_RDONLY | os.O_NONBLOCK)
+    command = f"cd {tmp_path}; [ -e went ] || {{ touch went; sleep 60 >held & wait; }}; echo k"
+    ways = f"api_key_command = {json.dumps(['/bin/sh', '-c', command])}\n" if where == "the key command" else ""
+    config.write_text(f'[profiles.here]\nbase_url = "{server.url}"\nmodel = "m"\n{ways}')
+    match where:
+        case "before the reply":
+            server.reply(hang=True)
+        case "in the reply":
+            server.reply(say("Hel"), hang=True)
+        case "in its reasoning":
+            server.reply(chunk({"reasoning_content": "hm"}), hang=True)
+        case "between tries":
+            server.json(503, {"error": {"message": "busy"}}, headers={"retry-after": "1"}, times=3)
+        case "the lock":
+            server.reply(say("Hel"), hang=True)
+            other = spawn("gptpipe", "-p", "here", "-s", "trip", "-n", "zero")
+            other.read(until=b"Hel")
+    process = spawn("gptpipe-chat", "-p", "here", "-s", "trip", "--max-time", "1.5", stdin=b"")
+    process.write(b"one\n")
+    process.read(until=b"(--max-time)" if where != "between tries" else b"after --max-time", stream="stderr")
+    if where == "the lock":
+        other.kill(signal.SIGKILL)
+        other.wait()
+    process.write(b"two\n")
+    process.read(until=b"two\n")
+    process.close_stdin()
+    assert process.wait() == 75
+    assert os.read(held, 1) == b""
+    os.close(held)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
