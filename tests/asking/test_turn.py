@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.harness.server import DONE, Server, finish, say
 
 # Counts the calls of each function of gptpipe, and prints them when the process ends.
 COUNTING = """
@@ -20,7 +23,7 @@ def report(status):
     os.write(2, json.dumps(calls).encode())
     leave(status)
 os._exit = report
-sys.argv = ["gptpipe", "-n", "-m", "echo", *sys.argv[1:]]
+sys.argv = ["gptpipe", "-n", "-m", "m", *sys.argv[1:]]
 sys.setprofile(count)
 from gptpipe.programs.start import filter
 filter()
@@ -38,13 +41,18 @@ filter()
     ],
 )
 def test_settings_and_budgets_are_made_once_more_if_a_session_has_a_say(
-    run: Any, shell: Any, options: tuple[str, ...], resolved: int
+    run: Any, shell: Any, server: Server, home: Path, options: tuple[str, ...], resolved: int
 ) -> None:
-    run("gptpipe", "-n", "-m", "echo", "-s", "s", "before")
-    result = shell(f"python -c '{COUNTING}' {' '.join(options)} hi")
-    assert (result.status, result.text) == (0, "hi\n")
+    settings = home / ".config/gptpipe/config.toml"
+    settings.parent.mkdir(parents=True)
+    settings.write_text("[budget]\nday_tokens = 1000\n")
+    for _ in range(2):
+        server.reply(say("hello"), finish(), DONE)
+    run("gptpipe", "-n", "-m", "m", "--base-url", server.url, "-s", "s", "before")
+    result = shell(f"python -c '{COUNTING}' --base-url {server.url} {' '.join(options)} hi")
+    assert (result.status, result.text) == (0, "hello\n")
     calls = json.loads(result.err)
     assert calls["settings/resolve.py:resolve"] == resolved
-    assert 1 <= calls["usage/budget.py:check"] <= 2
+    assert 1 <= calls["usage/budget.py:require_left"] <= 2
     assert calls["asking/answer.py:judge"] == 1
     assert calls["settings/keys.py:find"] == 1
