@@ -154,7 +154,7 @@ def _sessions(folder: Path) -> Callable[[list[bytes], bool], None]:
             assert damaged
             assert not before
             return
-        assert list(repair.check(store, "s")) == []
+        assert list(repair.find(store, "s")) == []
         assert [turn.messages for turn in store.history("s", silent)] == [turn.messages for turn in before]
         aside = damaged_path(path).read_bytes() if damaged else b""
         assert all(data[damage.offset : damage.offset + damage.length] in aside for damage in damaged)

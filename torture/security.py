@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gptpipe.errors import Status
-from gptpipe.settings.settings import BUILT_IN
+from gptpipe.settings.built_in import BUILT_IN
 from tests.harness.server import DONE, Server, chunk, event, finish, say
 from torture.frame import Case, Rig, execute, needs, outcome, parallel, shell
 

@@ -22,10 +22,10 @@ __gptpipe_after 'show path copy rename remove check' -a '(__gptpipe_sessions)' -
 __gptpipe_after 'copy rename remove check' -l lock-timeout -x -d 'wait this long for another process in the session'
 __gptpipe_after list -l header -d 'begin with a line that names the columns'
 __gptpipe_after list -l json -d 'a JSON object on each line'
-__gptpipe_after show -s n -l turns -x -d 'the last turns only'
-__gptpipe_after show -l last -d 'the last answer only'
+__gptpipe_after show -s n -l last -x -d 'the last turns only'
+__gptpipe_after show -l answer -d 'the last answer only'
 __gptpipe_after show -s x -l extract -d "the last answer's first code block only"
-__gptpipe_after show -l json -d 'the lines of the file as they are'
+__gptpipe_after show -l json -d 'the lines of the file'
 __gptpipe_after search -s i -l ignore-case -d 'take small and capital letters as the same'
 __gptpipe_after search -s l -l names -d 'only the names of the sessions'
 __gptpipe_after 'copy rename' -l force -d 'replace a session that exists'

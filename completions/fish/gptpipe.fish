@@ -34,22 +34,26 @@ function __gptpipe_at_files
 end
 
 # What several programs share, as in gptpipe/options.py.
-function __gptpipe_shared -a program
-    complete -c $program -s m -l model -x -a '(__gptpipe_settings models)' -d 'the model'
+function __gptpipe_endpoint -a program
     complete -c $program -s p -l profile -x -a '(__gptpipe_settings profiles)' -d 'an endpoint from the settings, or a built-in one'
+    complete -c $program -l max-time -x -d 'limit for the whole run'
+    complete -c $program -l connect-timeout -x -d 'limit for name, TCP, TLS and proxy'
+    complete -c $program -l idle-timeout -x -d 'limit for silence after that'
+    complete -c $program -l retry -x -d 'tries after the first'
+    complete -c $program -l base-url -x -d "the endpoint's address"
+    complete -c $program -l proxy -x -d 'http, https, socks5 or socks5h'
+    complete -c $program -l cacert -r -F -d 'trust the authorities in this file'
+end
+
+function __gptpipe_shared -a program
+    __gptpipe_endpoint $program
+    complete -c $program -s m -l model -x -a '(__gptpipe_settings models)' -d 'the model'
     complete -c $program -l temperature -x -d 'sampling temperature'
     complete -c $program -l max-tokens -x -d 'the longest answer'
     complete -c $program -l api -x -a 'auto chat responses' -d 'the protocol'
     complete -c $program -l reasoning-effort -x -a 'none minimal low medium high xhigh' -d 'how much the model thinks'
     complete -c $program -s O -l param -x -d 'any other field of the request'
-    complete -c $program -l max-time -x -d 'limit for the whole run'
-    complete -c $program -l connect-timeout -x -d 'limit for name, TCP, TLS and proxy'
-    complete -c $program -l idle-timeout -x -d 'limit for silence after that'
-    complete -c $program -l retry -x -d 'tries after the first'
     complete -c $program -l max-input-tokens -x -d 'refuse to send more than this'
-    complete -c $program -l base-url -x -d "the endpoint's address"
-    complete -c $program -l proxy -x -d 'http, https, socks5 or socks5h'
-    complete -c $program -l cacert -r -F -d 'trust the authorities in this file'
     __gptpipe_other $program
 end
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from gptpipe import message
-from gptpipe.asking import cache, schema, tokens
+from gptpipe.asking import schema, tokens
 from gptpipe.errors import Absent, ConfigError, Failure, Refused, Temporary, Truncated, UsageError
 from gptpipe.message import Message, Schema, add_usage
 from gptpipe.settings.roles import Role
+from gptpipe.text.age import parse_age
 from gptpipe.text.fences import block, whole_fence
 from gptpipe.usage import ledger
 from gptpipe.wire.events import Again, Event, Finish, Opened, Reasoning, Refusal, Served, Text, Usage
@@ -291,7 +292,7 @@ def wanted(options: Mapping[str, Any], role: Role) -> Want:
         extract,
         schema.load(path) if path is not None else None,
         repair,
-        None if age is None else cache.parse_age(age),
+        None if age is None else parse_age(age),
         options.get("cache_only", False),
         options.get("over_budget", False),
     )

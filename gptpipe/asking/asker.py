@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Lock
 
 from gptpipe.asking import cache, schema, tokens
@@ -227,3 +228,20 @@ class _Once:
                     self._failures.append(failure)
                     raise
             return self.made[0]
+
+
+def stored(answers: Path) -> tuple[int, int]:
+    """Return how many answers are stored in the folder, and their bytes.
+
+    :raises NoInput: if the folder cannot be read.
+    """
+    return cache.size(answers)
+
+
+def forget(answers: Path, older_than: float | None) -> int:
+    """Remove the stored answers, or those older than so many seconds; return how many there were.
+
+    :raises NoInput: if the folder cannot be read.
+    :raises WriteError: if an answer cannot be removed.
+    """
+    return cache.clear(answers, older_than)

@@ -15,24 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gptpipe.errors import NoInput, UsageError, WriteError
+from gptpipe.errors import NoInput, WriteError
 from gptpipe.storage import make_folder, open_regular, replace
 from gptpipe.text.strict_json import compact
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_AGE = re.compile(r"(\d{1,9})([smhdw])", re.ASCII)
 _ENTRY = re.compile(r"([0-9a-f]{64})\.json|\.[0-9a-f]{64}\.json\..*")  # an entry, or what a kill left of its writing
-
-
-def parse_age(text: str) -> float:
-    """Return the seconds that ``30m``, ``12h`` or ``7d`` says; ``s`` and ``w`` are units too.
-
-    :raises UsageError: if it is none of these.
-    """
-    match = _AGE.fullmatch(text)
-    if not match:
-        raise UsageError(f"{text!r} is no age", "a number and its unit, such as 30m, 12h, 7d")
-    return float(match[1]) * _UNITS[match[2]]
 
 
 def key(endpoint: str, request: Mapping[str, Any]) -> str:

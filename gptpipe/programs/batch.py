@@ -15,21 +15,9 @@ from gptpipe.asking.context import Context, connect, here
 from gptpipe.console import output
 from gptpipe.console.progress import Progress
 from gptpipe.errors import Failure, Status, Temporary, UsageError
+from gptpipe.programs import options
 from gptpipe.programs.cli import Group, option
-from gptpipe.programs.options import (
-    config_option,
-    given,
-    limit_options,
-    model_options,
-    network_options,
-    over_budget_option,
-    record_options,
-    role_options,
-    schema_options,
-    system_option,
-    together,
-    verbose_option,
-)
+from gptpipe.programs.options import given, together
 from gptpipe.records import input, replies, submission
 from gptpipe.records.replies import Replies
 from gptpipe.records.request import maker_of, rehearse
@@ -53,17 +41,17 @@ def command() -> None:
     """
 
 
-_shared = together(limit_options, network_options, config_option, verbose_option)  # of every word with the network
+_shared = together(options.limits, options.network, options.config, options.verbose)  # of every word with the network
 
 
 @command.command("submit")
 @click.argument("template", required=False)
-@record_options
-@system_option
-@role_options
-@schema_options
-@model_options
-@over_budget_option
+@options.records
+@options.system
+@options.role
+@options.schema
+@options.model
+@options.over_budget
 @option("--dry-run", group="other", is_flag=True, help="count records and tokens, show a request; send nothing")
 @option("--requests-only", group="output", is_flag=True, help="write the request file to standard output; send nothing")
 @_shared
@@ -131,7 +119,7 @@ def status(names: tuple[str, ...], **values: Any) -> int:
 
 
 @command.command("list")
-@config_option
+@options.config
 def list_batches(config: str | None) -> int:
     """List what was submitted: name, time, model, records, batches."""
     place = here("gptpipe-batch", {"config": config})

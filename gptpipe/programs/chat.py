@@ -17,20 +17,9 @@ from gptpipe.asking.context import here, role_of
 from gptpipe.asking.turn import Call, Question, Turn
 from gptpipe.console import output, signals
 from gptpipe.errors import Failure, Interrupted, KeyRefused, Status, WriteError
-from gptpipe.programs import complete, line_editor, slash
+from gptpipe.programs import complete, line_editor, options, slash
 from gptpipe.programs.cli import Command, option
-from gptpipe.programs.options import (
-    config_option,
-    conversation_options,
-    cost_options,
-    given,
-    limit_options,
-    model_options,
-    network_options,
-    role_options,
-    system_option,
-    verbose_option,
-)
+from gptpipe.programs.options import given
 from gptpipe.programs.slash import Talk
 from gptpipe.settings.roles import Role
 from gptpipe.text.markdown import Markdown
@@ -85,17 +74,17 @@ def _losing() -> Iterator[None]:
 
 
 @click.command("gptpipe-chat", cls=Command, options_metavar="[OPTION]...")
-@system_option
-@role_options
-@conversation_options
-@model_options
-@limit_options
-@cost_options
-@network_options
-@config_option
+@options.system
+@options.role
+@options.conversation
+@options.model
+@options.limits
+@options.cost
+@options.network
+@options.config
 @option("--plain", group="answer", is_flag=True, help="show answers as they were written, without bold and colour")
 @option("--no-history", group="other", is_flag=True, help="keep nothing of what is typed for later chats")
-@verbose_option
+@options.verbose
 def command(**values: Any) -> int:
     """Talk with a language model: each line a question, until exit or the end of input.
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import click
 
-from gptpipe.asking import cache, tokens
+from gptpipe.asking import asker, tokens
 from gptpipe.asking.context import Context, connect, here
 from gptpipe.console import output
 from gptpipe.errors import ConfigError, Failure, Status, UsageError
-from gptpipe.programs import check, install_docs
-from gptpipe.programs.check import Finding
-from gptpipe.programs.cli import Action, Group, option
-from gptpipe.programs.options import config_option, given, limit_options, model_options, network_options, verbose_option
-from gptpipe.settings import resolve, roles, settings
+from gptpipe.programs import diagnosis, install_docs, options
+from gptpipe.programs.cli import Group, option
+from gptpipe.programs.diagnosis import Finding
+from gptpipe.programs.options import given
+from gptpipe.settings import environment, resolve, roles, settings, written
 from gptpipe.settings.settings import Paths, Settings
 from gptpipe.text.address import proxy_for
+from gptpipe.text.age import parse_age
 from gptpipe.wire.download import PATIENCE, download
 
 PROGRAM = "gptpipe-config"
@@ -31,20 +34,34 @@ def command() -> None:
     """
 
 
-@command.command(cls=Action)
-@model_options
-@limit_options
-@network_options
-@config_option
+@command.command()
+@options.model
+@options.limits
+@options.network
+@options.config
 def show(**values: Any) -> int:
-    """Print the settings in effect, as TOML.
+    """Print the settings in effect, as a settings file.
 
-    They are those of a call with the same options. Secrets are masked.
+    They are those of a call with the same options. Secrets are masked; what such a file cannot hold is a comment.
     """
     output.check_stdout()
     place = here(PROGRAM, values)
     chosen = resolve.resolve(given(values), {}, {}, place.env, place.config, need_model=False)
-    output.print_text(settings.as_toml(chosen))
+    output.print_text(written.in_effect(chosen, place.config))
+    return Status.OK
+
+
+@command.command()
+@options.config
+def init(**values: Any) -> int:
+    """Write a settings file to begin with.
+
+    It explains itself in comments. A file that is there is never overwritten. The path is printed.
+    """
+    output.check_stdout()
+    path = Path(environment.named_file(values["config"], os.environ) or settings.paths().config / "config.toml")
+    written.start(path)
+    output.print_text(str(path))
     return Status.OK
 
 
@@ -61,9 +78,9 @@ def _places(paths: Paths, config: str | None) -> dict[str, str]:
     }
 
 
-@command.command(cls=Action)
+@command.command()
 @click.argument("what", required=False)
-@config_option
+@options.config
 def path(what: str | None, **values: Any) -> int:
     """Print where things are.
 
@@ -81,25 +98,25 @@ def path(what: str | None, **values: Any) -> int:
     return Status.OK
 
 
-@command.command("check", cls=Action)
+@command.command()
 @option("--online", group="what", is_flag=True, help="ask the endpoint too, which costs a few tokens")
-@model_options
-@limit_options
-@network_options
-@config_option
-@verbose_option
-def check_(online: bool, **values: Any) -> int:
+@options.model
+@options.limits
+@options.network
+@options.config
+@options.verbose
+def check(online: bool, **values: Any) -> int:
     """Tell what works and what does not.
 
     The status is 78 if anything does not.
     """
     output.check_stdout()
     place = here(PROGRAM, values)
-    options = given(values)
-    bad = _print(check.offline(options, place))
+    said = given(values)
+    bad = _print(diagnosis.offline(said, place))
     if online and not bad:
-        chosen = resolve.resolve(options, {}, {}, place.env, place.config)
-        bad = _print(check.online(chosen, connect(place, chosen), place))
+        chosen = resolve.resolve(said, {}, {}, place.env, place.config)
+        bad = _print(diagnosis.online(chosen, connect(place, chosen), place))
     if bad:
         raise ConfigError("there is something that does not work")
     return Status.OK
@@ -116,40 +133,39 @@ def _print(findings: Iterable[Finding]) -> int:
     return bad
 
 
-@command.command("roles", cls=Action)
-@config_option
-def roles_(**values: Any) -> int:
+@command.command("roles")
+def list_roles() -> int:
     """Print the names of the roles, one a line."""
     output.check_stdout()
-    place = here(PROGRAM, values)
-    output.print_text("".join(f"{name}\n" for name in roles.names(place.paths.roles)))
+    output.print_text("".join(f"{name}\n" for name in roles.names(settings.paths().roles)))
     return Status.OK
 
 
-@command.command("cache", cls=Action)
-@option("--clear", group="what", is_flag=True, help="remove the answers")
-@option("--older-than", group="what", metavar="AGE", help="remove those that are older (30m, 12h, 7d)")
-@config_option
-def cache_(clear: bool, older_than: str | None, **values: Any) -> int:
-    """Tell how many answers are kept, or remove them.
+@command.command("cache")
+@click.argument("clear", required=False, type=click.Choice(["clear"]), metavar="[clear]")
+@option("--older-than", group="what", metavar="AGE", help="clear only those that are older (30m, 12h, 7d)")
+def stored_answers(clear: str | None, older_than: str | None) -> int:
+    """Tell how many answers --cache keeps.
 
-    They are those of --cache. What was removed is counted.
+    With 'clear' they are removed, and how many they were is printed.
     """
     output.check_stdout()
-    answers = here(PROGRAM, values).paths.answers
-    if clear or older_than is not None:
-        age = None if older_than is None else cache.parse_age(older_than)
-        output.print_text(str(cache.clear(answers, age)))
+    answers = settings.paths().answers
+    if clear:
+        age = None if older_than is None else parse_age(older_than)
+        output.print_text(str(asker.forget(answers, age)))
+    elif older_than is not None:
+        raise UsageError("--older-than belongs to 'cache clear'")
     else:
-        number, size = cache.size(answers)
+        number, size = asker.stored(answers)
         output.print_text(f"{number} answers, {size} bytes")
     return Status.OK
 
 
-@command.command(cls=Action)
+@command.command()
 @click.argument("encoding", required=False, type=click.Choice(list(tokens.VOCABULARIES)))
-@network_options
-@config_option
+@options.way
+@options.config
 def tokenizer(encoding: str | None, **values: Any) -> int:
     """Fetch what counts tokens exactly.
 
@@ -171,7 +187,7 @@ def _fetched(url: str, chosen: Settings, place: Context) -> bytes:
         return download(url, chosen._replace(proxy=chosen.proxy or proxy_for(url, place.env)))
 
 
-@command.command("install-docs", cls=Action)
+@command.command("install-docs")
 def install() -> int:
     """Link the manual pages and completions.
 

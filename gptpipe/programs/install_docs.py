@@ -18,6 +18,7 @@ from gptpipe.storage import failing
 _KINDS = (
     ("share/man/man1", "man", "gptpipe*.1", "man/man1"),
     ("share/man/man5", "man", "gptpipe*.5", "man/man5"),
+    ("share/man/man7", "man", "gptpipe*.7", "man/man7"),
     ("share/bash-completion/completions", "completions/bash", "gptpipe*", "bash-completion/completions"),
     ("share/fish/vendor_completions.d", "completions/fish", "gptpipe*.fish", "fish/vendor_completions.d"),
     ("share/zsh/site-functions", "completions/zsh", "_gptpipe", "zsh/site-functions"),
@@ -43,7 +44,7 @@ def links(data: Path) -> list[Link]:
 
 
 def _links(data: Path) -> Iterator[Link]:
-    checkout = Path(__file__).parents[1]
+    checkout = Path(__file__).parents[2]
     for installed, source, pattern, target in _KINDS:
         files = sorted((checkout / source).glob(pattern)) or sorted((Path(sys.prefix) / installed).glob(pattern))
         yield from (Link(data / target / file.name, file) for file in files)

@@ -20,20 +20,9 @@ from gptpipe.console import output, signals
 from gptpipe.console.progress import Progress
 from gptpipe.errors import Interrupted, Status, UsageError
 from gptpipe.message import Counts, counts
+from gptpipe.programs import options
 from gptpipe.programs.cli import Command, option
-from gptpipe.programs.options import (
-    config_option,
-    cost_options,
-    given,
-    limit_options,
-    model_options,
-    network_options,
-    record_options,
-    role_options,
-    schema_options,
-    system_option,
-    verbose_option,
-)
+from gptpipe.programs.options import given
 from gptpipe.records import input
 from gptpipe.records.input import Record
 from gptpipe.records.pace import Pace
@@ -51,9 +40,9 @@ _GRACE = 1.0  # seconds after --max-time in which what is there can still be wri
 
 @click.command("gptpipe-map", cls=Command, options_metavar="[OPTION]...")
 @click.argument("template", required=False)
-@record_options
-@system_option
-@role_options
+@options.records
+@options.system
+@options.role
 @option("-j", "--jobs", group="run", metavar="N", type=click.IntRange(1, 256), default=8, help="so many at once (8)")
 @option("--rpm", group="run", metavar="N", type=float, help="requests a minute, at most")
 @option("--tpm", group="run", metavar="N", type=float, help="tokens a minute, at most")
@@ -64,14 +53,14 @@ _GRACE = 1.0  # seconds after --max-time in which what is there can still be wri
 @option("--unordered", group="output", is_flag=True, help="results as they come, not in the input's order")
 @option("--text", group="output", is_flag=True, help="bare answers, one a line, newlines in them escaped")
 @option("--no-record", group="output", is_flag=True, help="leave the record out of its result")
-@schema_options
-@model_options
-@limit_options
-@cost_options
-@network_options
-@config_option
+@options.schema
+@options.model
+@options.limits
+@options.cost
+@options.network
+@options.config
 @option("--dry-run", group="other", is_flag=True, help="count records and tokens, show a request; send nothing")
-@verbose_option
+@options.verbose
 def command(template: str | None, **values: Any) -> int:
     """Ask a language model once for each record, many at once; one JSON object for each comes out.
 

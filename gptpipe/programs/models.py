@@ -9,18 +9,19 @@ import click
 from gptpipe.asking.context import connect, here
 from gptpipe.console import output
 from gptpipe.errors import Absent, Status
+from gptpipe.programs import options
 from gptpipe.programs.cli import Command
-from gptpipe.programs.options import config_option, given, limit_options, model_options, network_options, verbose_option
+from gptpipe.programs.options import given
 from gptpipe.settings import resolve
 from gptpipe.wire import batch_api
 
 
 @click.command("gptpipe-models", cls=Command, options_metavar="[OPTION]...")
-@model_options
-@limit_options
-@network_options
-@config_option
-@verbose_option
+@options.profile
+@options.tries
+@options.network
+@options.config
+@options.verbose
 def command(**values: Any) -> int:
     """Print the names of the models that the endpoint offers, one a line.
 

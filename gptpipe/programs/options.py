@@ -10,6 +10,7 @@ import click
 
 from gptpipe.asking.inputs import text_or_file
 from gptpipe.programs.cli import option
+from gptpipe.settings.built_in import DEFAULT_MODEL
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -66,11 +67,11 @@ def together(*options: Decorator) -> Decorator:
     return decorate
 
 
-system_option = option(
+system = option(
     "-S", "--system", group="message", metavar="TEXT", help="the system message; @PATH reads it from a file"
 )
 
-lock_option = option(
+lock = option(
     "--lock-timeout",
     group="conversation",
     metavar="SECONDS",
@@ -78,7 +79,7 @@ lock_option = option(
     help="wait this long for another process in the session (default 600; 0: do not wait)",
 )
 
-conversation_options = together(
+conversation = together(
     option("-s", "--session", group="conversation", metavar="NAME", help="continue this conversation, append the turn"),
     option(
         "--history", group="conversation", metavar="N", type=int, help="send at most the last N turns; 0 sends none"
@@ -90,10 +91,10 @@ conversation_options = together(
         type=int,
         help="send the latest turns that fit N tokens (default 32000)",
     ),
-    lock_option,
+    lock,
 )
 
-record_options = together(
+records = together(
     option("-f", "--file", group="input", metavar="PATH", help="read the records from PATH, not standard input"),
     option("--jsonl", group="input", is_flag=True, help="each line is JSON"),
     option("--csv", group="input", is_flag=True, help="rows under a header"),
@@ -102,9 +103,15 @@ record_options = together(
     option("--encoding", group="input", metavar="NAME", default="utf-8", help="of the input (default UTF-8)"),
 )
 
-model_options = together(
-    option("-m", "--model", group="model", metavar="NAME", help="the model; 'echo' is built in"),
-    option("-p", "--profile", group="model", metavar="NAME", help="an endpoint from the settings, or a built-in one"),
+profile = option(
+    "-p", "--profile", group="model", metavar="NAME", help="an endpoint from the settings, or a built-in one"
+)
+
+model = together(
+    option(
+        "-m", "--model", group="model", metavar="NAME", help=f"the model (default {DEFAULT_MODEL}; 'echo' is built in)"
+    ),
+    profile,
     option("--api", group="model", metavar="NAME", help="the protocol: chat, responses or auto (default)"),
     option("--temperature", group="model", metavar="N", type=float, help="sent only when given, as the next two"),
     option("--max-tokens", group="model", metavar="N", type=int, help="the longest answer"),
@@ -120,7 +127,7 @@ model_options = together(
     ),
 )
 
-limit_options = together(
+tries = together(
     option(
         "--max-time",
         group="limits",
@@ -143,17 +150,22 @@ limit_options = together(
         help="silence after that (default 300; 0: no limit)",
     ),
     option("--retry", group="limits", metavar="N", type=int, help="tries after the first (default 2)"),
+)
+
+limits = together(
+    tries,
     option("--max-input-tokens", group="limits", metavar="N", type=int, help="refuse to send more than this"),
 )
 
-network_options = together(
-    option("--base-url", group="network", metavar="URL", help="the endpoint's address"),
+way = together(
     option("--proxy", group="network", metavar="URL", help="http, https, socks5 or socks5h"),
     option("--cacert", group="network", metavar="PATH", help="trust the authorities in this file"),
 )
 
-config_option = option("--config", group="other", metavar="PATH", help="another settings file")
-role_options = together(
+network = together(option("--base-url", group="network", metavar="URL", help="the endpoint's address"), way)
+
+config = option("--config", group="other", metavar="PATH", help="another settings file")
+role = together(
     option("-r", "--role", group="message", metavar="NAME", help="a role: system message and settings"),
     option(
         "-V",
@@ -166,7 +178,7 @@ role_options = together(
     ),
 )
 
-schema_options = together(
+schema = together(
     option("--schema", group="answer", metavar="PATH", help="a JSON Schema: ask for such JSON, check it, print it"),
     option(
         "--repair",
@@ -177,15 +189,15 @@ schema_options = together(
     ),
 )
 
-over_budget_option = option("--over-budget", group="limits", is_flag=True, help="ask although a budget is used up")
+over_budget = option("--over-budget", group="limits", is_flag=True, help="ask although a budget is used up")
 
-cost_options = together(
+cost = together(
     option("--cache", group="limits", metavar="AGE", help="reuse an answer to the same request (30m, 12h, 7d)"),
     option("--cache-only", group="limits", is_flag=True, help="never ask, only reuse"),
-    over_budget_option,
+    over_budget,
 )
 
-verbose_option = option(
+verbose = option(
     "-v", "--verbose", group="other", is_flag=True, help="notes on standard error: model, tokens, cost, retries"
 )
 
@@ -193,7 +205,7 @@ verbose_option = option(
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return those options that the command line has, as ``gptpipe.settings.resolve`` takes them.
 
-    :raises NoInput: BadInput: if the system message stands in a file that cannot be read, or is no text.
+    :raises NoInput: BadInput: if the system message stands in a file that cannot be read, or is not text.
     """
     found = {name: value for name, value in values.items() if value is not None and value != ()}
     if "param" in found:

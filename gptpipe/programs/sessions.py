@@ -10,16 +10,18 @@ from contextlib import contextmanager
 
 import click
 
-from gptpipe.asking import cache, inputs
+from gptpipe.asking import inputs
 from gptpipe.asking.context import begin
 from gptpipe.console import output
 from gptpipe.errors import Absent, BadInput, Failure, NoInput, Status, UsageError
+from gptpipe.programs import options
 from gptpipe.programs.cli import Group, option
-from gptpipe.programs.options import lock_option, together
+from gptpipe.programs.options import together
 from gptpipe.sessions import attachments, transcript, upkeep
-from gptpipe.sessions import repair as mending
+from gptpipe.sessions import repair as damages
 from gptpipe.sessions.store import SessionStore
 from gptpipe.settings import environment, resolve, settings
+from gptpipe.text.age import parse_age
 
 _NAMED_IN_QUESTION = 10
 
@@ -44,7 +46,7 @@ def _lock_timeout(given: float | None) -> float:
 
 
 class _Each:
-    """Sessions one after the other: those named, or all. What fails is told, and the next has its turn."""
+    """Sessions one after the other: those named, or all. A failure is reported, and the next one follows."""
 
     def __init__(self, store: SessionStore, names: Sequence[str] = ()) -> None:
         self.status = Status.OK
@@ -66,7 +68,7 @@ class _Each:
                 self.warn(failure.message, failure.hint, failure.status)
 
     def warn(self, message: str, hint: str | None = None, status: Status = NoInput.status) -> None:
-        """Tell what failed, and remember that."""
+        """Report a failure, and keep its status."""
         output.say(message, hint)
         self.status = status
 
@@ -88,18 +90,17 @@ def list_sessions(as_json: bool, header: bool) -> int:
 
 @command.command()
 @click.argument("name")
-@option("-n", "--turns", group="output", metavar="N", type=click.IntRange(0), help="the last N turns only")
-@option("--last", group="output", is_flag=True, help="the last answer only, as gptpipe wrote it")
+@option("-n", "--last", "count", group="output", metavar="N", type=click.IntRange(0), help="the last N turns only")
+@option("--answer", group="output", is_flag=True, help="the last answer only, as gptpipe wrote it")
 @option("-x", "--extract", group="output", is_flag=True, help="the last answer's first code block only")
-@option("--json", "as_json", group="output", is_flag=True, help="the lines of the file as they are")
-def show(name: str, turns: int | None, last: bool, extract: bool, as_json: bool) -> int:
+@option("--json", "as_json", group="output", is_flag=True, help="the lines of the file, with whole system messages")
+def show(name: str, count: int | None, answer: bool, extract: bool, as_json: bool) -> int:
     """Show the turns of a session."""
-    if (turns is not None) + last + extract > 1 or (extract and as_json):
-        raise UsageError("--turns, --last and --extract exclude each other, and --extract and --json too")
-    if (last or extract) and not as_json:
+    if (count is not None) + answer + extract > 1 or ((answer or extract) and as_json):
+        raise UsageError("--last, --answer and --extract exclude each other, and the last two --json")
+    if answer or extract:
         return _show_answer(name, extract)
     store, printer = _store(), output.Printer()
-    count = 1 if last else turns
     records = (
         upkeep.oldest_first(store, name, output.say)
         if count is None
@@ -134,7 +135,7 @@ def search(pattern: str, ignore_case: bool, names: bool) -> int:
     try:
         compiled = re.compile(expression, re.IGNORECASE if ignore_case else 0)
     except (re.error, OverflowError, RecursionError) as error:
-        raise UsageError(f"{pattern!r} is no regular expression: {error}") from None
+        raise UsageError(f"{pattern!r} is not a regular expression: {error}") from None
     each = _Each(store := _store())
     printer = output.Printer()
     for name in each:
@@ -160,7 +161,7 @@ _from_a_to_b = together(
     click.argument("source", metavar="A"),
     click.argument("target", metavar="B"),
     option("--force", group="change", is_flag=True, help="replace B if it exists"),
-    lock_option,
+    options.lock,
 )
 
 
@@ -186,12 +187,12 @@ def rename(source: str, target: str, force: bool, lock_timeout: float | None) ->
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @option("--older-than", group="change", metavar="AGE", help="only those not used for so long (12h, 90d, 4w)")
 @option("-y", "--yes", group="change", is_flag=True, help="do not ask")
-@lock_option
+@options.lock
 def remove(names: Sequence[str], older_than: str | None, yes: bool, lock_timeout: float | None) -> int:
     """Remove sessions, and the files that only they refer to."""
     if not names and older_than is None:
         raise UsageError("nothing to remove", "name sessions, or say --older-than AGE")
-    since = None if older_than is None else time.time() - cache.parse_age(older_than)
+    since = None if older_than is None else time.time() - parse_age(older_than)
     timeout = _lock_timeout(lock_timeout)
     each = _Each(store := _store(), names)
     chosen: list[str] = []
@@ -221,7 +222,7 @@ def _agreed(names: list[str]) -> bool:
 @command.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @option("--repair", group="change", is_flag=True, help="move damaged lines into a file beside the session's")
-@lock_option
+@options.lock
 def check(names: Sequence[str], repair: bool, lock_timeout: float | None) -> int:
     """List damaged lines, of all sessions or of those named."""
     timeout = _lock_timeout(lock_timeout) if repair else 0
@@ -230,13 +231,13 @@ def check(names: Sequence[str], repair: bool, lock_timeout: float | None) -> int
     left = 0
     for name in each:
         with each.attempt(name):
-            damages = list(mending.check(store, name))
-            left += len(damages)
-            for damage in damages:
+            found = list(damages.find(store, name))
+            left += len(found)
+            for damage in found:
                 printer.write(f"{name}:{damage.number}: damaged, {damage.length} bytes at byte {damage.offset}\n")
-            if damages and repair:
-                mending.repair(store, name, timeout=timeout, waiting=output.waiting)
-                left -= len(damages)
+            if found and repair:
+                damages.repair(store, name, timeout=timeout, waiting=output.waiting)
+                left -= len(found)
     if left:
         raise BadInput(f"damaged lines: {left}", None if repair else "--repair moves them aside")
     return each.status

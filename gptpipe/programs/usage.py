@@ -10,15 +10,15 @@ from typing import Any
 
 import click
 
-from gptpipe.asking.cache import parse_age
 from gptpipe.asking.context import Context, here
 from gptpipe.console import output
 from gptpipe.errors import Status, UsageError
 from gptpipe.message import Counts
+from gptpipe.programs import options
 from gptpipe.programs.cli import Command, option
-from gptpipe.programs.options import config_option
 from gptpipe.settings import settings
 from gptpipe.text import table
+from gptpipe.text.age import parse_age
 from gptpipe.text.strict_json import compact
 from gptpipe.usage import ledger, prices, summary
 from gptpipe.usage.ledger import Entry
@@ -33,7 +33,7 @@ _HEAD = ("requests", "input", "cached", "output", "reasoning", "seconds", "USD")
 @option("--since", group="output", metavar="DATE", help="from this day on, YYYY-MM-DD, or an age: 7d, 4w")
 @option("--json", group="output", is_flag=True, help="print each row as JSON")
 @option("--plot", group="output", is_flag=True, help="draw a bar of tokens for each row")
-@config_option
+@options.config
 def command(by: str, since: str | None, plot: bool, **values: Any) -> int:
     """Print what requests used: tokens, time, and US dollars.
 

@@ -24,7 +24,7 @@ class Damage(NamedTuple):
     ended: bool
 
 
-def check(store: SessionStore, name: str) -> Iterator[Damage]:
+def find(store: SessionStore, name: str) -> Iterator[Damage]:
     """Yield the damaged lines of a session, without the lock.
 
     :raises NoInput: WriteError: as :meth:`SessionStore.reading` does, at the first step.

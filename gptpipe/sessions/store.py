@@ -74,7 +74,7 @@ class SessionStore:
         :raises NoInput: if there is no such session, or it cannot be read; also from the block.
         :raises WriteError: if it is not a regular file.
         """
-        with failing(NoInput, f"cannot read session {name}"):
+        with failing(NoInput, f"cannot read session {name}: {self.path(name)}"):
             try:
                 fd = open_regular(self.path(name), os.O_RDONLY)
             except FileNotFoundError:
@@ -165,12 +165,12 @@ class Session:
         return last_turn(record.turn for record in self._lines(silent))
 
     def _records(self, warn: Warn) -> Iterator[Record]:
-        with failing(WriteError, f"cannot read session {self.name}"):
+        with failing(WriteError, f"cannot read session {self.name}: {self.path}"):
             yield from system.resolved(self.fd, self._lines(warn), self.path, warn)
 
     def _lines(self, warn: Warn) -> Iterator[Record]:
         """Yield the records as the file has them, the newest first."""
-        with failing(WriteError, f"cannot read session {self.name}"):
+        with failing(WriteError, f"cannot read session {self.name}: {self.path}"):
             yield from valid(backward(self.fd), self.path, warn, locked=True)
 
     def append(self, turn: Turn, *, wait: bool = True) -> Turn:
@@ -188,21 +188,21 @@ class Session:
         :raises WriteError: if it cannot be written; the file is as before.
         :raises Temporary: if the file now at the path is locked.
         """
-        with failing(WriteError, f"cannot open session {self.name}"):
+        with failing(WriteError, f"cannot open session {self.name}: {self.path}"):
             stands = self.fd >= 0 and stands_at(self.fd, self.path)
         if not stands:  # then the turn would go into a file without a name and be lost
             self._close()
             self.acquire(self._timeout if wait else 0)
         added = _numbered(turns, self.last())
         newest = next((record for record in self._lines(silent) if not record.turn.undo), None)
-        with failing(WriteError, f"cannot write session {self.name}"):
+        with failing(WriteError, f"cannot write session {self.name}: {self.path}"):
             shorter = system.shortened(self.fd, added, newest, os.fstat(self.fd).st_size)
             append(self.fd, self.path.parent, b"".join(map(to_line, shorter)))
         return added
 
     def acquire(self, timeout: float | None) -> None:
         """Lock the file at the path."""
-        with failing(WriteError, f"cannot open session {self.name}"):
+        with failing(WriteError, f"cannot open session {self.name}: {self.path}"):
             if self._try() or (timeout != 0 and self._wait(timeout)):
                 return
         raise Temporary(

@@ -64,7 +64,7 @@ def latest(store: SessionStore, name: str, count: int, warn: Warn) -> list[Recor
 
     :raises NoInput: WriteError: as :meth:`SessionStore.reading` does.
     """
-    records = list(islice(standing(store.records(name, warn)), count))[::-1]
+    records = list(islice(standing(store.records(name, warn)), max(count, 1)))[:count][::-1]  # 0 needs a session too
     if all(record.turn.n for record in records):
         return records
     last = {record.offset for record in records}  # lines of another program: they are to be counted

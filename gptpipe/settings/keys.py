@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from gptpipe.errors import ConfigError
+from gptpipe.settings.built_in import BUILT_IN, OPENAI
 from gptpipe.settings.file import Config
-from gptpipe.settings.settings import BUILT_IN, OPENAI, Settings
+from gptpipe.settings.settings import Settings
 from gptpipe.text.address import is_local, is_plain, masked, masked_headers
 
 COMMAND_LIMIT = 30.0  # seconds

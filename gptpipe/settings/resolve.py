@@ -44,6 +44,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from gptpipe.errors import ConfigError, UsageError
+from gptpipe.settings.built_in import BUILT_IN, DEFAULT_MODEL, OPENAI, is_echo
 from gptpipe.settings.environment import given, variables
 from gptpipe.settings.file import (
     EMPTY,
@@ -53,19 +54,7 @@ from gptpipe.settings.file import (
     nearest,
     profile_name,
 )
-from gptpipe.settings.settings import (
-    BUILT_IN,
-    DEFAULT_MODEL,
-    OPENAI,
-    TIMES,
-    Budget,
-    KeyWays,
-    Settings,
-    is_echo,
-    own_prices,
-    profile_names,
-    profile_table,
-)
+from gptpipe.settings.settings import TIMES, Budget, KeyWays, Settings, own_prices, profile_names, profile_table
 from gptpipe.text.address import check_base_url, check_proxy, is_local, masked, proxy_for, same
 
 # Settings that one layer decides, without a rule of their own.

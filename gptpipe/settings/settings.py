@@ -1,4 +1,4 @@
-"""What a call decided: its settings, the folders of gptpipe, the built-in profiles."""
+"""What a call decided: its settings, and the folders of gptpipe."""
 
 from __future__ import annotations
 
@@ -10,32 +10,10 @@ from typing import Any, NamedTuple
 import xdg_base_dirs
 
 from gptpipe.errors import ConfigError
+from gptpipe.settings.built_in import BUILT_IN
 from gptpipe.settings.file import EMPTY, Config
-from gptpipe.text import toml
 from gptpipe.text.address import masked, masked_headers
 
-OPENAI = "openai"
-DEFAULT_MODEL = "gpt-5.5"
-
-# Endpoints by name. An empty api_key_env says that the server needs no key, wherever it stands; the profile openai
-# has none here because OPENAI_API_KEY comes after systemd's credentials (gptpipe.settings.keys).
-BUILT_IN: Mapping[str, Mapping[str, str]] = {
-    OPENAI: {"base_url": "https://api.openai.com/v1"},
-    "ollama": {"base_url": "http://localhost:11434/v1", "api_key_env": ""},
-    "llamacpp": {"base_url": "http://localhost:8080/v1", "api_key_env": ""},
-    "lmstudio": {"base_url": "http://localhost:1234/v1", "api_key_env": ""},
-    "vllm": {"base_url": "http://localhost:8000/v1", "api_key_env": ""},
-    "openrouter": {"base_url": "https://openrouter.ai/api/v1", "api_key_env": "OPENROUTER_API_KEY"},
-    "groq": {"base_url": "https://api.groq.com/openai/v1", "api_key_env": "GROQ_API_KEY"},
-    "mistral": {"base_url": "https://api.mistral.ai/v1", "api_key_env": "MISTRAL_API_KEY"},
-    "deepseek": {"base_url": "https://api.deepseek.com/v1", "api_key_env": "DEEPSEEK_API_KEY"},
-    "gemini": {
-        "base_url": "https://generativelanguage.googleapis.com/v1beta/openai",
-        "api_key_env": "GEMINI_API_KEY",
-    },
-    "anthropic": {"base_url": "https://api.anthropic.com/v1", "api_key_env": "ANTHROPIC_API_KEY"},
-    "xai": {"base_url": "https://api.x.ai/v1", "api_key_env": "XAI_API_KEY"},
-}
 TIMES = ("max_time", "connect_timeout", "idle_timeout")
 
 
@@ -116,20 +94,6 @@ def described(settings: Settings) -> str:
     return f"model {settings.model}, {where}"
 
 
-def as_toml(settings: Settings) -> str:
-    """Return the settings as lines of TOML, secrets masked. A time without a limit is 0."""
-    shown = _shown(settings)
-    shown |= {name: shown[name] or 0 for name in TIMES}
-    tables = {
-        "chat": {"question": shown.pop("question"), "answer": shown.pop("answer"), "history": shown.pop("remember")},
-        "budget": shown.pop("budget")._asdict(),
-        "prices": {model: _known(price) for model, price in shown.pop("prices").items()},
-    }
-    del shown["key"]
-    inner = ((name, toml.lines(table)) for name, table in tables.items())
-    return toml.lines(shown) + "".join(f"\n[{name}]\n{text}" for name, text in inner if text)
-
-
 def _shown(settings: Settings) -> dict[str, Any]:
     """Return the settings by name, secrets masked."""
     return settings._asdict() | {
@@ -139,12 +103,8 @@ def _shown(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _known(price: Price) -> dict[str, float]:
-    return {name: item for name, item in price._asdict().items() if item is not None}
-
-
 class Paths(NamedTuple):
-    """Gptpipe's own folders; none of them needs to exist."""
+    """The folders of gptpipe; none of them needs to exist."""
 
     config: Path
     data: Path
@@ -183,9 +143,9 @@ class Paths(NamedTuple):
 
 
 def paths() -> Paths:
-    """Return gptpipe's folders by the XDG variables and the home directory, as they are now.
+    """Return the folders of gptpipe by the XDG variables and the home directory, as they are now.
 
-    Without ``HOME`` it is the one that the system's list of users names.
+    Without ``HOME`` the home directory is that of the system's list of users.
 
     :raises ConfigError: if there is no home directory, or ``HOME`` is not an absolute path.
     """
@@ -214,11 +174,6 @@ def address_of(profile: str | None, config: Config) -> str | None:
 def own_prices(config: Config) -> dict[str, Price]:
     """Return the prices that the settings file gives, by model."""
     return {name: Price(**price) for name, price in config.prices.items()}
-
-
-def is_echo(model: str) -> bool:
-    """Return whether the model is the built-in endpoint's, which needs no key and no network."""
-    return model == "echo" or model.startswith("echo:")
 
 
 def profile_names(config: Config) -> list[str]:

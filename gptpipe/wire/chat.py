@@ -10,7 +10,8 @@ from collections.abc import Collection
 from typing import Any
 
 from gptpipe.message import COMPLETE_REASONS, TOOL_REASONS, Message, Schema
-from gptpipe.settings.settings import OPENAI, Settings
+from gptpipe.settings.built_in import OPENAI
+from gptpipe.settings.settings import Settings
 from gptpipe.text.strict_json import clean, compact
 from gptpipe.wire.calls import Calls
 from gptpipe.wire.events import Cited, Done, Error, Event, Finish, Reasoning, Refusal, Served, Text, Usage

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from gptpipe import errors
-from gptpipe.settings.settings import is_echo
+from gptpipe.settings.built_in import is_echo
 from gptpipe.wire import echo_chat, echo_responses
 from gptpipe.wire.echo_knobs import Knobs as Knobs
 from gptpipe.wire.echo_knobs import of_this_try

@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
-from gptpipe.settings.settings import OPENAI, Settings
+from gptpipe.settings.built_in import OPENAI
+from gptpipe.settings.settings import Settings
 from gptpipe.text.address import joined
 from gptpipe.wire import chat, items, responses, sse
 from gptpipe.wire.events import Event

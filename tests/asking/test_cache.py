@@ -11,6 +11,7 @@ import pytest
 
 from gptpipe.asking import cache
 from gptpipe.errors import NoInput, UsageError
+from gptpipe.text.age import parse_age
 
 BODY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hé\ud800"}], "temperature": 0.5}
 KEY = cache.key("https://api.example/v1", BODY)
@@ -22,13 +23,13 @@ ANSWER = {"text": "hallo 你好", "finish_reason": "stop", "usage": {"total_toke
     [("45s", 45), ("30m", 1800), ("12h", 43200), ("7d", 604800), ("2w", 1209600), ("0d", 0)],
 )
 def test_age(text: str, seconds: float) -> None:
-    assert cache.parse_age(text) == seconds
+    assert parse_age(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "7", "d", "-1d", "1.5h", "7 d", "7D", "7d ", "٣d", "9999999999d", "7dd"])
 def test_no_age(text: str) -> None:
     with pytest.raises(UsageError, match="is no age"):
-        cache.parse_age(text)
+        parse_age(text)
 
 
 def test_key_is_of_endpoint_and_request() -> None:

@@ -16,7 +16,7 @@ import pytest
 from gptpipe import __version__
 from gptpipe.errors import Status
 from gptpipe.message import Turn, from_line, to_line
-from gptpipe.settings import environment, file, roles, settings
+from gptpipe.settings import built_in, environment, file, roles
 from gptpipe.wire import echo
 from tests.conftest import Run, needs
 from tests.harness import manual, programs
@@ -158,7 +158,7 @@ def test_built_in_profiles() -> None:
     rows = re.findall(r"^\.It Cm (\w+)\n\.Lk (\S+)(?: ,\n\.Ev (\w+))?$", text, re.MULTILINE)
     expected = {
         (name, profile["base_url"], "OPENAI_API_KEY" if name == "openai" else profile["api_key_env"])
-        for name, profile in settings.BUILT_IN.items()
+        for name, profile in built_in.BUILT_IN.items()
     }
     assert set(rows) == expected
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import tomllib
@@ -25,19 +26,87 @@ def configure(home: Path, text: str) -> None:
     path.write_text(text)
 
 
+WHOLE = """
+profile = "box"
+system = "Be \\"brief\\"."
+max_time = 60
+[params]
+stop = ["a"]
+[aliases]
+fast = "m2"
+[profiles.box]
+base_url = "https://u:secret@box/v1"
+model = "m"
+api_key_command = ["pass", "box"]
+headers = { X-Key = "hidden" }
+[profiles.plain]
+base_url = "https://plain/v1"
+thinks = true
+[chat]
+question = "? "
+[budget]
+day_tokens = 5
+[prices]
+m = { input = 1, output = 2 }
+"""
+
+
 def test_show(run: Any, home: Path) -> None:
-    configure(
-        home,
-        '[profiles.box]\nbase_url = "https://u:secret@box/v1"\nmodel = "m"\nheaders = { X-Key = "hidden" }\n'
-        "[budget]\nday_tokens = 5\n[prices]\nm = { input = 1, output = 2 }\n",
-    )
+    configure(home, WHOLE)
     result = run("gptpipe-config", "show", "-p", "box", "--temperature", "0.5", "--idle-timeout", "0")
     shown = tomllib.loads(result.text)
     assert (shown["model"], shown["profile"], shown["idle_timeout"]) == ("m", "box", 0)
-    assert shown["params"] == {"temperature": 0.5}
+    assert shown["params"] == {"temperature": 0.5, "stop": ["a"]}
     assert (shown["budget"], shown["prices"]) == ({"day_tokens": 5}, {"m": {"input": 1, "output": 2}})
     assert "secret" not in result.text
     assert "hidden" not in result.text
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("-p", "groq", "-m", "fast", "-O", "x={}", "-O", "n1=null", "--max-time", "0"),
+        ("-m", "echo"),
+        ("--base-url", "http://u:secret@127.0.0.1/v1?key=secret", "-m", "m"),
+    ],
+    ids=["nothing", "profile", "echo", "address"],
+)
+@pytest.mark.parametrize("settings", ["", WHOLE], ids=["no file", "file"])
+def test_what_show_prints_is_a_settings_file(run: Any, home: Path, settings: str, options: tuple[str, ...]) -> None:
+    configure(home, settings)
+    shown = run("gptpipe-config", "show", *options)
+    (home / "c.toml").write_bytes(shown.out)
+    config = ("--config", str(home / "c.toml"))
+    assert run("gptpipe", "-n", *config, "-m", "echo", "hi") == (0, b"hi\n", "")
+    again = run("gptpipe-config", "show", *config)
+    assert tomllib.loads(again.text) == tomllib.loads(shown.text)
+    assert "secret" not in shown.text
+    if settings:
+        assert '# base_url = "https://***@box/v1"' in shown.text
+        assert "# headers = " in shown.text
+
+
+def test_init_writes_a_file_to_begin_with_and_never_over_one(run: Any, home: Path) -> None:
+    path = home / ".config/gptpipe/config.toml"
+    assert run("gptpipe-config", "init") == (0, f"{path}\n".encode(), "")
+    assert path.stat().st_mode & 0o777 == 0o600
+    starter = path.read_text()
+    assert tomllib.loads(starter) == {}
+    # Each example in it can be used as it stands.
+    path.write_text(re.sub(r"^# (?=\[|\w+ = )", "", starter, flags=re.MULTILINE))
+    shown = tomllib.loads(run("gptpipe-config", "show").text)
+    assert (shown["model"], shown["aliases"]["fast"], shown["profiles"]["work"]["api_key_env"]) == (
+        "gpt-5.5",
+        "gpt-5.4-mini",
+        "WORK_API_KEY",
+    )
+    assert shown["budget"] == {"day_tokens": 1000000, "month_usd": 20}
+    written = path.read_text()
+    again = run("gptpipe-config", "init")
+    assert (again.status, again.out, path.read_text()) == (2, b"", written)
+    assert run("gptpipe-config", "init", "--config", str(home / "other/c.toml")).status == 0
+    assert (home / "other/c.toml").read_text() == starter
 
 
 def test_path(run: Any, home: Path) -> None:
@@ -48,7 +117,7 @@ def test_path(run: Any, home: Path) -> None:
     assert run("gptpipe-config", "path", "session").status == 2
     assert run("gptpipe-config", "path", "vocabularies", env={"TIKTOKEN_CACHE_DIR": "/v"}).text == "/v\n"
     run("gptpipe", "-m", "echo", "-s", "s", "--cache", "1d", "hi")
-    assert [name for name, path in lines.items() if Path(path).exists()] == ["sessions", "usage", "answers"]
+    assert [name for name, path in lines.items() if Path(path).exists()] == ["sessions", "answers"]
 
 
 def test_roles(run: Any, home: Path) -> None:
@@ -64,8 +133,9 @@ def test_cache(run: Any) -> None:
     for word in ("a", "b"):
         run("gptpipe", "-m", "echo", "--cache", "1d", word)
     assert run("gptpipe-config", "cache").text.startswith("2 answers, ")
-    assert run("gptpipe-config", "cache", "--older-than", "1h").text == "0\n"
-    assert run("gptpipe-config", "cache", "--clear").text == "2\n"
+    assert run("gptpipe-config", "cache", "--older-than", "1h").status == 2
+    assert run("gptpipe-config", "cache", "clear", "--older-than", "1h").text == "0\n"
+    assert run("gptpipe-config", "cache", "clear").text == "2\n"
     assert run("gptpipe-config", "cache").text == "0 answers, 0 bytes\n"
     assert run("gptpipe", "-m", "echo", "--cache-only", "a").status == 66
 
@@ -87,6 +157,13 @@ def test_all_is_well(run: Any, home: Path) -> None:
         pytest.param('model = "echo"\n', "+++\nx = 1\n+++\n", "role r", id="a faulty role"),
         pytest.param('model = "echo"\n', "{a b", "role r", id="a role with a faulty field"),
         pytest.param('profile = "nowhere"\n', "", "model", id="no such profile"),
+        pytest.param('model = "echo"\n', '+++\nschema = "none.json"\n+++\n', "role r", id="a role without its schema"),
+        pytest.param(
+            'model = "m"\nbase_url = "http://127.0.0.1:9/v1"\n',
+            '+++\nprofile = "nowhere"\n+++\n',
+            "role r",
+            id="a role with no profile",
+        ),
     ],
 )
 def test_what_does_not_work_is_said(run: Any, home: Path, settings: str, role: str, bad: str) -> None:
@@ -96,6 +173,33 @@ def test_what_does_not_work_is_said(run: Any, home: Path, settings: str, role: s
     result = run("gptpipe-config", "check")
     assert result.status == 78
     assert [line.split(": ")[0] for line in result.text.splitlines() if line.startswith("BAD")] == [f"BAD  {bad}"]
+
+
+def test_a_folder_that_is_in_the_way_is_named_once(run: Any, home: Path) -> None:
+    configure(home, 'model = "echo"\n')
+    (home / ".local").write_text("")
+    (home / ".cache").write_text("")
+    result = run("gptpipe-config", "check")
+    assert [line for line in result.text.splitlines() if line.startswith("BAD")] == [
+        f"BAD  folder: {home}/.local cannot be written to: sessions, usage cannot be kept",
+        f"BAD  folder: {home}/.cache cannot be written to: answers cannot be kept",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "meaningless"),
+    [
+        (["gptpipe-models"], ["--model", "--temperature", "--max-tokens", "--param", "--max-input-tokens", "--api"]),
+        (["gptpipe-config", "tokenizer"], ["--base-url", "--model", "--max-time"]),
+        (["gptpipe-config", "roles"], ["--config"]),
+        (["gptpipe-config", "cache"], ["--config"]),
+    ],
+    ids=lambda value: value[-1],
+)
+def test_the_help_offers_only_what_means_something(run: Any, words: list[str], meaningless: list[str]) -> None:
+    text = run(*words, "-h").text
+    assert [name for name in meaningless if name in text] == []
+    assert all(run(*words, name, "1").status == 2 for name in meaningless)
 
 
 def test_a_faulty_settings_file(run: Any, home: Path) -> None:

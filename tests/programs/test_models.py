@@ -12,7 +12,7 @@ def test_one_name_a_line(run: Any, server: Server) -> None:
 
 
 def test_echo(run: Any) -> None:
-    assert run("gptpipe-models", "-m", "echo").out == b"echo\n"
+    assert run("gptpipe-models", env={"GPTPIPE_MODEL": "echo"}).out == b"echo\n"
 
 
 def test_none(run: Any, server: Server) -> None:

@@ -146,14 +146,14 @@ def test_show_has_calls_and_results(run: Run, folder: Path) -> None:
     text = 'user: where?\n\nassistant: [calls lookup {"order":4711}]\n\ntool: Ulm\n\nassistant: in Ulm\n'
     assert run(PROGRAM, "show", "s").text.partition("==\n\n")[2] == text
     assert run(PROGRAM, "search", "lookup|Ulm$").text.count("\n") == 3
-    assert run(PROGRAM, "show", "s", "--last").text == "in Ulm\n"
+    assert run(PROGRAM, "show", "s", "--answer").text == "in Ulm\n"
 
 
 def test_show_json_is_the_file_as_it_is(run: Run, folder: Path) -> None:
     data = make(folder, "s", turn("x"), turn("y"), code()).read_bytes()
     (folder / "s.jsonl").write_bytes(data.replace(b'"n"', b' "own": [1], "n"'))
     lines = (folder / "s.jsonl").read_bytes().splitlines(keepends=True)
-    for args, wanted in (((), lines), (("-n", "2"), lines[1:]), (("--last",), lines[2:]), (("-n", "0"), [])):
+    for args, wanted in (((), lines), (("-n", "2"), lines[1:]), (("--last", "1"), lines[2:]), (("-n", "0"), [])):
         assert run(PROGRAM, "show", "s", "--json", *args) == (0, b"".join(wanted), "")
 
 
@@ -171,7 +171,7 @@ def test_show_tells_what_was_taken_back(run: Run, folder: Path) -> None:
     assert run(PROGRAM, "list", "--json").json()["turns"] == 3
 
 
-@pytest.mark.parametrize("args", [["--last"], ["--last", "--json"], ["-n", "1", "--json"]], ids=" ".join)
+@pytest.mark.parametrize("args", [["--answer"], ["--last", "1", "--json"], ["-n", "1"]], ids=" ".join)
 def test_the_last_answer_is_one_that_was_not_taken_back(run: Run, folder: Path, args: list[str]) -> None:
     path = make(folder, "s", turn("x", "first"), turn("y", "second"))
     path.write_bytes(path.read_bytes() + to_line(Turn([], n=2, undo=1)))
@@ -186,13 +186,13 @@ def test_turns_of_another_program_are_counted(run: Run, folder: Path) -> None:
 
 
 ANSWERS = {
-    "the answer": (["--last"], {}, 0, "text\n```sh\nls\n```\nmore\n", ""),
+    "the answer": (["--answer"], {}, 0, "text\n```sh\nls\n```\nmore\n", ""),
     "its code": (["-x"], {}, 0, "ls\n", ""),
     "no code": (["-x"], {"text": "none"}, 5, "", "no code block"),
-    "unfinished": (["--last"], {"finish_reason": None, "text": "te"}, 5, "te\n", "did not finish"),
+    "unfinished": (["--answer"], {"finish_reason": None, "text": "te"}, 5, "te\n", "did not finish"),
     "unfinished code": (["-x"], {"finish_reason": None, "text": "```\nrm -r /t"}, 5, "rm -r /t\n", "did not finish"),
-    "truncated": (["--last"], {"finish_reason": "length", "text": "te"}, 3, "te\n", "length limit"),
-    "empty": (["--last"], {"text": ""}, 5, "", "empty"),
+    "truncated": (["--answer"], {"finish_reason": "length", "text": "te"}, 3, "te\n", "length limit"),
+    "empty": (["--answer"], {"text": ""}, 5, "", "empty"),
 }
 
 
@@ -209,7 +209,7 @@ def test_the_last_answer(
 
 def test_the_bytes_are_the_same_on_a_terminal_but_for_control_characters(run: Run, folder: Path) -> None:
     make(folder, "s", replace(turn(f"a{HOSTILE}", f"b{HOSTILE}"), model=f"m{HOSTILE}"))
-    for args in (["show", "s"], ["show", "--last", "s"], ["list"], ["search", "."]):
+    for args in (["show", "s"], ["show", "--answer", "s"], ["list"], ["search", "."]):
         piped = run(PROGRAM, *args)
         shown = run(PROGRAM, *args, tty="out")
         seen = piped.text.translate({0x1B: "^[", 7: "^G", 0x9B: "\\x9b", 13: "^M"})
@@ -232,7 +232,7 @@ def test_the_end_of_a_huge_session_is_quick(run: Run, folder: Path) -> None:
     os.truncate(path, 1 << 36)  # reading it would take minutes
     with path.open("ab") as file:
         file.write(b"\n" + to_line(replace(code(), n=1000)))
-    for args in (["show", "--last"], ["show", "-n", "1"], ["show", "-x"], ["show", "--json", "--last"]):
+    for args in (["show", "--answer"], ["show", "-n", "1"], ["show", "-x"], ["show", "--json", "--last", "1"]):
         assert "ls" in run(PROGRAM, *args, "s").text
     assert run(PROGRAM, "list").text.split()[1] == "1000"
 
@@ -371,7 +371,7 @@ def test_a_damaged_line_is_skipped_and_told(run: Run, folder: Path) -> None:
     end = make(folder, "s", turn("x", "z")).stat().st_size
     path = make(folder, "s", turn("x", "z"), junk=b"\x1b[2Jjunk\n")
     warning = f"gptpipe-sessions: {path}: damaged line at byte {end} skipped\n"
-    assert run(PROGRAM, "show", "--last", "s") == (0, b"z\n", warning)
+    assert run(PROGRAM, "show", "--answer", "s") == (0, b"z\n", warning)
     assert run(PROGRAM, "search", "z") == (0, b"s:1:z\n", warning)
     assert run(PROGRAM, "list").err == ""
 
@@ -392,13 +392,15 @@ BAD = {
     "nothing to remove": (["remove", "--yes"], 2, "--older-than"),
     "no age": (["remove", "--yes", "--older-than", "soon"], 2, "soon"),
     "no pattern": (["search", "("], 2, "regular expression"),
+    "no session, and no turn of it": (["show", "NOSUCH", "-n", "0"], 66, "no session NOSUCH\n"),
+    "a session that is empty": (["show", "NOSUCH", "--last", "0", "--json"], 66, "no session NOSUCH\n"),
     "two ways to show": (["show", "a", "-x", "-n", "1"], 2, "exclude"),
     "code as JSON": (["show", "a", "-x", "--json"], 2, "exclude"),
     "JSON with a header": (["list", "--json", "--header"], 2, "exclude"),
     "fewer than no turns": (["show", "a", "-n", "-1"], 2, "-1"),
     "a lock timeout below 0": (["copy", "a", "b", "--lock-timeout", "-1"], 2, "lock-timeout"),
     "no such word": (["lists"], 2, "no such command 'lists'\ndid you mean list?\n"),
-    "no such option": (["show", "--lats", "s"], 2, "no such option '--lats'\ndid you mean --last or --turns?\n"),
+    "no such option": (["show", "--lats", "s"], 2, "no such option '--lats'\ndid you mean --last?\n"),
     "no word": ([], 2, "-h"),
     "no name": (["show"], 2, "missing argument 'NAME'\ntry 'gptpipe-sessions show -h'\n"),
 }
@@ -438,13 +440,13 @@ def test_a_folder_that_is_read_only(shell: Run, folder: Path, args: list[str]) -
     assert shell(f"{held} gptpipe -n -m echo -s new x") == (
         74,
         b"",
-        "gptpipe: cannot open session new: Permission denied\n",
+        f"gptpipe: cannot open session new: {folder}/new.jsonl: Permission denied\n",
     )
     folder.chmod(0o755)
     assert os.listdir(folder) == before
 
 
-LOOKS = [["list"], ["show", "a"], ["show", "--last", "a"], ["search", "x"], ["path", "a"], ["check"]]
+LOOKS = [["list"], ["show", "a"], ["show", "--answer", "a"], ["search", "x"], ["path", "a"], ["check"]]
 
 
 def test_looking_waits_for_no_answer_in_flight_and_changing_does(run: Run, spawn: Spawn, folder: Path) -> None:

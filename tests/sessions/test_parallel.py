@@ -18,7 +18,7 @@ import pytest
 
 from gptpipe.errors import NoInput, UsageError
 from gptpipe.message import from_line
-from gptpipe.sessions.repair import check, repair
+from gptpipe.sessions.repair import find, repair
 from gptpipe.sessions.store import SessionStore, silent
 from gptpipe.sessions.upkeep import copy, remove, rename
 from tests.harness.conversations import questions, waiting
@@ -179,7 +179,7 @@ def test_kills_at_any_moment_cost_no_turn_that_was_told(store: SessionStore) -> 
     kept = questions(store.history("s", silent))
     assert set(told) <= set(kept)
     assert len(set(kept)) == len(kept) <= len(told) + 30
-    assert len(list(check(store, "s"))) <= 30
+    assert len(list(find(store, "s"))) <= 30
     assert missing
     assert not any(missing)
 

@@ -10,20 +10,11 @@ from typing import Any
 import pytest
 
 from gptpipe.errors import ConfigError, UsageError
+from gptpipe.settings.built_in import BUILT_IN, DEFAULT_MODEL, is_echo
 from gptpipe.settings.environment import ENVIRONMENT, read_file
 from gptpipe.settings.file import TOP, Config
 from gptpipe.settings.resolve import resolve
-from gptpipe.settings.settings import (
-    BUILT_IN,
-    DEFAULT_MODEL,
-    Budget,
-    KeyWays,
-    Price,
-    Settings,
-    is_echo,
-    paths,
-    profile_names,
-)
+from gptpipe.settings.settings import Budget, KeyWays, Price, Settings, paths, profile_names
 from gptpipe.text.address import masked
 
 WORK = "https://work.example.com/v1"

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from gptpipe.message import Counts
+from gptpipe.settings.built_in import BUILT_IN
 from gptpipe.settings.file import Config
 from gptpipe.settings.resolve import resolve
-from gptpipe.settings.settings import BUILT_IN, Price
+from gptpipe.settings.settings import Price
 from gptpipe.usage.prices import price
 from tests.harness.processes import ROOT, execute
 

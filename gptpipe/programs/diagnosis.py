@@ -1,4 +1,4 @@
-"""What works and what does not: settings, endpoint, key, roles, folders, and the endpoint itself if it may be asked."""
+"""What ``gptpipe-config check`` finds: settings, key, roles, folders, and what the endpoint can do."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from gptpipe.asking import tokens
-from gptpipe.asking.answer import Answer, Want
+from gptpipe.asking.answer import Answer, Want, wanted
 from gptpipe.asking.asker import Asker, Receiver
 from gptpipe.asking.context import Context
 from gptpipe.console import children
 from gptpipe.errors import Failure
 from gptpipe.settings import keys, resolve, roles
-from gptpipe.settings.settings import Settings
+from gptpipe.settings.settings import Paths, Settings
 from gptpipe.text.address import masked
 from gptpipe.usage.budget import check_budget
 from gptpipe.wire import batch_api
@@ -51,8 +51,7 @@ def offline(options: Mapping[str, Any], place: Context) -> Iterator[Finding]:
         yield _tried("budget", lambda: _budget(chosen, place))
     for name in roles.names(place.paths.roles):
         yield _role(place, name)
-    for folder in (place.paths.sessions, place.paths.usage, place.paths.answers):
-        yield _writable(str(folder))
+    yield from _folders(place.paths)
     for encoding in tokens.VOCABULARIES:
         there = tokens.installed(encoding, place.paths.cache)
         hint = "there" if there else "not there: gptpipe-config tokenizer fetches it, and counts are exact"
@@ -76,19 +75,30 @@ def _budget(chosen: Settings, place: Context) -> str:
 
 
 def _role(place: Context, name: str) -> Finding:
+    """Find out what a call with the role would find before it asks."""
     try:
-        roles.verify(place.paths.roles, name)
+        role = roles.verify(place.paths.roles, name)
+        wanted({}, role)
+        if "profile" in role.settings:
+            resolve.resolve({}, role.settings, {}, place.env, place.config)
     except Failure as failure:
         return _bad(f"role {name}", failure)
-    return Finding(f"role {name}", True, "can be read")
+    return Finding(f"role {name}", True, "can be used")
 
 
-def _writable(folder: str) -> Finding:
-    there = folder
-    while not os.path.exists(there):
-        there = os.path.dirname(there)
-    works = os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK)
-    return Finding("folder", works, folder if works else f"{there} cannot be written to")
+def _folders(paths: Paths) -> Iterator[Finding]:
+    """Find out whether there can be files in the folders; one that is in the way of several is named once."""
+    closed: dict[str, list[str]] = {}
+    for folder in (paths.sessions, paths.usage, paths.answers):
+        there = folder
+        while not there.exists():
+            there = there.parent
+        if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+            yield Finding("folder", True, str(folder))
+        else:
+            closed.setdefault(str(there), []).append(folder.name)
+    for where, names in closed.items():
+        yield Finding("folder", False, f"{where} cannot be written to: {', '.join(names)} cannot be kept")
 
 
 def online(chosen: Settings, client: Client, place: Context) -> Iterator[Finding]:
