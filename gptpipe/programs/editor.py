@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from gptpipe.asking.inputs import decode, read_file
-from gptpipe.console import output
+from gptpipe.console import output, signals
 from gptpipe.console.signals import Deadline
 from gptpipe.errors import Failure, UsageError, WriteError
 
@@ -44,7 +44,8 @@ def written(text: str, env: Mapping[str, str], deadline: Deadline) -> Iterator[s
                 raise UsageError(
                     "nothing is asked: the text is empty, or as it was", "what the editor saves is the prompt"
                 )
-            yield new
+            with signals.caught():  # or ^C before the first byte would end the run before the file is named
+                yield new
     finally:
         os.close(terminal)
 

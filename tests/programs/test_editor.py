@@ -167,13 +167,17 @@ def test_the_time_after_the_editor_counts(edit: Edit, server: Server, tmp_path: 
     assert Path(path).read_text() == "what I wrote\n"
 
 
-def test_a_signal_in_the_answer_leaves_the_text(edit: Edit, server: Server) -> None:
-    server.reply(say("Hel"), hang=True)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("begun", [True, False], ids=["in the answer", "before the answer"])
+def test_a_signal_leaves_the_text(edit: Edit, server: Server, number: signal.Signals, begun: bool) -> None:
+    server.reply(*([say("Hel")] if begun else []), hang=True)
     process = edit(WRITES, *at(server))
-    process.read(until=b"Hel")
-    process.kill(signal.SIGTERM)
+    if begun:
+        process.read(until=b"Hel")
+    server.wait_for_requests(1)
+    process.kill(number)
     result = process.communicate(b"\n")
-    assert result.status == 128 + signal.SIGTERM
+    assert result.status == 128 + number
     (path,) = KEPT.findall(result.err)
     assert Path(path).read_text() == "what I wrote\n"
 
