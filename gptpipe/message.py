@@ -23,7 +23,7 @@ _REPLY_ROLES = ("assistant", "tool")
 
 
 def text_of(content: object) -> str:
-    """Return the text in a message's content; parts that are no text are left out, and so is null."""
+    """Return the text in a message's content; without the parts that are not text; "" for null."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):

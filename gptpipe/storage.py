@@ -115,7 +115,7 @@ def backward(fd: int, before: int | None = None) -> Iterator[Line]:
     while position > 0:
         start = max(0, position - block)
         data = _read(fd, start, position)
-        if len(data) < position - start:  # the end was cut off meanwhile, so the pieces are no more
+        if len(data) < position - start:  # the end was cut off meanwhile, and the pieces with it
             pieces, ended = [], False
         end = len(data)
         while (newline := data.rfind(b"\n", 0, end)) >= 0:

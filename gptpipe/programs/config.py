@@ -94,7 +94,7 @@ def path(what: str | None, **values: Any) -> int:
     elif what in places:
         output.print_text(places[what])
     else:
-        raise UsageError(f"there is no place {what!r}", f"there are: {', '.join(places)}")
+        raise UsageError(f"no place is called {what!r}", f"the places: {', '.join(places)}")
     return Status.OK
 
 

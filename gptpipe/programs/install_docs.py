@@ -51,7 +51,7 @@ def _links(data: Path) -> Iterator[Link]:
 
 
 def install(link: Link) -> None:
-    """Make a link, in place of an older one; a file that is none stays.
+    """Make a link, in place of an older one; a file that is not a link stays.
 
     :raises WriteError: if that fails.
     """

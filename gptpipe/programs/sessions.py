@@ -213,7 +213,7 @@ def remove(names: Sequence[str], older_than: str | None, yes: bool, lock_timeout
 def _agreed(names: list[str]) -> bool:
     """Ask on the terminal whether to remove the sessions."""
     if not (os.isatty(output.STDIN) and os.isatty(output.STDERR)):
-        raise UsageError("there is no terminal to ask whether to remove", "--yes does not ask")
+        raise UsageError("a question needs a terminal", "--yes removes without asking")
     more = len(names) - _NAMED_IN_QUESTION
     listed = ", ".join(names[:_NAMED_IN_QUESTION]) + (f" and {more} more" if more > 0 else "")
     return output.prompt(f"remove {listed}? [y/N] ").strip().lower() in (b"y", b"yes")

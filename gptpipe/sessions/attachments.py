@@ -1,4 +1,4 @@
-"""Files that are no text: told by their content, sent as content parts, kept once for all sessions.
+"""Files that are not text: known by their content, sent as content parts, kept once for all sessions.
 
 A session's line holds no file. Where the API's form has ``data:image/png;base64,…`` (for audio, bare base64), the line
 has ``attachment:image/png;sha256,HEX``; the bytes are in the file HEX of the attachments' folder, named by their
@@ -49,7 +49,7 @@ Warn = Callable[[str], None]
 
 
 def sniff(head: bytes) -> str | None:
-    """Return the media type that a file's first bytes (16 are enough) tell, or None if it is none that is sent."""
+    """Return the media type of a file by its first bytes (16 are enough), or None if such files are not sent."""
     match = _MAGIC.match(head)
     if match:
         kind = str(match.lastgroup)
@@ -65,7 +65,7 @@ def _is_mp3_frame(head: bytes) -> bool:
 
 
 def part(data: bytes, name: str) -> Part | None:
-    """Return the content part for a file, or None if it is of no kind that is sent as a part.
+    """Return the content part for a file, or None if files of its kind are not sent as parts.
 
     ``name`` is the path, of which a PDF's part says the last component.
 
@@ -101,7 +101,7 @@ def _audio_format(media: str) -> str:
 
 
 def check_total(messages: Iterable[Message]) -> None:
-    """See that the files of a whole request are not too large together.
+    """Raise a failure if the files of a whole request are too large together.
 
     :raises BadInput: if they are.
     """
@@ -172,8 +172,8 @@ def detach(messages: Iterable[Message], directory: Path) -> list[Message]:
 def attach(messages: Iterable[Message], directory: Path, warn: Warn) -> list[Message]:
     """Return the messages as the API takes them: references are replaced by the files.
 
-    A file that is missing or damaged is named to ``warn``, and in its place the model is told so: one lost file must
-    not end a conversation.
+    For a file that is missing or damaged, ``warn`` gets a text with its name, and the model reads a note in its place:
+    one lost file must not end a conversation.
     """
 
     def change(part: Part, text: str) -> Part:
@@ -183,7 +183,7 @@ def attach(messages: Iterable[Message], directory: Path, warn: Warn) -> list[Mes
         data = fetch(directory, match[2])
         if data is None:
             warn(f"{directory / match[2]} is missing or damaged: the {match[1]} file of an earlier turn is not sent")
-            return {"type": "text", "text": f"[A file was here, {match[1]}, that is no longer there.]"}
+            return {"type": "text", "text": f"[A file was here, {match[1]}, and is gone.]"}
         encoded = _base64(data)
         return _with_bytes(part, encoded if part["type"] == "input_audio" else f"data:{match[1]};base64,{encoded}")
 

@@ -31,7 +31,7 @@ Waiting = Callable[[str], AbstractContextManager[object]]
 
 
 class NoSession(NoInput):
-    """There is no session of that name; an empty file is none."""
+    """A session that does not exist; an empty file is not a session."""
 
 
 class Record(NamedTuple):
@@ -71,7 +71,7 @@ class SessionStore:
     def reading(self, name: str) -> Iterator[int]:
         """Open a session to look at it, without the lock; the block gets the descriptor.
 
-        :raises NoInput: if there is no such session, or it cannot be read; also from the block.
+        :raises NoInput: if the session does not exist or cannot be read; also from the block.
         :raises WriteError: if it is not a regular file.
         """
         with failing(NoInput, f"cannot read session {name}: {self.path(name)}"):
@@ -111,7 +111,7 @@ class SessionStore:
         ``with waiting(text)``. ``create`` begins a session that does not exist; if no turn is added, it ends again.
 
         :raises Temporary: if another process has kept the lock.
-        :raises NoInput: if there is no such session and ``create`` is false.
+        :raises NoInput: if the session does not exist and ``create`` is false.
         :raises WriteError: if the session is not a regular file, or cannot be made, written to or locked.
         """
         session = Session(name, self.path(name), timeout, waiting, warn, create)
@@ -125,7 +125,7 @@ class SessionStore:
 
 
 def _session_name(entry: os.DirEntry[str]) -> str | None:
-    """Return the name of the session that a file is, or None. An empty file is no session."""
+    """Return the name of the session that a file is, or None. An empty file is not a session."""
     if not entry.name.endswith(SUFFIX):
         return None
     try:
@@ -251,7 +251,7 @@ class Session:
 
     def release(self) -> None:
         """Give the lock back; an empty file, made for a first turn that never came, is removed before."""
-        with suppress(OSError):  # it is no session anyway
+        with suppress(OSError):  # an empty file is not a session anyway
             if self.fd >= 0 and stands_at(self.fd, self.path) and os.fstat(self.fd).st_size == 0:
                 os.unlink(self.path)
         self._close()
@@ -296,7 +296,7 @@ def silent(_: str) -> None:
 def valid(lines: Iterable[Line], path: Path, warn: Warn, *, locked: bool) -> Iterator[Record]:
     """Yield the records among the lines of the file at ``path``; ``warn`` of each damaged line.
 
-    Without the lock an unterminated line that is not whole is no damage: it is a turn being written.
+    Without the lock an unterminated line that is not whole is not damaged: it is a turn being written.
     """
     for line in lines:
         turn = parse(line.data)

@@ -24,7 +24,7 @@ def standing(records: Iterable[Record]) -> Iterator[Record]:
 
 
 def take_back(session: Session) -> Turn | None:
-    """Take back the newest turn of a locked session, and return the turn; None if there is none.
+    """Take back the newest turn of a locked session, and return it, or None if the session has no turn.
 
     :raises WriteError: Temporary: as ``Session.extend`` does.
     """

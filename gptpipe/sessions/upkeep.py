@@ -129,7 +129,7 @@ def _locked(
         with suppress(NoInput), store.reading(target):
             raise _exists(target)
         with suppress(NoInput), store.lock(target, timeout, waiting, silent, create=False):
-            raise _exists(target)  # an empty file, which a signal may have left, is no session and has gone by now
+            raise _exists(target)  # an empty file, which a signal may have left, is not a session, and is gone by now
     with ExitStack() as stack:
         # In the order of their names: of two that lock both, each would wait for the other's for ever. Without the
         # target's lock the turn that a process is about to add to it would be lost with it.

@@ -196,7 +196,7 @@ def amount(value: Any) -> float:
 
 
 def seconds(value: Any) -> float:
-    """A time in seconds, no longer than the system's calls can wait; where it says so, 0 is no limit."""
+    """A time in seconds, as long as the system's calls can wait at most; where the manual says so, 0 means no limit."""
     if amount(value) > LONGEST_WAIT:
         raise ValueError(f"must not be more than {LONGEST_WAIT}")
     return float(value)

@@ -46,7 +46,7 @@ class Key(NamedTuple):
 def shown_headers(settings: Settings, env: Mapping[str, str]) -> dict[str, str]:
     """Return the headers of a request that matter, their values masked, and no key command run.
 
-    That there is no key yet is no reason to show nothing.
+    A key that is missing is left out here, and an error only when a request is made.
     """
     try:
         key = find(settings, env, None)
@@ -61,7 +61,7 @@ def find(settings: Settings, env: Mapping[str, str], run: Run | None) -> Key:
 
     ``run`` runs a key command; if it is None, the command is named but not run.
 
-    :raises ConfigError: if there is none though the endpoint needs one, if a way to it fails, if it cannot stand in a
+    :raises ConfigError: if the endpoint needs a key and none is found, if a way to it fails, if it cannot stand in a
         header, or if it would go over plain HTTP to another machine.
     """
     if settings.base_url is None:
@@ -92,7 +92,7 @@ def _leave_no_core() -> None:
 def _ways(
     settings: Settings, env: Mapping[str, str], run: Run | None
 ) -> Iterator[tuple[str, Callable[[], str | None]]]:
-    """Yield each way to the key: what it is called, and how to read it; None is no key there."""
+    """Yield each way to the key: what it is called, and how to read it, which gives None if no key is there."""
     ways = settings.key
     if (command := ways.command) and run:
         yield f"command {command[0]}", lambda: _from_command(command, env, run)
@@ -118,7 +118,7 @@ def _from_file(path: str, *, private: bool) -> str:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise ConfigError(f"the key file {path} is no regular file")
+                raise ConfigError(f"the key file {path} is not a regular file")
             if private and status.st_uid == os.geteuid() and status.st_mode & 0o077:
                 raise ConfigError(f"others can read the key file {path}", f"chmod 600 {path}")
             data = file.read(LARGEST + 1)
@@ -148,7 +148,7 @@ def _from_command(command: tuple[str, ...], env: Mapping[str, str], run: Run) ->
 
 def _decoded(data: bytes, what: str) -> str:
     if len(data) > LARGEST:
-        raise ConfigError(f"{what} holds more than {LARGEST} bytes, which is no key")
+        raise ConfigError(f"{what} holds more than {LARGEST} bytes, which cannot be a key")
     try:
         key = data.decode()
     except UnicodeDecodeError as error:
@@ -187,7 +187,7 @@ def _no_key(settings: Settings, base_url: str) -> ConfigError:
         "give the profile api_key_command, api_key_file or api_key_env",
         f"or pass the systemd credential {settings.profile or OPENAI}_api_key",
     ]
-    return ConfigError(f"there is no key for {where}", f"{', '.join(ways)}; -m echo needs none")
+    return ConfigError(f"no key for {where}", f"{', '.join(ways)}; -m echo needs none")
 
 
 def keyless(env: Mapping[str, str], config: Config, *known: str | None) -> dict[str, str]:

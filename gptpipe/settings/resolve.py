@@ -30,10 +30,9 @@ names a profile or a base URL. What stands further down has no say:
 **The model** is that of option, role, session, the profile of ``-p``, environment, a profile chosen elsewhere, top
 of the file; at ``openai`` then ``DEFAULT_MODEL``. The session's model counts only at the session's own endpoint. An
 alias is looked up once: what it stands for is not looked up again, nor is the session's model, which was stored after
-its alias. With the model ``echo`` there is no endpoint: profile and base URL are None, and what the profile holds is
-not used.
+its alias. With the model ``echo`` profile and base URL are None, and what the profile holds is not used.
 
-**The system message** is that of option, role, session, top of the file; an empty one is none.
+**The system message** is that of option, role, session, top of the file; an empty text means none.
 """
 
 from __future__ import annotations
@@ -254,9 +253,9 @@ def _check_profile(choice: _Choice, config: Config) -> None:
         return
     near = nearest(choice.profile, known)
     raise ConfigError(
-        f"there is no profile {choice.profile!r}"
+        f"no profile is called {choice.profile!r}"
         + (", with which the session goes on" if choice.level == _SESSION else ""),
-        f"did you mean {near}?" if near else f"there are: {', '.join(known)}",
+        f"did you mean {near}?" if near else f"the profiles: {', '.join(known)}",
     )
 
 

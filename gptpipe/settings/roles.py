@@ -92,7 +92,7 @@ def _is_role(file: str) -> bool:
 def load(directory: Path, name: str, variables: Mapping[str, str]) -> Role:
     """Return the role, its fields filled from ``variables``, or else from its own ``[vars]``.
 
-    :raises NoInput: if there is no such role.
+    :raises NoInput: if the role does not exist.
     :raises ConfigError: if its file is faulty.
     :raises UsageError: if it cannot be a name, a field has no value, or a variable no field.
     """
@@ -170,7 +170,7 @@ def _read(path: Path, name: str) -> str:
     try:
         content = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        raise NoInput(f"there is no role {name!r}", "gptpipe-config roles lists those that there are") from None
+        raise NoInput(f"no role is called {name!r}", "gptpipe-config roles lists them") from None
     except OSError as error:
         raise NoInput(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -30,7 +30,7 @@ class KeyWays(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """Limits on what is spent in a day and a month, local time; None is no limit."""
+    """Limits on what is spent in a day and a month, local time; None means no limit."""
 
     day_tokens: int | None = None
     month_tokens: int | None = None
@@ -47,7 +47,7 @@ class Price(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """Everything that one run was told. Times are seconds, None is no limit.
+    """Everything that one call decided. Times are seconds, None means no limit.
 
     ``model`` is after aliases. ``profile`` and ``base_url`` are both None for ``echo``; ``profile`` alone is None when
     a base URL was named without one. ``api`` is a protocol, or ``auto``. ``params`` are the request's fields, sampling
@@ -147,7 +147,7 @@ def paths() -> Paths:
 
     Without ``HOME`` the home directory is that of the system's list of users.
 
-    :raises ConfigError: if there is no home directory, or ``HOME`` is not an absolute path.
+    :raises ConfigError: if the user has no home directory, or ``HOME`` is not an absolute path.
     """
     if not os.environ.get("HOME", "unset"):
         del os.environ["HOME"]  # Python would take it for the root folder

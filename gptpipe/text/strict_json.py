@@ -18,7 +18,7 @@ def compact(value: object) -> str:
 def parse(text: str) -> Any:
     """Return the value that a JSON text holds: no NaN, no number beyond a float, no half of a surrogate pair.
 
-    :raises ValueError: if it is no such text; the message says where.
+    :raises ValueError: if the text is anything else; the message says where.
     """
     try:
         value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)

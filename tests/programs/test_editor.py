@@ -118,7 +118,7 @@ def test_a_text_with_nothing_new_is_not_kept(edit: Edit, tmp_path: Path, editor:
         pytest.param(["-m", "gpt-5.5"], {}, 78, "key", id="no key"),
         pytest.param(["-m", "echo", "-f", "nowhere"], {}, 66, "cannot read nowhere", id="no file"),
         pytest.param(["-m", "echo", "-r", "nobody"], {}, 66, "nobody", id="no role"),
-        pytest.param(["-m", "echo", "--cache", "soon"], {}, 2, "'soon' is no age", id="a faulty age"),
+        pytest.param(["-m", "echo", "--cache", "soon"], {}, 2, "'soon' is not an age", id="a faulty age"),
         pytest.param(["-m", "echo", "--schema", "nowhere"], {}, 66, "nowhere", id="no schema"),
         pytest.param(["-m", "echo", "-o", "nowhere/x"], {}, 74, "nowhere/x", id="no place for the answer"),
         pytest.param(["-m", "echo", "-p", "nobody", "--temperature", "x"], {}, 2, "x", id="a faulty option"),

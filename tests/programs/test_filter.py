@@ -131,7 +131,7 @@ def test_a_device_is_not_read(run: Any) -> None:
         (("--save-role", ""), 2, "'' cannot be a role"),
         (("-f", ""), 66, "cannot read '': No such file or directory"),
         (("-o", ""), 74, "cannot write '': No such file or directory"),
-        (("--cache", ""), 2, "'' is no age"),
+        (("--cache", ""), 2, "'' is not an age"),
     ],
     ids=["schema", "schema and extract", "role", "file", "output", "cache"],
 )

@@ -154,7 +154,7 @@ def test_lost_file_is_told(folder: Path, content: bytes | None) -> None:
         path.write_bytes(content)
     warnings: list[str] = []
     [attached] = attachments.attach(kept, folder, warnings.append)
-    assert attached["content"][0] == {"type": "text", "text": "[A file was here, image/png, that is no longer there.]"}
+    assert attached["content"][0] == {"type": "text", "text": "[A file was here, image/png, and is gone.]"}
     assert attached["content"][1] == WAV_PART
     assert len(warnings) == 1
     assert str(path) in warnings[0]

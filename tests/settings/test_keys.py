@@ -144,7 +144,7 @@ def test_plain_http_is_refused(found: Settings) -> None:
 )
 def test_no_key_names_the_ways_to_give_one(found: Settings, names: list[str]) -> None:
     error = refusal(found)
-    assert error.message.startswith("there is no key for ")
+    assert error.message.startswith("no key for ")
     assert [name for name in names if name not in (error.hint or "")] == []
 
 

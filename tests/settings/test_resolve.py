@@ -512,9 +512,14 @@ def test_the_list_of_variables_is_closed() -> None:
 @pytest.mark.parametrize(
     ("options", "session", "message", "hint"),
     [
-        ({"profile": "wrok"}, {}, "there is no profile 'wrok'", "did you mean work?"),
-        ({"profile": "zzz"}, {}, "there is no profile 'zzz'", "there are: anthropic, bare, "),
-        ({}, {"model": "m", "profile": "gone"}, "there is no profile 'gone', with which the session goes on", "there "),
+        ({"profile": "wrok"}, {}, "no profile is called 'wrok'", "did you mean work?"),
+        ({"profile": "zzz"}, {}, "no profile is called 'zzz'", "the profiles: anthropic, bare, "),
+        (
+            {},
+            {"model": "m", "profile": "gone"},
+            "no profile is called 'gone', with which the session goes on",
+            "the profiles",
+        ),
         ({"profile": "bare"}, {}, "no model was named", "gptpipe-models -p bare"),
         ({"base_url": WORK}, {}, "no model was named", "-m MODEL, or write model = "),
         ({"base_url": "work.example.com", "model": "m"}, {}, "the base URL work.example.com cannot be used", ""),

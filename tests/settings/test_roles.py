@@ -143,7 +143,7 @@ def test_what_verify_finds_is_what_a_call_would_find(tmp_path: Path) -> None:
 
 
 def test_missing_role(tmp_path: Path) -> None:
-    with pytest.raises(NoInput, match="there is no role 'r'"):
+    with pytest.raises(NoInput, match="no role is called 'r'"):
         roles.load(tmp_path / "none", "r", {})
 
 
