@@ -45,6 +45,7 @@ __gptpipe_after submit -s r -l role -x -a '(__gptpipe_roles)' -d 'a role: system
 __gptpipe_after submit -s V -l var -x -d "a value for the role's {KEY}"
 __gptpipe_after submit -l schema -r -F -d 'ask for JSON by this JSON Schema'
 __gptpipe_after submit -l repair -x -d 'turns to mend an answer that is not valid'
+__gptpipe_after submit -l web -d 'let the model search the web'
 __gptpipe_after submit -l over-budget -d 'go on when a budget is reached'
 __gptpipe_after submit -l dry-run -d 'count records and tokens, send nothing'
 __gptpipe_after submit -l requests-only -d 'write the request file; send nothing'

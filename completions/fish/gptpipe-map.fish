@@ -26,6 +26,7 @@ complete -c gptpipe-map -l schema -r -F -d 'ask for JSON by this JSON Schema'
 complete -c gptpipe-map -l repair -x -d 'turns to mend an answer that is not valid'
 complete -c gptpipe-map -l cache -x -d 'reuse the answer to the same request'
 complete -c gptpipe-map -l cache-only -d 'never ask, only reuse'
+complete -c gptpipe-map -l web -d 'let the model search the web'
 complete -c gptpipe-map -l over-budget -d 'go on when a budget is reached'
 complete -c gptpipe-map -l dry-run -d 'count records and tokens, send nothing'
 __gptpipe_shared gptpipe-map

@@ -14,7 +14,7 @@ from gptpipe.settings.roles import Role
 from gptpipe.text.age import parse_age
 from gptpipe.text.fences import block, whole_fence
 from gptpipe.usage import ledger
-from gptpipe.wire.events import Again, Event, Finish, Opened, Reasoning, Refusal, Served, Text, Usage
+from gptpipe.wire.events import Again, Cited, Event, Finish, Opened, Reasoning, Refusal, Served, Text, Usage
 from gptpipe.wire.thinking import cut_thinking
 
 
@@ -24,6 +24,7 @@ class Want(NamedTuple):
     ``extract`` is ``"first"`` or ``"last"``: of the text only that code block counts. With a ``schema`` the text is
     JSON; ``repair`` is how often the model is shown what is wrong with it. A stored answer will do if it is at most
     ``max_age`` seconds old. With ``cache_only`` nothing is asked, and without an age the answer may be of any age.
+    ``reasoning`` asks for the model's reasoning too, and ``web`` lets it search the web.
     """
 
     extract: str | None = None
@@ -32,6 +33,8 @@ class Want(NamedTuple):
     max_age: float | None = None
     cache_only: bool = False
     over_budget: bool = False
+    reasoning: bool = False
+    web: bool = False
 
     @property
     def stored(self) -> bool:
@@ -107,13 +110,15 @@ class Answer:
     """What has come of an answer so far, and, once it has ended, whether it is what was wanted.
 
     ``finish_reason`` is as the server sent it, ``served_by`` the model that it says answered, ``bill`` what the answer
-    used. ``failure`` is why the answer is not complete; None says that it is.
+    used. ``api`` is the protocol in which it came, and ``citations`` are the sources that it names. ``failure`` is why
+    the answer is not complete; None says that it is.
     """
 
     def __init__(self, want: Want) -> None:
         self.want = want
         self.served_by: str | None = None
         self.request_id: str | None = None
+        self.api: str | None = None
         self.cached = False
         self.first_token: float | None = None
         self.bill = Bill()
@@ -124,6 +129,7 @@ class Answer:
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
         self._value: Any = None
+        self.citations: list[dict[str, str | None]] = []
         self.finish_reason: str | None = None
         self.failure: Failure | None = Temporary("the answer did not end")
 
@@ -143,6 +149,7 @@ class Answer:
         self.cached = True
         self._text, self._reasoning = [str(stored.get("text", ""))], [str(stored.get("reasoning", ""))]
         self.finish_reason, self.served_by = stored.get("finish_reason"), stored.get("served_by")
+        self.citations = stored.get("citations", [])
         self.bill.used = stored.get("usage")
 
     def storable(self) -> dict[str, Any]:
@@ -152,6 +159,7 @@ class Answer:
             "reasoning": self.reasoning,
             "finish_reason": self.finish_reason,
             "served_by": self.served_by,
+            "citations": self.citations,
             "usage": self.bill.measured,
         }
 
@@ -218,8 +226,10 @@ class Answer:
                 self.bill.used = used
             case Served(model):
                 self.served_by = model
-            case Opened(request_id):
-                self.request_id, self.bill.accepted = request_id, True
+            case Cited():
+                self.citations.append(event._asdict())
+            case Opened(request_id, api):
+                self.request_id, self.api, self.bill.accepted = request_id, api, True
             case Again():
                 self.void()
 
@@ -295,4 +305,6 @@ def wanted(options: Mapping[str, Any], role: Role) -> Want:
         None if age is None else parse_age(age),
         options.get("cache_only", False),
         options.get("over_budget", False),
+        options.get("reasoning", False),
+        options.get("web", False),
     )

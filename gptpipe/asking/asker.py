@@ -18,11 +18,10 @@ from gptpipe.errors import Failure, NoInput, Status, WriteError, status_of
 from gptpipe.message import Counts, Message
 from gptpipe.settings.settings import Settings
 from gptpipe.usage import budget, ledger, prices
+from gptpipe.wire import protocol
 from gptpipe.wire.client import Client
 from gptpipe.wire.events import Again, Event, Reasoning, Refusal, Text
 from gptpipe.wire.request import Request, identity
-
-_ECHO = "echo"  # stands for the address of the built-in model
 
 
 class Receiver:
@@ -179,7 +178,8 @@ class Asker:
             self._context.note(f"the answer is not stored: {error.strerror}")
 
     def _key(self, request: Request) -> str:
-        return cache.key(self._settings.base_url or _ECHO, identity(request))
+        spoken = protocol.of(self._settings, request)
+        return cache.key(protocol.url(self._settings, spoken), identity(request))
 
 
 def _pass_on(event: Event, answer: Answer, receiver: Receiver) -> None:

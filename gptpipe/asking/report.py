@@ -18,10 +18,10 @@ from gptpipe.errors import Failure, Interrupted, Status, exhausted, status_of
 from gptpipe.message import Counts, counts
 from gptpipe.settings import keys, settings
 from gptpipe.settings.settings import Settings
-from gptpipe.text.address import joined, masked
+from gptpipe.text.address import masked
 from gptpipe.text.strict_json import compact
 from gptpipe.usage import prices
-from gptpipe.wire import chat
+from gptpipe.wire import protocol
 from gptpipe.wire.request import Request, system_of
 
 Ending = Failure | Interrupted | BrokenPipeError
@@ -40,10 +40,11 @@ def shown(chosen: Settings, context: Context, request: Request, without: Collect
 
     ``without`` are fields that the client would add.
     """
+    spoken = protocol.of(chosen, request)
     return {
-        "url": masked(joined(chosen.base_url, "/chat/completions")) if chosen.base_url else None,
+        "url": masked(protocol.url(chosen, spoken)) if chosen.base_url else None,
         "headers": keys.shown_headers(chosen, context.env),
-        "body": chat.body(request, chosen, without),
+        "body": spoken.body(request, chosen, without),
     }
 
 
@@ -70,6 +71,7 @@ def describe(known: Turn | Settings | None, ending: Ending | None, started: floa
         "request_id": answer.request_id,
         "retries": turn.retries if turn else 0,
         "cached": answer.cached,
+        "citations": answer.citations,
         "seconds": {
             "first_token": round(answer.first_token - started, 3) if answer.first_token else None,
             "total": round(time.monotonic() - started, 3),
@@ -143,10 +145,14 @@ def note(turn: Turn) -> None:
     if not turn.connected:
         source = "a stored answer" if turn.answer.cached else "key: not looked for"
         output.say(f"{settings.described(chosen)}, {source}")
+    if turn.answer.api:
+        output.say(f"api: {turn.answer.api}")
     output.say(
         f"tokens: {usage.get('prompt_tokens', '?')} in, {usage.get('completion_tokens', '?')} out; "
         f"turns: {turn.turns_sent} sent, {turn.turns_dropped} left out; retries: {turn.retries}"
     )
+    for cited in turn.answer.citations:
+        output.say(f"source: {' '.join(filter(None, cited.values()))}")
     if usage and chosen.base_url:
         usd = prices.cost(counts(usage), chosen)
         output.say("cost: not known" if usd is None else f"cost: {usd:.6f} USD")

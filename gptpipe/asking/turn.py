@@ -23,7 +23,7 @@ from gptpipe.sessions.store import Memory, NoSession, Session, Warn, last_turn, 
 from gptpipe.settings import resolve
 from gptpipe.settings.settings import Settings
 from gptpipe.text.address import stored
-from gptpipe.wire import client, request
+from gptpipe.wire import client, protocol, request
 from gptpipe.wire.request import Request, system_of
 
 
@@ -169,7 +169,10 @@ def compose(question: Question, context: Context, chosen: Settings, turns: Itera
     dropped = max(0, (last.n if last else 0) - len(sent))  # the numbers of lines that another program wrote may lie
     messages = [*system, *past, asked]
     attachments.check_total(messages)
-    return Composed(chosen, request.make(chosen, messages, question.call.want.schema), sent, dropped)
+    want = question.call.want
+    asked_for = request.make(chosen, messages, want.schema, reasoning=want.reasoning, web=want.web)
+    protocol.of(chosen, asked_for)  # a faulty option is said before a key is looked for
+    return Composed(chosen, asked_for, sent, dropped)
 
 
 def _settled(question: Question, context: Context, past: _Past) -> Settings:

@@ -51,6 +51,7 @@ _shared = together(options.limits, options.network, options.config, options.verb
 @options.role
 @options.schema
 @options.model
+@options.web
 @options.over_budget
 @option("--dry-run", group="other", is_flag=True, help="count records and tokens, show a request; send nothing")
 @option("--requests-only", group="output", is_flag=True, help="write the request file to standard output; send nothing")

@@ -78,6 +78,7 @@ def _losing() -> Iterator[None]:
 @options.role
 @options.conversation
 @options.model
+@options.web
 @options.limits
 @options.cost
 @options.network

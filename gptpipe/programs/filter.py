@@ -22,6 +22,7 @@ from gptpipe.programs.cli import Command, option
 @options.conversation
 @option("--no-save", group="conversation", is_flag=True, help="read the conversation, append nothing")
 @options.model
+@options.web
 @option(
     "-o",
     "--output",

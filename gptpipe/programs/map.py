@@ -55,6 +55,7 @@ _GRACE = 1.0  # seconds after --max-time in which what is there can still be wri
 @option("--no-record", group="output", is_flag=True, help="leave the record out of its result")
 @options.schema
 @options.model
+@options.web
 @options.limits
 @options.cost
 @options.network

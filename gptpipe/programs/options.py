@@ -127,6 +127,8 @@ model = together(
     ),
 )
 
+web = option("--web", group="model", is_flag=True, help="let the model search the web (the Responses API only)")
+
 tries = together(
     option(
         "--max-time",

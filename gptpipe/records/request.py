@@ -21,6 +21,7 @@ from gptpipe.settings.settings import Settings
 from gptpipe.text.strict_json import compact
 from gptpipe.text.template import Field, Template, fields, parse
 from gptpipe.usage import prices
+from gptpipe.wire import protocol
 from gptpipe.wire.request import Request, identity, make, system_of
 
 
@@ -31,6 +32,7 @@ class Maker(NamedTuple):
     how: Input
     settings: Settings
     schema: Schema | None = None
+    web: bool = False
 
     def request(self, record: Record) -> Request:
         """Return the request.
@@ -43,7 +45,7 @@ class Maker(NamedTuple):
         asked: Message = {"role": "user", "content": content(record, self.template, self.how)}
         messages = [*system_of(chosen), asked]
         attachments.check_total(messages)
-        return make(chosen, messages, self.schema)
+        return make(chosen, messages, self.schema, web=self.web)
 
 
 def maker_of(template: str | None, options: Mapping[str, Any], place: Context) -> tuple[Maker, Want]:
@@ -62,7 +64,9 @@ def maker_of(template: str | None, options: Mapping[str, Any], place: Context) -
     check_fields(pieces, how.form)
     want = wanted(options, role)
     chosen = resolve.resolve(options, role.settings, {}, place.env, place.config)
-    return Maker(pieces, how, chosen._replace(session=None), want.schema), want
+    maker = Maker(pieces, how, chosen._replace(session=None), want.schema, want.web)
+    protocol.of(chosen, make(chosen, [], web=want.web))  # a faulty option is no record's fault
+    return maker, want
 
 
 def rehearse(source: Iterable[Record], maker: Maker, place: Context, without: Collection[str] = ()) -> dict[str, Any]:

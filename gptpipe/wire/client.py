@@ -192,7 +192,7 @@ class Client:
         with Exchange(lambda exchange: way.post(exchange, spoken.path, content)) as exchange:
             head = self._head(exchange, spoken.path, request)
             self._gate.opened()
-            yield Opened(head.request_id)
+            yield Opened(head.request_id, spoken.name)
             yield from Reply(exchange, head, way, spoken, self._waiting).events()
 
     def _spoken(self, request: Request) -> Protocol:

@@ -82,9 +82,10 @@ class Malformed(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """The server has accepted the request; its answer follows. Made by the client."""
+    """The server has accepted the request; its answer follows, in the protocol ``api``. Made by the client."""
 
     request_id: str | None
+    api: str | None = None
 
 
 class Again(NamedTuple):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
+from gptpipe.errors import UsageError
 from gptpipe.settings.built_in import OPENAI
 from gptpipe.settings.settings import Settings
 from gptpipe.text.address import joined
@@ -41,11 +42,16 @@ _ONLY_RESPONSES = re.compile(
 
 
 def of(settings: Settings, request: Request) -> Protocol:
-    """Return the protocol for a request: that of ``api``, or by ``auto`` the one that the model and tools need."""
-    if settings.api != "auto":
-        return RESPONSES if settings.api == "responses" else CHAT
+    """Return the protocol for a request: that of ``api``, or by ``auto`` the one that the model and tools need.
+
+    :raises UsageError: if it is Chat Completions, and the model is to search the web.
+    """
     needed = request.web or request.tools or _ONLY_RESPONSES.fullmatch(request.model)
-    return RESPONSES if settings.profile == OPENAI and needed else CHAT
+    if settings.api == "responses" or (settings.api == "auto" and settings.profile == OPENAI and needed):
+        return RESPONSES
+    if request.web:
+        raise UsageError("--web needs the Responses API", "--api responses speaks it, if the endpoint does")
+    return CHAT
 
 
 def url(settings: Settings, protocol: Protocol) -> str:

@@ -26,9 +26,16 @@ class Request(NamedTuple):
     web: bool = False
 
 
-def make(settings: Settings, messages: list[Message], schema: Schema | None = None) -> Request:
+def make(
+    settings: Settings,
+    messages: list[Message],
+    schema: Schema | None = None,
+    *,
+    reasoning: bool = False,
+    web: bool = False,
+) -> Request:
     """Return a request for the settings' model, with their parameters."""
-    return Request(settings.model, messages, settings.params, schema)
+    return Request(settings.model, messages, settings.params, schema, reasoning=reasoning, web=web)
 
 
 def identity(request: Request) -> dict[str, Any]:

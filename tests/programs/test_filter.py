@@ -296,6 +296,7 @@ def test_json_and_meta_are_one_shape(run: Any, server: Server, tmp_path: Path) -
         "request_id",
         "retries",
         "cached",
+        "citations",
         "seconds",
         "status",
         "name",

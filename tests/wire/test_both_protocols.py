@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.harness.responses import delta, ended, message, typed
 from tests.harness.server import Server
 
 PROTOCOLS = ("chat", "responses")
@@ -138,3 +139,77 @@ def test_a_model_that_is_not_there_is_not_a_path(run: Any) -> None:
     result = run("gptpipe", "-n", "--api", "responses", "-m", "echo:status=404", "hi")
     assert result.status == 69
     assert "--api chat" not in result.err
+
+
+# The web
+
+SOURCE = {"type": "url_citation", "url": "https://a.example/", "title": "A", "start_index": 0, "end_index": 2}
+
+
+def test_the_web_and_its_sources(run: Any, server: Server) -> None:
+    server.reply(delta("hi"), typed("response.output_text.annotation.added", annotation=SOURCE), ended(message("hi")))
+    call = ("gptpipe", "-n", "--base-url", server.url, "--api", "responses", "-m", "m", "--web", "--json", "-v", "hi")
+    result = run(*call)
+    assert result.status == 0
+    assert server.requests[0].body["tools"] == [{"type": "web_search"}]
+    assert result.json()["citations"] == [{"url": "https://a.example/", "title": "A"}]
+    assert "gptpipe: source: https://a.example/ A\n" in result.err
+    assert "gptpipe: api: responses\n" in result.err
+
+
+@pytest.mark.parametrize("program", [("gptpipe", "-n", "hi"), ("gptpipe-map", "{}"), ("gptpipe-chat",)], ids=str)
+def test_the_web_is_not_in_chat_completions(run: Any, server: Server, program: tuple[str, ...]) -> None:
+    result = run(*program, "--base-url", server.url, "-m", "m", "--web", stdin=b"a\n")
+    assert (result.status, result.out, server.requests) == (2, b"", [])
+    assert "--web needs the Responses API" in result.err
+
+
+# What is shown and kept
+
+
+def url(run: Any, *options: str) -> str:
+    return str(run("gptpipe", "-n", "--dry-run", *options, "hi").json()["url"])
+
+
+def test_dry_run_shows_the_protocol(run: Any) -> None:
+    assert url(run, "-m", "gpt-5.5-pro") == "https://api.openai.com/v1/responses"
+    assert url(run, "-m", "gpt-5.5") == "https://api.openai.com/v1/chat/completions"
+    assert url(run, "-m", "gpt-5.5", "--web") == "https://api.openai.com/v1/responses"
+    body = run("gptpipe", "-n", "--dry-run", "--api", "responses", "-m", "m", "--reasoning", "hi").json()["body"]
+    assert (body["input"], body["store"]) == ([{"role": "user", "content": "hi"}], False)
+    assert body["reasoning"] == {"summary": "auto"}
+
+
+def test_a_stored_answer_is_that_of_its_protocol(run: Any, server: Server) -> None:
+    def ask(api: str) -> None:
+        call = ("gptpipe", "-n", "--base-url", server.url, "-m", "m", "--cache", "1d", "--api", api, "hi")
+        assert run(*call).text == "hi\n"
+
+    for api in ("chat", "responses", "chat", "responses"):
+        ask(api)
+    assert [request.path for request in server.requests] == ["/v1/chat/completions", "/v1/responses"]
+
+
+@pytest.mark.parametrize("field", ["input", "instructions", "model", "stream", "stream_options", "n"])
+def test_fields_that_gptpipe_sets_itself(run: Any, field: str) -> None:
+    result = run("gptpipe", "-n", "-m", "echo", "--api", "responses", "-O", f"{field}=1", "hi")
+    assert (result.status, result.out) == (2, b"")
+
+
+def test_fields_of_the_protocol_itself(run: Any, server: Server) -> None:
+    fields = ("-O", 'reasoning={"mode":"pro"}', "-O", "service_tier=flex", "--reasoning-effort", "high")
+    result = run("gptpipe", "-n", "--base-url", server.url, "--api", "responses", "-m", "m", *fields, "hi")
+    assert result.status == 0
+    sent = server.requests[0].body
+    assert (sent["reasoning"], sent["service_tier"]) == ({"mode": "pro", "effort": "high"}, "flex")
+
+
+def test_a_schema_is_asked_for_and_repaired(run: Any, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text('{"type": "object", "required": ["a"]}')
+    for text in ('{"b":1}', '{"a":1}'):
+        server.reply(delta(text), ended(message(text)))
+    call = ("gptpipe", "-n", "--base-url", server.url, "--api", "responses", "-m", "m", "--schema", "s.json", "hi")
+    result = run(*call)
+    assert (result.status, json.loads(result.out)) == (0, {"a": 1})
+    assert [request.body["text"]["format"]["type"] for request in server.requests] == ["json_schema"] * 2
+    assert [item["role"] for item in server.requests[1].body["input"]] == ["user", "assistant", "user"]
