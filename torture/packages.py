@@ -15,7 +15,15 @@ TITLE = "Packages"
 
 PIPX = "pipx==1.18.4"
 # Of the source distribution's own tests those that need nothing of the machine but Python and bash.
-TESTS = ("test_filter", "test_statuses", "test_sessions", "test_package", "test_documents", "test_sse", "test_echo")
+TESTS = (
+    "programs/test_filter",
+    "programs/test_statuses",
+    "programs/test_sessions",
+    "documents/test_package",
+    "documents/test_documents",
+    "wire/test_sse",
+    "wire/test_echo",
+)
 COMPLETIONS = (
     "share/bash-completion/completions/gptpipe",
     "share/fish/vendor_completions.d/gptpipe.fish",

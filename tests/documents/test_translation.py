@@ -1,4 +1,4 @@
-"""README.zh-CN.md keeps step with README.md: the same commands, tables and pictures, in the same order."""
+"""README.zh-CN.md keeps step with README.md: the same commands, tables and pictures; its examples ask in Chinese."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from tests.harness.processes import ROOT
 CHINESE = (ROOT / "README.zh-CN.md").read_text()
 
 SAME = {
-    "commands": r"^```\w*\n(?s:.*?)^```$",
     "first columns that are code or numbers": r"^\| (`[^|]+`|\d+) \|",
-    "statuses of the comparison": r"\| (\d+) \|$",
+    "cells of the comparison": r"(\| \d[^|]* \| \d[^|]* \| \d[^|]* \|)$",
     "pictures": r"^!\[.*\]\((.*)\)$",
     "links": r"\]\((https?:[^)]*)\)",
 }
@@ -25,6 +24,20 @@ def test_both_have_the_same(pattern: str) -> None:
     found = re.findall(pattern, README, re.MULTILINE)
     assert found
     assert re.findall(pattern, CHINESE, re.MULTILINE) == found
+
+
+def test_both_have_the_same_commands_and_each_asks_in_its_language() -> None:
+    """What is in quotes and holds a space or an ideograph is a prompt; the rest of each block is the same."""
+    block, prompt = r"^```\w*\n(?s:.*?)^```$", r"'(?![%.])[^'\n]*(?:[^'\n ] |[^\x00-\x7f])[^'\n]*'"
+    english, chinese = (re.findall(block, text, re.MULTILINE) for text in (README, CHINESE))
+    shells = [
+        [re.sub(prompt, "'PROMPT'", each) for each in blocks if not each.startswith("```console")]
+        for blocks in (english, chinese)
+    ]
+    assert shells[0] == shells[1]
+    asked = [found for each in chinese for found in re.findall(prompt, each)]
+    assert len(asked) == len([found for each in english for found in re.findall(prompt, each)]) > 10
+    assert [found for found in asked if not re.search(r"[\u4e00-\u9fff]", found)] == []
 
 
 def test_both_have_the_same_sections() -> None:
