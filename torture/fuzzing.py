@@ -347,7 +347,7 @@ def _call(rig: Rig, call: tuple[str, list[str], bytes]) -> Case:
         rig.run(home, "gptpipe", "-n", "-m", "echo", "-s", "s", "-o", "answer", "hi")
         env = {"GPTPIPE_MODEL": "echo", "GPTPIPE_RETRY": "0", "GPTPIPE_MAX_TIME": "10"}
         result = rig.run(home, program, *words, stdin=stdin, env=env)
-        if program == "gptpipe-chat" and "Traceback" not in result.err:  # it says more: prompts, each failure, Bye!
+        if program == "gptpipe-chat" and "Traceback" not in result.err:  # it says more: each failure
             result = result._replace(err=result.err.partition("\n")[0] if result.status else "")
         no_match = program == "gptpipe-sessions" and result.status == Status.ABSENT and not result.err  # as in grep
         wrong = "" if no_match else manners(result)

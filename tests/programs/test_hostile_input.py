@@ -52,4 +52,4 @@ def test_arguments_that_are_not_utf8_are_refused(run: Any, call: tuple[str, ...]
 def test_a_chat_does_not_offer_an_option_that_it_has_not(run: Any) -> None:
     result = run("gptpipe-chat", "-m", "echo", stdin=b"\xff\n")
     assert result.status == 65
-    assert result.err == "gptpipe-chat: the message is not UTF-8 text: byte 0 is 0xff\nBye!\n"
+    assert result.err == "gptpipe-chat: the message is not UTF-8 text: byte 0 is 0xff\n"
