@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -207,3 +208,14 @@ def test_other_imports_stand_at_the_top(module: str) -> None:
 @pytest.mark.parametrize("module", [module for module in MODULES if room(module) in ("sessions", "usage", "storage")])
 def test_storage_is_told_where_it_lives(module: str) -> None:
     assert "xdg_base_dirs" not in {found.name for found in MODULES[module]}
+
+
+def test_contributing_draws_the_house() -> None:
+    """The picture shows the floors of the table, and no path that CONTRIBUTING.md names is gone."""
+    text = (SOURCE.parent / "CONTRIBUTING.md").read_text()
+    picture = text.split("```\n")[1]
+    assert tuple(" ".join(line[:32].split()) for line in picture.splitlines()) == FLOORS
+    named = re.findall(r"`((?:[a-z]+/)?[a-z_]+\.py)`", text) + re.findall(r"`([a-z]+\.[a-z_]+)`", text)
+    paths = [name if name.endswith(".py") else name.replace(".", "/") + ".py" for name in named]
+    roots = (SOURCE, SOURCE / "console", SOURCE.parent)
+    assert [path for path in paths if not any((root / path).exists() for root in roots)] == []
