@@ -39,8 +39,7 @@ def _speak_utf8() -> None:
 
 def _run(program: str) -> None:
     _speak_utf8()
-    # What the imports make lives to the end; where much more may follow, the client switches this on again.
-    gc.disable()
+    gc.disable()  # what the imports make lives to the end
     _prepare()
     if kind := os.environ.get("_GPTPIPE_COMPLETE"):
         from gptpipe.programs.complete import main
@@ -48,7 +47,11 @@ def _run(program: str) -> None:
         sys.exit(main(kind))
     from importlib import import_module
 
-    import_module(f"gptpipe.programs.{program}").command.main()
+    command = import_module(f"gptpipe.programs.{program}").command
+    gc.freeze()
+    if program != "filter":  # which ends soon; the others may go on for hours
+        gc.enable()
+    command.main()
 
 
 # What the package's scripts call: one for each program.
