@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread, local
 from typing import Any, NamedTuple, Protocol
 
-from gptpipe.errors import Temporary
+from gptpipe.errors import exhausted
 
 LEAD = 256  # blocks of bytes that may wait for the reader
 _TOGETHER = 1 << 18  # bytes of blocks that are decoded at once
@@ -91,7 +91,7 @@ class Exchange:
         try:
             self._thread.start()
         except RuntimeError as error:
-            raise Temporary("no thread is left to ask in", "ulimit -u is the limit on processes and threads") from error
+            raise exhausted(error) or error from error
         return self
 
     def head(self, timeout: float | None) -> Head:

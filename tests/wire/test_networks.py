@@ -71,3 +71,57 @@ def test_a_proxy_over_tls_is_verified_as_the_server_is(variable: str, run: Run, 
         found = run("gptpipe", *call)
     assert found.status == 78
     assert proxy.url.removesuffix("/v1") in found.err
+
+
+FORBIDDEN = {
+    "a bad key": ({"message": "Your API key was revoked.", "code": "invalid_api_key"}, 77, "the key was refused"),
+    "a key without the right": ({"message": "The token lacks this scope."}, 77, "the key was refused"),
+    "a country": ({"message": "Country not supported.", "code": "unsupported_country_region_territory"}, 69, "Country"),
+    "a model": ({"message": "The project has no access to model x.", "code": "model_not_found"}, 69, "no access"),
+    "moderation": ({"message": "The input was flagged."}, 4, "flagged"),
+    "nothing": ({}, 69, "refused the request (403)"),
+}
+
+
+@pytest.mark.parametrize(("error", "status", "words"), FORBIDDEN.values(), ids=FORBIDDEN)
+def test_what_is_forbidden_is_not_always_the_key(
+    run: Run, server: Server, error: dict[str, str], status: int, words: str
+) -> None:
+    server.json(403, {"error": error})
+    result = run("gptpipe", "--base-url", server.url, "-m", "m", "hi")
+    assert (result.status, words in result.err) == (status, True)
+    assert ("the key was refused" in result.err) == (status == 77)
+
+
+def test_a_certificate_of_another_name(run: Run, tmp_path: Path) -> None:
+    context, authority = certificate(tmp_path, "DNS:elsewhere.example")
+    with Server(tls=context) as server:
+        result = run("gptpipe", "--base-url", server.url, "-m", "m", "hi", env={"SSL_CERT_FILE": str(authority)})
+    assert result.status == 78
+    assert "does not verify" in result.err
+    assert "a name that the certificate is for" in result.err
+    assert "--cacert" not in result.err
+
+
+def test_a_certificate_of_an_unknown_authority(run: Run, tmp_path: Path) -> None:
+    context, _ = certificate(tmp_path)
+    with Server(tls=context) as server:
+        result = run("gptpipe", "--base-url", server.url, "-m", "m", "hi")
+    assert (result.status, "--cacert PATH" in result.err) == (78, True)
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "GPTPIPE_CACERT"])
+def test_certificates_that_are_not_there_are_named(variable: str, run: Run) -> None:
+    call = ("--base-url", "https://127.0.0.1:9/v1", "-m", "m", "hi")
+    result = run("gptpipe", *call, env={variable: "/nope", "OPENAI_API_KEY": "k"})
+    assert result.status == 78
+    assert " /nope" in result.err
+    assert "None" not in result.err
+
+
+def test_a_server_that_wants_to_be_left_alone_for_long_ends_the_run(run: Run, server: Server) -> None:
+    server.json(429, {"error": {"message": "slow down"}}, headers={"retry-after": "601"})
+    result = run("gptpipe", "--base-url", server.url, "-m", "m", "hi", timeout=10)
+    assert result.status == 75
+    assert "the server wants to be left alone for 601 s" in result.err
+    assert len(server.requests) == 1
