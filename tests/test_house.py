@@ -36,6 +36,7 @@ FACES = {
 # Libraries that take long to import: where each may stand, inside functions only.
 HEAVY = {
     "genai_prices": {"usage.prices"},
+    "httpcore2": {"wire.early"},
     "httpx2": {"wire.transport"},
     "jsonschema": {"asking.schema"},
     "markdown_it": {"text.fences"},

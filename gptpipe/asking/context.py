@@ -16,7 +16,7 @@ from gptpipe.settings.file import Config
 from gptpipe.settings.keys import Key
 from gptpipe.settings.roles import Role
 from gptpipe.settings.settings import Paths, Settings
-from gptpipe.wire.client import Client, Gate
+from gptpipe.wire.client import Client, Early, Gate
 
 
 class Context(NamedTuple):
@@ -98,11 +98,13 @@ def connect(
     *,
     waiting: Callable[[str], AbstractContextManager[object]] = output.waiting,
     gate: Gate | None = None,
+    early: Early | None = None,
 ) -> Client:
-    """Return a client for the endpoint; ``waiting`` and ``gate`` are the client's. A gate keeps the deadline itself.
+    """Return a client for the endpoint; the other arguments are the client's. A gate keeps the deadline itself.
 
     :raises ConfigError: as :func:`key_for`, which finds the key if none is given.
     """
     key = key or key_for(context, chosen)
     context.note(f"{settings.described(chosen)}, key: {key.source}")
-    return Client(chosen, key.value, deadline=lambda: None if gate else context.deadline.at, waiting=waiting, gate=gate)
+    until = (lambda: None) if gate else (lambda: context.deadline.at)
+    return Client(chosen, key.value, deadline=until, waiting=waiting, gate=gate, early=early)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gptpipe.asking.context import Context, connect, key_for
 from gptpipe.settings.keys import Key
 from gptpipe.settings.settings import Settings
-from gptpipe.wire.client import Client
+from gptpipe.wire.client import Client, Early
 
 
 class Link:
@@ -18,6 +18,12 @@ class Link:
         self._context = context
         self._found: tuple[Settings, Key] | None = None
         self._made: tuple[Settings, Client] | None = None
+        self._early: Early | None = None
+
+    def open(self, chosen: Settings) -> None:
+        """Begin to open the way to the endpoint, unless it stands."""
+        if self._made is None or self._made[0] != chosen:
+            self._early = Early(chosen)
 
     def key(self, chosen: Settings) -> Key:
         """Return the key for the endpoint of the settings.
@@ -36,7 +42,7 @@ class Link:
         if self._made is None or self._made[0] != chosen:
             if self._made:
                 self._made[1].close()
-            self._made = (chosen, connect(self._context, chosen, self.key(chosen)))
+            self._made = (chosen, connect(self._context, chosen, self.key(chosen), early=self._early))
         return self._made[1]
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from gptpipe.settings.settings import Settings
 from gptpipe.text.address import masked
 from gptpipe.text.strict_json import compact
 from gptpipe.wire import faults, protocol, transport
+from gptpipe.wire.early import Early
 from gptpipe.wire.events import Again, Event, Opened
 from gptpipe.wire.exchange import Exchange, Head, Response
 from gptpipe.wire.protocol import Protocol
@@ -25,7 +26,7 @@ from gptpipe.wire.reply import Reply, Waiting, refusal
 from gptpipe.wire.request import Request
 from gptpipe.wire.transport import Way, load, preload
 
-__all__ = ["Client", "Gate", "Patient", "load", "preload"]
+__all__ = ["Client", "Early", "Gate", "Patient", "load", "preload"]
 
 _MOST_WAITS = 100  # of one request, where the server asks for them again and again
 
@@ -83,8 +84,8 @@ class Client:
     """Asks one endpoint, and keeps its connections. Several threads may use it at once.
 
     ``key`` is the API key or None; ``deadline`` gives the monotonic time after which no retry is waited for;
-    ``waiting`` announces a wait that lasts; each try of each thread passes the ``gate``. ``retries`` counts the tries
-    after the first.
+    ``waiting`` announces a wait that lasts; each try of each thread passes the ``gate``; ``early`` is the first
+    connection, if it is being opened already. ``retries`` counts the tries after the first.
 
     :raises ConfigError: if an address, the proxy or the certificates cannot be used.
     """
@@ -97,8 +98,9 @@ class Client:
         deadline: Callable[[], float | None],
         waiting: Waiting,
         gate: Gate | None = None,
+        early: Early | None = None,
     ) -> None:
-        self.way = Way(settings, key)
+        self.way = Way(settings, key, early)
         self.retries = 0
         self._settings = settings
         self._deadline = deadline

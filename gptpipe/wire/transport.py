@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
-from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +13,10 @@ from gptpipe import __version__
 from gptpipe.errors import BadInput, ConfigError, Failure, ProtocolError, Temporary, clause
 from gptpipe.settings.settings import Settings
 from gptpipe.text.address import joined, masked, secrets
+from gptpipe.wire.early import Early, backend, here
 from gptpipe.wire.exchange import Exchange
 
 if TYPE_CHECKING:
-    import ssl
-
     import httpx2
 
 # What an HTTP proxy, and httpcore2 of a SOCKS proxy, say when name and password are wrong or missing.
@@ -38,8 +35,10 @@ class Way:
     :raises ConfigError: if an address, the proxy or the certificates cannot be used.
     """
 
-    def __init__(self, settings: Settings, key: str | None) -> None:
-        trust = begin_trust(settings)
+    def __init__(self, settings: Settings, key: str | None, early: Early | None = None) -> None:
+        if early is None or _end(early.settings) != _end(settings):
+            early = Early(settings)
+        self._early = early
         import httpx2
 
         self.settings = settings
@@ -54,7 +53,7 @@ class Way:
         self.headers.update(settings.headers)
         try:
             httpx2.URL(self.base)
-            self._transport = _to_endpoint(settings, trust)
+            self._transport = _to_endpoint(settings, early)
         except (httpx2.InvalidURL, ValueError) as error:
             raise ConfigError(f"the address {masked(self.base)} cannot be used: {error}") from error
         self._http = self.http()
@@ -73,6 +72,7 @@ class Way:
 
     def close(self) -> None:
         """Close all connections."""
+        self._early.close()
         self._http.close()
 
     def post(self, exchange: Exchange, path: str, content: bytes) -> httpx2.Response:
@@ -87,10 +87,18 @@ class Way:
     def _send(
         self, exchange: Exchange, method: str, url: str, headers: dict[str, str], content: bytes | None
     ) -> httpx2.Response:
+        import httpx2
+
         extensions = {"trace": self.tracer(exchange)}
         request = self._http.build_request(method, url, headers=headers, content=content, extensions=extensions)
         request.headers.update(self.headers)
-        return self._http.send(request, stream=True)
+        while True:
+            here.fresh = False
+            try:
+                return self._http.send(request, stream=True)
+            except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError):
+                if here.fresh:
+                    raise  # else the server had closed a connection that was open before: that is not a try
 
     @staticmethod
     def tracer(exchange: Exchange) -> Callable[[str, dict[str, Any]], None]:
@@ -129,7 +137,7 @@ def load() -> None:
     import httpx2  # noqa: F401
 
 
-def _to_endpoint(settings: Settings, trust: Callable[[], ssl.SSLContext]) -> httpx2.BaseTransport:
+def _to_endpoint(settings: Settings, early: Early) -> httpx2.BaseTransport:
     """Return the transport to the endpoint: the built-in model, or HTTP."""
     import httpx2
 
@@ -137,9 +145,16 @@ def _to_endpoint(settings: Settings, trust: Callable[[], ssl.SSLContext]) -> htt
         return to_echo(settings.model)
     # Idle connections are kept for as long as a person thinks in a chat, and no longer than most servers keep them.
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60)
-    context, proxy = trust(), settings.proxy
+    context, proxy = early.trust(), settings.proxy
     way = httpx2.Proxy(proxy, ssl_context=context if proxy.startswith("https:") else None) if proxy else None
-    return httpx2.HTTPTransport(verify=context, proxy=way, limits=limits, trust_env=False)
+    found = httpx2.HTTPTransport(verify=context, proxy=way, limits=limits, trust_env=False)
+    found._pool._network_backend = backend(early)  # the library takes one only where it makes no use of a proxy
+    return found
+
+
+def _end(settings: Settings) -> tuple[object, ...]:
+    """Return what decides where a way leads, and whom it trusts."""
+    return settings.base_url, settings.proxy, settings.cacert
 
 
 def to_echo(model: str) -> httpx2.BaseTransport:
@@ -173,41 +188,6 @@ def to_echo(model: str) -> httpx2.BaseTransport:
         return httpx2.Response(reply.status, headers=reply.headers, content=timed(reply.chunks))
 
     return httpx2.MockTransport(handle)
-
-
-def begin_trust(settings: Settings) -> Callable[[], ssl.SSLContext]:
-    """Begin to load the certificates, and return the function that waits for them.
-
-    OpenSSL takes 20 ms and releases the GIL: beside an import that is free. Without TLS the context trusts nobody.
-    """
-    import ssl
-
-    if not any((url or "").startswith("https:") for url in (settings.base_url, settings.proxy)):
-        return lambda: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    found: SimpleQueue[ssl.SSLContext | Exception] = SimpleQueue()
-
-    def load() -> None:
-        import httpx2
-
-        try:
-            if settings.cacert:
-                found.put(ssl.create_default_context(cafile=settings.cacert))
-            else:
-                found.put(httpx2.create_ssl_context(trust_env=True))
-        except Exception as error:
-            found.put(error)
-
-    def wait() -> ssl.SSLContext:
-        context = found.get()
-        if isinstance(context, OSError):  # ssl.SSLError is one
-            where = settings.cacert or os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")
-            raise ConfigError(f"cannot use the certificates in {where}: {reason(context)}") from context
-        if isinstance(context, Exception):
-            raise context
-        return context
-
-    Thread(target=load, daemon=True).start()
-    return wait
 
 
 # What it means when the way breaks
