@@ -78,26 +78,36 @@ def start(tool: Tool, prompt: str, options: Sequence[str] = ()) -> subprocess.Po
     return subprocess.Popen(argv, env=tool.env, stdin=null, stdout=null, stderr=null)
 
 
+def end(call: subprocess.Popen[bytes]) -> str:
+    """Return the exit status of a call; one that does not end in time is killed."""
+    try:
+        return str(call.wait(SECONDS))
+    except subprocess.TimeoutExpired:
+        call.kill()
+        call.wait()
+        return "hangs"
+
+
 def status(tool: Tool, server: Server, prepare: Callable[[Server], None]) -> str:
     """Return the exit status of a call that meets a case."""
     before = len(server.requests)
     prepare(server)
-    code = start(tool, "hello").wait(SECONDS)
+    code = end(start(tool, "hello"))
     server.rule = lambda _: None
     if len(server.requests) == before:
         raise SystemExit(f"{tool.name} did not ask: it is not set up")
-    return str(code)
+    return code
 
 
 def kept(tool: Tool, server: Server) -> str:
     """Ask once, then several times at once in the same conversation, then once more; count what the last call sends."""
     talk = TALK[tool.name]
     # llm goes on with the latest conversation, so the first call must begin one.
-    start(tool, "begin", [] if tool.name == "llm" else talk).wait(SECONDS)
+    end(start(tool, "begin", [] if tool.name == "llm" else talk))
     calls = [start(tool, f"turn {number} of them", talk) for number in range(TURNS)]
     for call in calls:
-        call.wait(SECONDS)
-    start(tool, "end", talk).wait(SECONDS)
+        end(call)
+    end(start(tool, "end", talk))
     sent = str(server.requests[-1].body["messages"])
     return f"{sum(f'turn {number} of them' in sent for number in range(TURNS))} of {TURNS}"
 

@@ -283,3 +283,15 @@ def test_config(example: Example) -> None:
     assert example(manual.display(CONFIG, "clear")) == (0, b"0\n", "")
     shown = example(manual.display(CONFIG, "show"), env={"GPTPIPE_MODEL": ""}).text
     assert 'profile = "groq"' in shown
+
+
+@pytest.mark.parametrize(("more", "sent"), [("", 0), (',"finish_reason":"stop"', 1)], ids=["alone", "finished"])
+def test_a_line_with_messages_is_sent_only_if_it_is_finished(
+    more: str, sent: int, example: Example, home: Path
+) -> None:
+    """As gptpipe-session(5) says."""
+    sessions(home).mkdir(parents=True)
+    messages = '[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]'
+    (sessions(home) / "mine.jsonl").write_text(f'{{"messages":{messages}{more}}}\n')
+    found = example("gptpipe -n --json -s mine c").json()
+    assert (found["turns_sent"], found["turns_dropped"]) == (sent, 1 - sent)
