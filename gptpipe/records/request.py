@@ -22,15 +22,17 @@ from gptpipe.text.strict_json import compact
 from gptpipe.text.template import Field, Template, fields, parse
 from gptpipe.usage import prices
 from gptpipe.wire import protocol
+from gptpipe.wire.protocol import Protocol
 from gptpipe.wire.request import Request, identity, make, system_of
 
 
 class Maker(NamedTuple):
-    """What makes a request of a record; ``schema`` is that of the answer."""
+    """What makes a request of a record; ``spoken`` is its protocol, ``schema`` that of the answer."""
 
     template: Template
     how: Input
     settings: Settings
+    spoken: Protocol
     schema: Schema | None = None
     web: bool = False
 
@@ -64,9 +66,9 @@ def maker_of(template: str | None, options: Mapping[str, Any], place: Context) -
     check_fields(pieces, how.form)
     want = wanted(options, role)
     chosen = resolve.resolve(options, role.settings, {}, place.env, place.config)
-    maker = Maker(pieces, how, chosen._replace(session=None), want.schema, want.web)
-    protocol.of(chosen, make(chosen, [], web=want.web))  # a faulty option is no record's fault
-    return maker, want
+    chosen = chosen._replace(session=None)
+    spoken = protocol.of(chosen, make(chosen, [], web=want.web))
+    return Maker(pieces, how, chosen, spoken, want.schema, want.web), want
 
 
 def rehearse(source: Iterable[Record], maker: Maker, place: Context, without: Collection[str] = ()) -> dict[str, Any]:

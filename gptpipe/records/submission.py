@@ -22,11 +22,13 @@ from gptpipe.errors import Failure, NoInput, OverLimit, WriteError
 from gptpipe.records import input, request
 from gptpipe.records.input import Record
 from gptpipe.records.request import Maker
-from gptpipe.settings.settings import Paths
+from gptpipe.settings.settings import Paths, Settings
 from gptpipe.storage import failing, make_folder, open_regular, replace
 from gptpipe.text.strict_json import compact
-from gptpipe.wire import batch_api, chat
+from gptpipe.wire import batch_api
 from gptpipe.wire.client import Client
+from gptpipe.wire.protocol import Protocol
+from gptpipe.wire.request import Request
 
 MAX_REQUESTS = 50_000  # in a file, https://platform.openai.com/docs/guides/batch#rate-limits
 MAX_BYTES = 200_000_000
@@ -115,6 +117,7 @@ class Prepared(NamedTuple):
     """A submission that is on disk and not yet sent, and its request files."""
 
     submission: Submission
+    spoken: Protocol
     files: list[Path]
     last: list[int]
 
@@ -155,7 +158,7 @@ def _prepare(
                         tokens.check(asked.messages, chosen.max_input_tokens, chosen.model, paths.cache)
                     files.add(
                         record.number,
-                        _request(custom_id(record.number, note["key"]), chat.body(asked, chosen, WITHOUT)),
+                        _request(custom_id(record.number, note["key"]), maker.spoken, asked, chosen),
                     )
                 except OverLimit:
                     raise
@@ -170,7 +173,7 @@ def _prepare(
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     submission = Submission(folder, at, endpoint, want, found, failed, [])
     submission.save()
-    return Prepared(submission, files.paths, files.last)
+    return Prepared(submission, maker.spoken, files.paths, files.last)
 
 
 def custom_id(number: int, key: str) -> str:
@@ -178,8 +181,9 @@ def custom_id(number: int, key: str) -> str:
     return f"{number}-{key}"
 
 
-def _request(name: str, body: dict[str, Any]) -> str:
-    return compact({"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": body}) + "\n"
+def _request(name: str, spoken: Protocol, asked: Request, chosen: Settings) -> str:
+    body = spoken.body(asked, chosen, WITHOUT)
+    return compact({"custom_id": name, "method": "POST", "url": batch_api.endpoint_of(spoken), "body": body}) + "\n"
 
 
 def submit(prepared: Prepared, client: Client) -> Submission:
@@ -190,7 +194,8 @@ def submit(prepared: Prepared, client: Client) -> Submission:
     submission = prepared.submission
     for path, last in zip(prepared.files, prepared.last, strict=True):
         try:
-            started = batch_api.create(client, batch_api.upload(client, str(submission.folder / path.name)))
+            file = batch_api.upload(client, str(submission.folder / path.name))
+            started = batch_api.create(client, file, prepared.spoken)
         except Failure as failure:
             if not submission.parts:
                 discard(submission.folder)

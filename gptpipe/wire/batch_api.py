@@ -17,6 +17,7 @@ from gptpipe.wire import faults, protocol
 from gptpipe.wire.client import Client
 from gptpipe.wire.events import Event, Finish
 from gptpipe.wire.exchange import Exchange
+from gptpipe.wire.protocol import Protocol
 from gptpipe.wire.reply import foreign, whole
 
 if TYPE_CHECKING:
@@ -76,16 +77,20 @@ def upload(client: Client, path: str) -> str:
     return _called(client, "/files", create)
 
 
-def create(client: Client, file: str) -> Batch:
+def create(client: Client, file: str, spoken: Protocol) -> Batch:
     """Start a batch of the requests in an uploaded file. It is tried once: twice might be paid twice."""
+    endpoint: Any = endpoint_of(spoken)
     return _called(
         client,
         "/batches",
-        lambda sdk: _batch(
-            sdk.batches.create(input_file_id=file, endpoint="/v1/chat/completions", completion_window="24h")
-        ),
+        lambda sdk: _batch(sdk.batches.create(input_file_id=file, endpoint=endpoint, completion_window="24h")),
         repeatable=False,
     )
+
+
+def endpoint_of(spoken: Protocol) -> str:
+    """Return what requests of a protocol have as ``url``, and their batch as ``endpoint``."""
+    return f"/v1{spoken.path}"
 
 
 def retrieve(client: Client, name: str) -> Batch:
@@ -119,7 +124,7 @@ def answer(result: Mapping[str, Any]) -> Iterator[Event]:
     body, code = response.get("body"), response.get("status_code")
     if code != 200 or not isinstance(body, dict):
         raise faults.from_response(code if isinstance(code, int) else 500, {}, json.dumps(body), "the batch")
-    yield from list(whole(body, protocol.CHAT)) or [Finish("stop")]
+    yield from list(whole(body, protocol.RESPONSES)) or [Finish("stop")]
 
 
 class _HandedOver(Exception):

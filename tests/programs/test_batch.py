@@ -353,3 +353,19 @@ def test_files_are_private(batch: Run, home: Path) -> None:
     folder = home / ".local/state/gptpipe/batches"
     assert {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()} == {0o600}
     assert {path.stat().st_mode & 0o777 for path in [folder, *folder.iterdir()]} == {0o700}
+
+
+def test_requests_of_the_responses_api(batch: Run, run: Run, server: Server) -> None:
+    call = ("--api", "responses", "-S", "Be brief.", "say {}")
+    lines = rows(batch("submit", "--requests-only", *call, stdin=b"1\n").out)
+    assert {key: lines[0][key] for key in ("method", "url")} == {"method": "POST", "url": "/v1/responses"}
+    assert lines[0]["body"] == {
+        "model": "m",
+        "instructions": "Be brief.",
+        "input": [{"role": "user", "content": "say 1"}],
+        "store": False,
+    }
+    assert batch("submit", *call, stdin=b"1\n2\n").status == 0
+    assert server.batches.batches["batch_1"]["endpoint"] == "/v1/responses"
+    mapped = run("gptpipe-map", "--base-url", server.url, "-m", "m", *call, stdin=b"1\n2\n")
+    assert batch("fetch", "--wait", "batch_1") == (0, mapped.out, "")
