@@ -16,7 +16,7 @@ import pytest
 from gptpipe import __version__
 from gptpipe.message import ToolSpec
 from gptpipe.settings.settings import Settings
-from gptpipe.wire import batch_api
+from gptpipe.wire import batch_api, protocol
 from gptpipe.wire.client import Client
 from gptpipe.wire.request import Request
 from tests.harness.server import Server
@@ -44,6 +44,20 @@ SCHEMA: dict[str, Any] = {"type": "object", "properties": {}, "required": [], "a
 TOOL = ToolSpec("weather", "Tells the weather.", SCHEMA)
 FORM: Any = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": SCHEMA}}
 STREAM: Any = {"stream": True, "stream_options": {"include_usage": True}}
+ITEMS = [
+    {"type": "input_text", "text": "What is this?"},
+    {"type": "input_image", "image_url": "data:image/png;base64,AAAA", "detail": "auto"},
+]
+RESPONSE: Any = {
+    "model": "echo",
+    "input": [{"role": "user", "content": ITEMS}],
+    "text": {"format": {"type": "json_schema", "name": "answer", "strict": True, "schema": SCHEMA}},
+    "tools": [{"type": "web_search"}, {"type": "function", **TOOL._asdict(), "strict": False}],
+    "reasoning": {"summary": "auto", "effort": "low"},
+    "store": False,
+    "stream": True,
+    "stream_options": {"include_obfuscation": False},
+}
 KEY = "sk-reference"
 
 
@@ -107,6 +121,11 @@ CALLS = {
         asked(params={"max_tokens": 99}),
         "responses",
     ),
+    "a response with all there is": Call(
+        lambda sdk, _: list(sdk.responses.create(**RESPONSE)),
+        asked(PARTS, schema=SCHEMA, tools=(TOOL,), web=True, reasoning=True, params={"reasoning_effort": "low"}),
+        "responses",
+    ),
     "the models": Call(lambda sdk, _: sdk.models.with_raw_response.list(), lambda own, _: batch_api.models(own)),
     "a file": Call(
         lambda sdk, path: sdk.files.create(file=path, purpose="batch"),
@@ -116,7 +135,7 @@ CALLS = {
         lambda sdk, _: sdk.batches.create(
             input_file_id="file-1", endpoint="/v1/chat/completions", completion_window="24h"
         ),
-        lambda own, _: batch_api.create(own, "file-1"),
+        lambda own, _: batch_api.create(own, "file-1", protocol.CHAT),
     ),
     "its state": Call(lambda sdk, _: sdk.batches.retrieve("b"), lambda own, _: batch_api.retrieve(own, "b")),
     "its end": Call(lambda sdk, _: sdk.batches.cancel("b"), lambda own, _: batch_api.cancel(own, "b")),
@@ -126,7 +145,6 @@ CALLS = {
 }
 BATCH = {"id": "b", "object": "batch", "status": "validating"}
 REPLIES = {
-    "a response": {"object": "response", "status": "completed", "output": []},
     "a file": {"id": "file-1", "object": "file"},
     **dict.fromkeys(("a batch", "its state", "its end"), BATCH),
     "its result": {},
