@@ -13,7 +13,7 @@ from typing import ClassVar
 
 
 def clause(words: object) -> str:
-    """Return what a library says in the manner of the messages: no capital at its beginning, no full stop.
+    """Return the words of a library as our messages have them: without a capital at the start and a full stop.
 
     A word in capitals stays, such as EOF.
     """
@@ -42,10 +42,10 @@ class Status(IntEnum):
 
 
 class Failure(Exception):
-    """Something that ends a run, or a record of one, with a status of its own.
+    """The end of a run, or of one of its records, with a status of its own.
 
     ``message`` is one line, lower case, without a full stop; ``hint``, if given, is a second line that says
-    what to do about it. Both may hold what others wrote: whoever prints them makes control characters visible.
+    what to do about it. Both may quote others, so control characters are made visible when they are printed.
     """
 
     status: ClassVar[Status] = Status.BUG
@@ -118,7 +118,7 @@ class WriteError(Failure):
 
 
 class Temporary(Failure):
-    """Later it may work.
+    """A failure that may pass: later the same call may work.
 
     ``retry_after`` is what the server asked for, in seconds; ``repeat`` says whether trying again at once is
     safe (it is not when the work may already have been done and paid for). ``busy`` says that the server takes

@@ -52,7 +52,7 @@ class Counts(NamedTuple):
 
 
 def counts(usage: Mapping[str, Any] | None) -> Counts:
-    """Return what the ``usage`` of a reply says; what it does not say is 0.
+    """Return the token counts in the ``usage`` of a reply; a count that is missing is 0.
 
     https://platform.openai.com/docs/api-reference/chat/object#chat/object-usage
     """
@@ -69,7 +69,7 @@ def counts(usage: Mapping[str, Any] | None) -> Counts:
 
 
 def add_usage(one: dict[str, Any] | None, other: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return the sum of two ``usage`` objects, number by number, also of those inside; None counts as nothing."""
+    """Return the sum of two ``usage`` objects, number by number, nested ones too; None counts as nothing."""
     if one is None or other is None:
         return one or other
     return {key: _sum(one.get(key), other.get(key)) for key in (*one, *(key for key in other if key not in one))}
@@ -169,7 +169,7 @@ def to_line(turn: Turn) -> bytes:
 def from_line(line: bytes) -> Turn:
     """Return the turn that a line of a session file holds. Unknown keys are ignored, missing ones are None.
 
-    :raises ValueError: if the line is damaged: no UTF-8, no JSON object, or no list of messages that can be sent again.
+    :raises ValueError: if the line is damaged: not UTF-8, not a JSON object, or without messages to send again.
     """
     value = json.loads(line.decode())
     if not isinstance(value, dict):
@@ -215,7 +215,7 @@ Schema = dict[str, Any]
 
 
 class ToolSpec(NamedTuple):
-    """What the model is told of a tool; ``parameters`` is the JSON Schema of the arguments, which are an object."""
+    """A tool as the model sees it; ``parameters`` is the JSON Schema of its arguments, an object."""
 
     name: str
     description: str

@@ -1,4 +1,4 @@
-"""Files that keep what was paid for: private ones, opened with care, read by lines, appended to whole.
+"""Private files that keep what was paid for: opened with care, read line by line, appended to in whole lines.
 
 Nothing here knows what a line means. Line ends are ``\\n`` alone.
 """
@@ -47,7 +47,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put the names in a folder on disk.
+    """Write the names in a folder to disk.
 
     :raises OSError: if that fails, but not if the file system cannot do it for folders (EINVAL).
     """
@@ -62,10 +62,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def open_regular(path: Path, flags: int) -> int:
-    """Open a file that must be a regular one; never wait for it, as opening a FIFO would.
+    """Open a regular file. Anything else is refused, also a FIFO, for which this does not wait.
 
-    A symbolic link is refused too: what is appended through it, or read and sent, would be a file that nobody
-    meant to be gptpipe's. With ``O_CREAT`` the file gets mode 0600 under any umask.
+    A symbolic link is refused too: it could lead to a file that was never meant for gptpipe. With ``O_CREAT`` the file
+    gets mode 0600 under any umask.
 
     :raises WriteError: if something else is there.
     :raises OSError: if it cannot be opened.
@@ -102,9 +102,9 @@ class Line(NamedTuple):
 
 
 def backward(fd: int, before: int | None = None) -> Iterator[Line]:
-    """Yield the lines of a file from its end, reading no more than they need, and some blocks.
+    """Yield the lines of a file from its end. No more blocks are read than the lines need.
 
-    With ``before``, the offset of a line, those before that line.
+    With ``before``, the offset of a line, only the lines before it.
 
     The file may grow meanwhile, and a writer may take back what it could not write whole.
     """
@@ -138,7 +138,7 @@ def _read(fd: int, start: int, end: int) -> bytes:
 
 
 def forward(fd: int) -> Iterator[Line]:
-    """Yield the lines of a file from its beginning, up to one without its newline: the rest of that may follow yet."""
+    """Yield the lines of a file from its beginning. A line without its newline is the last: its rest may follow yet."""
     offset = 0
     with open(fd, "rb", closefd=False) as file:
         file.seek(0)
@@ -222,7 +222,7 @@ def beside(path: str) -> str:
 
 
 def _replace(path: str, blocks: Iterable[bytes], made: int, owner: tuple[int, int] | None, mode: int | None) -> None:
-    """Replace a file by one that is ``made`` with a mode, and then gets an owner with a group, and another mode."""
+    """Replace a file. The new one is created with mode ``made``, then gets owner and group, and its final ``mode``."""
     name = beside(path)
     descriptor = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, made)
     try:

@@ -11,11 +11,12 @@ from gptpipe.console import children, output
 from gptpipe.console.signals import Deadline
 from gptpipe.errors import UsageError
 from gptpipe.sessions.store import SessionStore, Warn, silent
-from gptpipe.settings import environment, file, keys, roles, settings
+from gptpipe.settings import environment, keys, roles, settings
 from gptpipe.settings.file import Config
 from gptpipe.settings.keys import Key
 from gptpipe.settings.roles import Role
 from gptpipe.settings.settings import Paths, Settings
+from gptpipe.settings.values import seconds
 from gptpipe.wire.client import Client, Early, Gate
 
 
@@ -47,7 +48,7 @@ def begin(values: Mapping[str, Any]) -> Deadline:
     option = values.get("max_time")
     with suppress(ValueError):
         said = os.environ.get(environment.ENVIRONMENT["max_time"]) if option is None else option
-        deadline.limit(file.seconds(float(said or 0)))
+        deadline.limit(seconds(float(said or 0)))
     return deadline
 
 

@@ -61,7 +61,7 @@ def write_all(descriptor: int, data: bytes, name: str | None = None) -> None:
 
 
 def check_stdout() -> None:
-    """Find out that standard output is closed before anything is asked.
+    """Raise a failure if standard output is closed, before anything is asked.
 
     :raises WriteError: if it is.
     """
@@ -70,7 +70,7 @@ def check_stdout() -> None:
 
 
 def visible(text: str) -> str:
-    """Return text in which control characters other than newline and tab are seen, not obeyed: ``^[``, ``\\x9b``."""
+    """Return text with visible control characters, ``^[`` and ``\\x9b``; newline and tab stay."""
     return _CONTROL.sub(lambda match: _caret(ord(match[0])), text)
 
 
@@ -99,8 +99,9 @@ def say(message: str, hint: str | None = None) -> None:
 
 
 def _ended_line() -> str:
-    """Return the newline that standard error needs first: its line is open, or that of standard output, if both are
-    one terminal, pipe or file."""
+    """Return a newline if a message needs one to begin on a line of its own, else nothing.
+
+    It does if the last line on standard error is open, or that on standard output if both are the same file."""
     shared = STDOUT in _open_lines and os.path.samestat(os.fstat(STDOUT), os.fstat(STDERR))
     if not shared and STDERR not in _open_lines:
         return ""
@@ -117,7 +118,7 @@ def prompt(question: str) -> bytes:
 
 
 def patience() -> float:
-    """Return for how many seconds a wait may stay unannounced: cron mails every line, a person wonders."""
+    """Return after how many seconds a wait is announced. Cron mails every line; a person begins to wonder."""
     return 2.0 if os.isatty(STDERR) else 60.0
 
 
@@ -136,7 +137,7 @@ class waiting:
 
 
 class Printer:
-    """Standard output as the answer sees it: text as it arrives, and one newline at the end if it has none.
+    """Writes an answer to standard output as it arrives, and one newline at the end if it has none.
 
     ``styled`` turns text into what a terminal shows, after control characters were made visible. ``printed`` is true
     once a byte may have left.
@@ -202,7 +203,7 @@ class Target:
         return WriteError(f"cannot write {self._name or repr(self._name)}: {error.strerror}")
 
     def _opened(self) -> int | None:
-        """Return the descriptor to write to, or None for a regular file, of which it is tried that it can be written.
+        """Return the descriptor to write to, or None for a regular file that can be written.
 
         :raises OSError: if it cannot be written.
         """
@@ -230,7 +231,7 @@ class Target:
     def write(self, data: bytes) -> None:
         """Make ``data`` the content.
 
-        :raises WriteError: if that fails; the hint names the file that has got the data instead.
+        :raises WriteError: if that fails; the hint names the file that holds the data instead.
         :raises BrokenPipeError: if a pipe's reader is gone.
         """
         try:
@@ -248,7 +249,7 @@ class Target:
 
 
 def _rescued(data: bytes) -> str | None:
-    """Put what could not be written into a file elsewhere, and return a hint that names it; None if that fails too."""
+    """Write the data to a file elsewhere and return a hint that names it, or None if that fails too."""
     import tempfile  # only for a disk that was full at the last moment
 
     for folder in (tempfile.gettempdir(), os.path.expanduser("~")):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Progress:
     """A bar on standard error, if that is a terminal and the bar is ``wanted``; else nothing.
 
-    ``total`` is only called for a bar, and returns None if it is not known.
+    ``total`` is called only if there is a bar; it returns None if the number is not known.
     """
 
     def __init__(self, total: Callable[[], int | None], unit: str, *, wanted: bool = True) -> None:
@@ -34,11 +34,11 @@ class Progress:
 
     @property
     def shown(self) -> bool:
-        """Whether there is a bar, so that finding out what it shows is worth the while."""
+        """Whether there is a bar."""
         return self._bar is not None
 
     def advance(self, done: int, note: str) -> None:
-        """Show that so many more are done, and a note behind."""
+        """Move the bar forward by the number done, with a note behind it."""
         if self._bar is not None:
             self._bar.set_postfix_str(visible(note), refresh=False)
             self._bar.update(done)
@@ -52,7 +52,7 @@ class Progress:
                 say(message)
 
     def aside(self) -> AbstractContextManager[None]:
-        """Take the bar away while a block writes to a terminal, which may be the same."""
+        """Hide the bar while the block writes to a terminal, which may be the same one."""
         return nullcontext() if self._bar is None else self._bar.external_write_mode(file=sys.stderr)
 
     def close(self) -> None:

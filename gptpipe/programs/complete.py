@@ -16,7 +16,7 @@ from gptpipe.settings.file import Config
 
 
 def main(kind: str) -> int:
-    """Print the names of a kind and return the status. Says nothing about faulty settings: a line is being typed."""
+    """Print the names of a kind and return the status. Faulty settings give no message: a line is being typed."""
     try:
         config = environment.read_file(None, os.environ)
         names = settings.profile_names(config) if kind == "profiles" else model_names(config)

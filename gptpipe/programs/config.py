@@ -42,7 +42,7 @@ def command() -> None:
 def show(**values: Any) -> int:
     """Print the settings in effect, as a settings file.
 
-    They are those of a call with the same options. Secrets are masked; what such a file cannot hold is a comment.
+    A call with the same options has these settings. Secrets are masked; what a file cannot hold is a comment.
     """
     output.check_stdout()
     place = here(PROGRAM, values)
@@ -123,7 +123,7 @@ def check(online: bool, **values: Any) -> int:
 
 
 def _print(findings: Iterable[Finding]) -> int:
-    """Print what was found, line by line, and return how much of it is bad."""
+    """Print the findings, one a line, and return how many are bad."""
     marks = {True: "ok", False: "BAD", None: "-"}
     bad = 0
     for finding in findings:
@@ -147,7 +147,7 @@ def list_roles() -> int:
 def stored_answers(clear: str | None, older_than: str | None) -> int:
     """Tell how many answers --cache keeps.
 
-    With 'clear' they are removed, and how many they were is printed.
+    With 'clear' they are removed, and their number is printed.
     """
     output.check_stdout()
     answers = settings.paths().answers
@@ -167,7 +167,7 @@ def stored_answers(clear: str | None, older_than: str | None) -> int:
 @options.way
 @options.config
 def tokenizer(encoding: str | None, **values: Any) -> int:
-    """Fetch what counts tokens exactly.
+    """Fetch the vocabulary that counts tokens exactly.
 
     Without ENCODING it is o200k_base. The path of the vocabulary is printed.
     """

@@ -30,7 +30,7 @@ _SCHEMA = {
 
 
 class Finding(NamedTuple):
-    """What was found of one thing. ``works`` is None if it is neither good nor bad."""
+    """A result of the check. ``works`` is None if it is neither good nor bad."""
 
     name: str
     works: bool | None
@@ -38,7 +38,7 @@ class Finding(NamedTuple):
 
 
 def offline(options: Mapping[str, Any], place: Context) -> Iterator[Finding]:
-    """Yield what can be found without asking anybody but the user's key command."""
+    """Yield what can be found without a request; only the user's key command is run."""
     yield Finding("settings", True, place.config.path or "no file: the built-in values hold")
     try:
         chosen = resolve.resolve(options, {}, {}, place.env, place.config)
@@ -75,7 +75,7 @@ def _budget(chosen: Settings, place: Context) -> str:
 
 
 def _role(place: Context, name: str) -> Finding:
-    """Find out what a call with the role would find before it asks."""
+    """Check a role as a call with it does before it asks."""
     try:
         role = roles.verify(place.paths.roles, name)
         wanted({}, role)
@@ -87,7 +87,7 @@ def _role(place: Context, name: str) -> Finding:
 
 
 def _folders(paths: Paths) -> Iterator[Finding]:
-    """Find out whether there can be files in the folders; one that is in the way of several is named once."""
+    """Check that files can be written in the folders. A folder in the way of several is named once."""
     closed: dict[str, list[str]] = {}
     for folder in (paths.sessions, paths.usage, paths.answers):
         there = folder
@@ -102,7 +102,7 @@ def _folders(paths: Paths) -> Iterator[Finding]:
 
 
 def online(chosen: Settings, client: Client, place: Context) -> Iterator[Finding]:
-    """Ask the endpoint, which costs some tokens, and yield what it can do."""
+    """Ask the endpoint and yield what it can do. This costs some tokens."""
     yield _models(chosen, client)
     plain, pieces = Want(), _Pieces()
     answer = _asked(Asker(place, chosen, plain, lambda: client), chosen, plain, pieces)

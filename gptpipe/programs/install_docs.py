@@ -33,7 +33,7 @@ class Link(NamedTuple):
 
 
 def links(data: Path) -> list[Link]:
-    """Return the links that are to be made below the user's data folder, ``$XDG_DATA_HOME``.
+    """Return the links to make below the user's data folder, ``$XDG_DATA_HOME``.
 
     :raises NoInput: if this installation has no documents.
     """

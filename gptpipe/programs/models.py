@@ -25,7 +25,7 @@ from gptpipe.wire import batch_api
 def command(**values: Any) -> int:
     """Print the names of the models that the endpoint offers, one a line.
 
-    'gptpipe-models -p ollama' asks another one than usual. The manual is gptpipe-models(1).
+    'gptpipe-models -p ollama' asks the server of that profile. The manual is gptpipe-models(1).
     """
     output.check_stdout()
     place = here("gptpipe-models", values)

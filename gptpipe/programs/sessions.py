@@ -1,4 +1,4 @@
-"""``gptpipe-sessions``: what conversations there are; looking at them and looking after them."""
+"""``gptpipe-sessions``: list, show and look after conversations."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class _Each:
 
     @contextmanager
     def attempt(self, name: str) -> Iterator[None]:
-        """Do something with one of them."""
+        """Run the block for one session; a failure is reported and does not stop the others."""
         try:
             yield
         except Failure as failure:

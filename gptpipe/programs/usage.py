@@ -55,7 +55,7 @@ def command(by: str, since: str | None, plot: bool, **values: Any) -> int:
 
 
 def _first_day(since: str | None) -> str:
-    """Return the day to begin with, by local time.
+    """Return the first day to show, in local time.
 
     :raises UsageError: if it is neither a date nor an age.
     """
@@ -71,7 +71,7 @@ def _first_day(since: str | None) -> str:
 
 
 def _price(place: Context) -> Callable[[Entry], float | None]:
-    """Return what finds the price of a request that has none in its line."""
+    """Return the function that prices a request whose line has no price."""
     own = settings.own_prices(place.config)
 
     def price(entry: Entry) -> float | None:
@@ -87,7 +87,7 @@ def _object(by: str, row: Row) -> dict[str, Any]:
 
 
 def _usd(row: Row) -> str:
-    """Return the cost, with a + if it is not all."""
+    """Return the cost as text, with a + if some requests have no known price."""
     if row.usd is None:
         return "?" if row.unpriced else "-"
     return f"{row.usd:.4f}{'+' if row.unpriced else ''}"

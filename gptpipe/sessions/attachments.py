@@ -88,7 +88,7 @@ def part(data: bytes, name: str) -> Part | None:
 
 
 def _megabytes(size: int) -> str:
-    """Return a size in words, rounded up: one byte above a limit is not to look like the limit."""
+    """Return a size in words, rounded up, so that one byte above a limit does not look like the limit."""
     return f"{-(-size * 10 // MIB) / 10} MB"
 
 
@@ -119,7 +119,7 @@ def _parts(message: Message) -> list[Part]:
 
 
 def _bytes_of(part: Part) -> str | None:
-    """Return what stands where a part of its type holds its bytes, or None."""
+    """Return the field in which a part of this type holds its bytes, or None."""
     kind = str(part.get("type"))
     slot = part.get(kind) if kind in _SLOTS else None
     text = slot.get(_SLOTS[kind]) if isinstance(slot, dict) else None
@@ -132,7 +132,7 @@ def _with_bytes(part: Part, text: str) -> Part:
 
 
 def _changed(messages: Iterable[Message], change: Callable[[Part, str], Part]) -> list[Message]:
-    """Return the messages with each part that holds bytes changed; the given ones stay as they are."""
+    """Return copies of the messages in which each part that holds bytes is changed."""
 
     def part_of(part: Any) -> Any:
         text = _bytes_of(part) if isinstance(part, dict) else None
@@ -202,7 +202,7 @@ def has_files(messages: Iterable[Message]) -> bool:
 
 
 def store(directory: Path, data: bytes) -> str:
-    """Keep the bytes, once; on disk when this returns. Return their SHA-256 in hexadecimal digits.
+    """Store the bytes once and return their SHA-256 in hexadecimal digits. They are on disk when this returns.
 
     :raises WriteError: if that fails.
     """
@@ -231,7 +231,7 @@ def _is_stored(path: Path, size: int) -> bool:
 
 
 def fetch(directory: Path, digest: str) -> bytes | None:
-    """Return the bytes that were stored under the digest, or None if they are not there or others."""
+    """Return the bytes stored under the digest, or None if they are missing or damaged."""
     try:
         with open(open_regular(directory / digest, os.O_RDONLY), "rb") as file:
             data = file.read()
@@ -289,7 +289,7 @@ def sweep(directory: Path, sessions: Path) -> int:
 
 
 def _named(sessions: Path, stored: set[str]) -> set[str]:
-    """Return the digests that the files of a folder name; all that are stored, if the folder does not keep still.
+    """Return the digests that the sessions of a folder name, or all stored ones if the folder keeps changing.
 
     A session that is renamed meanwhile may be missed under both names, so two listings in a row must be the same.
     """

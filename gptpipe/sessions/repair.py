@@ -1,4 +1,4 @@
-"""Damaged lines of a session: how they are found, and how they are moved out of it."""
+"""Damaged lines of a session: find them, and move them into a file beside it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _damaged(fd: int) -> Iterator[Damage]:
 
 
 def _being_written(fd: int, last: Damage) -> bool:
-    """Whether a line without an end is on its way; nobody writes, and it is torn, if the lock is free."""
+    """Whether another process is writing this last line. If the lock is free, the line is torn."""
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -55,7 +55,7 @@ def _being_written(fd: int, last: Damage) -> bool:
 def repair(store: SessionStore, name: str, *, timeout: float | None, waiting: Waiting) -> list[Damage]:
     """Move the damaged lines of a session to the end of the file :func:`damaged_path`, and return which they were.
 
-    :raises NoInput: Temporary: WriteError: as :meth:`SessionStore.lock` does; WriteError also if it cannot be mended.
+    :raises NoInput: Temporary: WriteError: as :meth:`SessionStore.lock` does; WriteError also if it cannot be repaired.
     """
     # Under the lock, or a turn appended to the old file while the new one is made would be lost.
     with (

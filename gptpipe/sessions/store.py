@@ -1,7 +1,7 @@
-"""Sessions: named conversations, each a file of turns, one a line, as gptpipe-session(5) specifies.
+"""Sessions: named conversations. Each is a file with one turn a line, as gptpipe-session(5) specifies.
 
-Many processes may use one session at once. Who adds to it holds the lock of its file from before the history is
-read until the turn is on disk; who only looks takes no lock, since a line once written never changes.
+Many processes may use one session at once. A process that adds to it holds the lock of its file from
+before it reads the history until the turn is on disk. Reading needs no lock, since a line once written never changes.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class SessionStore:
                 os.close(fd)
 
     def records(self, name: str, warn: Warn) -> Iterator[Record]:
-        """Yield a session's records from the newest, reading as far back as is asked for, without the lock.
+        """Yield a session's records from the newest, without the lock. No more is read than is used.
 
         ``warn`` gets a text for each damaged line that is met and skipped.
 
@@ -154,7 +154,7 @@ class Session:
         self._create = create
 
     def history(self) -> Iterator[Turn]:
-        """Yield the turns from the newest, without those taken back, reading as far back as is asked for.
+        """Yield the turns from the newest, without those taken back. No more is read than is used.
 
         :raises WriteError: if the file cannot be read.
         """
@@ -180,7 +180,7 @@ class Session:
     def extend(self, turns: Iterable[Turn], *, wait: bool = True) -> list[Turn]:
         """Add turns to the file that is at the path now: all of them, or none.
 
-        They are returned as they are on disk: numbered, summed, dated.
+        The result has their numbers, sums and dates.
 
         If the file was replaced or removed since it was locked, the one there now is locked, for which ``wait``
         allows the lock's own timeout again.
@@ -237,7 +237,7 @@ class Session:
         return open_regular(self.path, flags | os.O_CREAT)
 
     def _wait(self, timeout: float | None) -> bool:
-        """Try again and again, each time the file that is there then: a lock alone would wait for one that is gone."""
+        """Try until the lock is free. Each try opens the file anew: the old one may be renamed or removed meanwhile."""
         limit = "without a limit" if timeout is None else f"{timeout:g} s at most (--lock-timeout)"
         end = None if timeout is None else time.monotonic() + timeout
         pause = SHORTEST_PAUSE
@@ -250,7 +250,7 @@ class Session:
         return False
 
     def release(self) -> None:
-        """Give the lock back; an empty file, made for a first turn that never came, is removed before."""
+        """Release the lock. An empty file, made for a first turn that never came, is removed before."""
         with suppress(OSError):  # an empty file is not a session anyway
             if self.fd >= 0 and stands_at(self.fd, self.path) and os.fstat(self.fd).st_size == 0:
                 os.unlink(self.path)
@@ -263,7 +263,7 @@ class Session:
 
 
 class Memory:
-    """A conversation that no file keeps; in use it is like a locked session."""
+    """A conversation that is not kept in a file. It is used like a locked session."""
 
     def __init__(self) -> None:
         self.turns: list[Turn] = []
@@ -279,7 +279,7 @@ class Memory:
 
 
 def _numbered(turns: Iterable[Turn], last: Turn | None) -> list[Turn]:
-    """Return the turns as they follow upon the last one."""
+    """Return the turns with their numbers, sums and dates after the last one."""
     added: list[Turn] = []
     for turn in turns:
         n, total = (last.n, last.total_tokens) if last else (0, 0)

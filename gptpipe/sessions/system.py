@@ -60,7 +60,7 @@ def whole(record: Record) -> bytes:
 
 
 def shortened(fd: int, turns: Iterable[Turn], last: Record | None, size: int) -> Iterator[Turn]:
-    """Yield the turns as they are to be added at ``size``, the end of the file; ``last`` is its last record."""
+    """Yield the turns as they are written at the end of the file, ``size``; ``last`` is its last record."""
     origin = _origin_of(fd, last) if last else None
     for turn in turns:
         message = _message(turn)

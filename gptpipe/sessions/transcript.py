@@ -1,7 +1,6 @@
 """Sessions as text: the table of all, the turns of one, the lines that match a pattern.
 
-What is read here came from models, servers and editors; whoever writes it makes control characters visible on a
-terminal.
+The text came from models, servers and editors: its control characters are made visible when it is printed.
 """
 
 from __future__ import annotations
@@ -139,7 +138,7 @@ class Match(NamedTuple):
 
 
 def matches(store: SessionStore, name: str, pattern: re.Pattern[str], warn: Warn) -> Iterator[Match]:
-    """Yield the lines that the pattern matches, of the text that :func:`transcript` has without its headings.
+    """Yield the lines of :func:`transcript` that match the pattern, headings left out.
 
     :raises NoInput: WriteError: as :meth:`SessionStore.reading` does, at the first step.
     """
@@ -151,7 +150,7 @@ def matches(store: SessionStore, name: str, pattern: re.Pattern[str], warn: Warn
 
 
 def answer(turn: Turn, *, block: bool) -> tuple[str, Failure | None]:
-    """Return a turn's answer, or its first code block, and why that is not a whole one, or None."""
+    """Return a turn's answer or its first code block, and a failure if it is not complete."""
     text = code_block(turn.answer, "first") or "" if block else turn.answer
     if turn.finish_reason is None:
         return text, Absent("the last answer did not finish")

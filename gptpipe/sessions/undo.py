@@ -1,4 +1,4 @@
-"""Turns that were taken back: a line of a session says so, and nothing that was written is removed."""
+"""Turns that were taken back. A line of the session says so; nothing that was written is removed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def standing(records: Iterable[Record]) -> Iterator[Record]:
-    """Yield the records of the turns that were not taken back. They come newest first, here as there."""
+    """Yield the records of the turns that were not taken back. Both come newest first."""
     undone = 0
     for record in records:
         if record.turn.undo:

@@ -1,4 +1,4 @@
-"""Looking after sessions: what there is, copying, renaming, removing, and mending damaged files.
+"""Upkeep of sessions: list, copy, rename and remove them.
 
 What changes a file takes its lock, like a process that continues the session, and obeys the same timeout.
 """
@@ -23,7 +23,7 @@ COPY_BLOCK = 1 << 20
 
 
 class Summary(NamedTuple):
-    """What a session's last line tells: ``last_use`` is in seconds since 1970, ``size`` in bytes."""
+    """A session in short, from its last line: ``last_use`` is in seconds since 1970, ``size`` in bytes."""
 
     name: str
     turns: int
@@ -47,7 +47,7 @@ def summaries(store: SessionStore, warn: Warn) -> Iterator[Summary]:
 
 
 def summary(store: SessionStore, name: str) -> Summary:
-    """Return the summary of one session, of whose file no more is read than the last line.
+    """Return the summary of one session. Only the last line of its file is read.
 
     :raises NoInput: WriteError: as :meth:`SessionStore.reading` does.
     """
@@ -102,7 +102,7 @@ def copy(
 def rename(
     store: SessionStore, source: str, target: str, *, force: bool, timeout: float | None, waiting: Waiting
 ) -> None:
-    """Give a session another name. A process that waits for it begins the old name anew.
+    """Give a session another name. A process that waits for the old name begins a new session.
 
     :raises UsageError: if ``target`` exists and ``force`` is false, or is ``source``.
     :raises NoInput: Temporary: WriteError: as :meth:`SessionStore.lock` does; WriteError also if it cannot be renamed.
@@ -157,7 +157,7 @@ def _give_name(file: Path, store: SessionStore, name: str, force: bool) -> None:
 
 @contextmanager
 def new_file(source: int, spans: Iterable[tuple[int, int]], folder: Path) -> Iterator[Path]:
-    """Write the spans of a file, offsets from and to, into a new one, which ends with the block unless it was renamed.
+    """Copy spans of a file, pairs of offsets, into a new one. It is removed after the block unless it was renamed.
 
     No session has its name: none begins with a dot.
     """
@@ -183,7 +183,7 @@ def _copy_span(source: int, start: int, end: int, target: int) -> None:
 def remove(
     store: SessionStore, name: str, *, timeout: float | None, waiting: Waiting, unused_since: float | None = None
 ) -> bool:
-    """Remove a session and what :func:`repair` moved out of it, and say whether it was.
+    """Remove a session and what ``repair`` moved out of it; return whether it was removed.
 
     With ``unused_since``, in seconds since 1970, one that was used later is kept.
 

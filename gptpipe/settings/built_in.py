@@ -1,4 +1,4 @@
-"""What is built in: the profiles, the model of OpenAI that answers if none is named, and the model ``echo``."""
+"""The built-in profiles, the default model, and the model ``echo``."""
 
 from __future__ import annotations
 

@@ -7,21 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from gptpipe.errors import UsageError
-from gptpipe.settings.file import (
-    TOP,
-    Config,
-    Value,
-    count,
-    is_utf8,
-    load,
-    number,
-    params,
-    positive,
-    seconds,
-    session_name,
-    text,
-)
+from gptpipe.settings.file import TOP, Config, Value, load
 from gptpipe.settings.settings import paths
+from gptpipe.settings.values import count, is_utf8, number, params, positive, seconds, session_name, text
 
 # Every variable of gptpipe's own, by the option that it stands for. The list is closed: others are ignored.
 ENVIRONMENT: Mapping[str, str] = {
@@ -82,7 +70,7 @@ def variables(env: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _typed(name: str, value: str) -> int | float | str:
-    """Return a variable's value as the kind that its option has; what is not a number is left to the check."""
+    """Return a variable's value as the kind that its option has; the check refuses what is not a number."""
     if _VALUES[name] in _NUMERIC:
         for kind in (int, float):
             with contextlib.suppress(ValueError):

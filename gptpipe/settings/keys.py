@@ -44,7 +44,7 @@ class Key(NamedTuple):
 
 
 def shown_headers(settings: Settings, env: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers of a request that matter, their values masked, and no key command run.
+    """Return the headers of a request with masked values; no key command is run.
 
     A key that is missing is left out here, and an error only when a request is made.
     """

@@ -45,15 +45,9 @@ from typing import Any, NamedTuple
 from gptpipe.errors import ConfigError, UsageError
 from gptpipe.settings.built_in import BUILT_IN, DEFAULT_MODEL, OPENAI, is_echo
 from gptpipe.settings.environment import given, variables
-from gptpipe.settings.file import (
-    EMPTY,
-    SAMPLING,
-    Config,
-    dotted,
-    nearest,
-    profile_name,
-)
+from gptpipe.settings.file import EMPTY, SAMPLING, Config, dotted, nearest
 from gptpipe.settings.settings import TIMES, Budget, KeyWays, Settings, own_prices, profile_names, profile_table
+from gptpipe.settings.values import profile_name
 from gptpipe.text.address import check_base_url, check_proxy, is_local, masked, proxy_for, same
 
 # Settings that one layer decides, without a rule of their own.
@@ -75,7 +69,7 @@ class _Sources(NamedTuple):
 
 
 class _Choice(NamedTuple):
-    """An endpoint as it was named, and by whom."""
+    """An endpoint as it was named, and the level that named it."""
 
     level: int
     profile: str | None
@@ -170,7 +164,7 @@ def _choose(*levels: Mapping[str, Any]) -> _Choice:
 
 
 def _layers(sources: _Sources, held: Mapping[str, Any], *, named: bool) -> Layers:
-    """Return where a single setting is looked for, the strongest first; ``named``: ``-p`` chose the profile."""
+    """Return the layers of single settings, the strongest first. ``named`` says that ``-p`` chose the profile."""
     middle = (held, sources.variables) if named else (sources.variables, held)
     return [sources.options, sources.role, *middle, sources.config.top, Settings._field_defaults]
 

@@ -12,16 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gptpipe.errors import ConfigError, NoInput, UsageError, WriteError, clause
-from gptpipe.settings.file import (
-    SAMPLING,
-    Named,
-    nearest,
-    params,
-    profile_name,
-    read_table,
-    text,
-    text_or_empty,
-)
+from gptpipe.settings.file import SAMPLING, Named, nearest, read_table
+from gptpipe.settings.values import params, profile_name, text, text_or_empty
 from gptpipe.storage import failing, make_folder, open_regular
 from gptpipe.text import toml
 from gptpipe.text.names import check_name
@@ -94,7 +86,7 @@ def load(directory: Path, name: str, variables: Mapping[str, str]) -> Role:
 
     :raises NoInput: if the role does not exist.
     :raises ConfigError: if its file is faulty.
-    :raises UsageError: if it cannot be a name, a field has no value, or a variable no field.
+    :raises UsageError: if the name cannot be one, a field has no value, or a variable has no field.
     """
     written = _written(directory, name)
     known = {**written.values, **variables}
@@ -119,7 +111,7 @@ def verify(directory: Path, name: str) -> Role:
 
 
 class _Written(NamedTuple):
-    """A role as its file has it: settings that are not texts, and the texts with their fields."""
+    """A role as its file has it, with the fields in its texts."""
 
     settings: Mapping[str, Any]
     system: Template | None
@@ -159,7 +151,7 @@ def _written(directory: Path, name: str) -> _Written:
 
 
 def _template(text: str, what: str, content: str) -> Template:
-    """Return a text's pieces. A message about a fault names the line of the file, of which ``content`` is the whole."""
+    """Return the pieces of a text. A failure names the line in the file, whose whole text is ``content``."""
     start = content.rfind(text)  # of a text with escapes in it the first line at least is found
     if start < 0:
         start = max(0, content.find(text.partition("\n")[0]))

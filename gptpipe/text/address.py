@@ -32,7 +32,7 @@ def stored(url: str) -> str:
 
 
 def secrets(url: str) -> list[str]:
-    """Return what in a URL may be secret: user, password, the values of its query."""
+    """Return the parts of a URL that may be secret: user, password, the values of its query."""
     parts = urlsplit(url)
     return [text for text in (parts.username, parts.password, *query(url).values()) if text]
 
@@ -125,7 +125,7 @@ def proxy_for(url: str, env: Mapping[str, str]) -> str | None:
     ``http_proxy`` counts in lower case only: a CGI program's caller can set ``HTTP_PROXY`` by a ``Proxy:``
     header (https://httpoxy.org). For the others lower case wins. An empty variable is unset.
 
-    :raises ConfigError: if what it names cannot be a proxy.
+    :raises ConfigError: if the variable does not name a proxy.
     """
     parts = urlsplit(url)
     names = ("http_proxy",) if parts.scheme == "http" else ("https_proxy", "HTTPS_PROXY")

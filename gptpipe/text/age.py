@@ -13,7 +13,7 @@ _AGE = re.compile(r"(\d{1,9})([smhdw])", re.ASCII)
 def parse_age(text: str) -> float:
     """Return the seconds that ``30m``, ``12h`` or ``7d`` says; ``s`` and ``w`` are units too.
 
-    :raises UsageError: if it is none of these.
+    :raises UsageError: if the text is anything else.
     """
     match = _AGE.fullmatch(text)
     if not match:

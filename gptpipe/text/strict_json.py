@@ -1,4 +1,4 @@
-"""JSON that every program can read: what is parsed and what is written keep to RFC 8259."""
+"""JSON that every program can read: by RFC 8259, both when parsed and when written."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 
 def compact(value: object) -> str:
-    """Return JSON on one line, the characters as they are.
+    """Return JSON on one line, without escapes for characters beyond ASCII.
 
-    :raises ValueError: for NaN and infinities, which JSON has not.
+    :raises ValueError: for NaN and infinities, which JSON does not have.
     """
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def parse(text: str) -> Any:
-    """Return the value that a JSON text holds: no NaN, no number beyond a float, no half of a surrogate pair.
+    """Return the value of a JSON text. NaN, numbers too large for a float and lone surrogates are refused.
 
     :raises ValueError: if the text is anything else; the message says where.
     """
@@ -45,12 +45,12 @@ _NESTING = 16
 
 
 def mend(text: str) -> str:
-    """Return the text with the halves of a surrogate pair joined and other lone surrogates as U+FFFD."""
+    """Return the text with surrogate pairs joined, and lone surrogates replaced by U+FFFD."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def clean(value: Any, depth: int = _NESTING) -> Any:
-    """Return the value so that it can be written as JSON in UTF-8: whole strings, finite numbers, nested so deep."""
+    """Return the value as JSON in UTF-8 can hold it: whole strings, finite numbers, limited nesting."""
     if isinstance(value, str):
         return value if value.isascii() else mend(value)
     if isinstance(value, float):

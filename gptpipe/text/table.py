@@ -9,7 +9,7 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 def table(rows: Sequence[Sequence[str]], numbers: Sequence[bool]) -> str:
-    """Return lines of aligned columns: those of numbers to the right, the others to the left."""
+    """Return lines of aligned columns: numbers to the right, everything else to the left."""
     widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(_padded(cell, width, right=right) for cell, width, right in zip(row, widths, numbers, strict=True))
@@ -24,7 +24,7 @@ def _padded(text: str, width: int, *, right: bool = False) -> str:
 
 
 def width_of(text: str) -> int:
-    """Return how many columns of a terminal a text takes, of several lines the widest."""
+    """Return how many columns of a terminal the widest line of a text takes."""
     return max(map(_columns, text.split("\n")))
 
 
@@ -36,7 +36,7 @@ def _columns(line: str) -> int:
 
 
 def cut(text: str, columns: int) -> str:
-    """Return a text in so many columns at most; what is cut off is ``…``."""
+    """Return a text of at most so many columns; ``…`` stands for what is cut off."""
     if width_of(text) <= columns:
         return text
     end = next(end for end in range(len(text), -1, -1) if width_of(text[:end]) < columns)
@@ -59,7 +59,7 @@ def bars(rows: Sequence[tuple[str, float, str]], width: int) -> str:
 
 
 def bar(length: float) -> str:
-    """Return a bar of this many columns, to an eighth; what is not zero is seen."""
+    """Return a bar of this many columns, to an eighth of one. Anything above zero is visible."""
     eighths = max(round(length * 8), 1 if length > 0 else 0)
     return _EIGHTHS[8] * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
 

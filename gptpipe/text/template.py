@@ -1,4 +1,4 @@
-"""Texts with places to be filled: ``{}``, ``{name}``, and ``{{`` for a brace. Roles and ``gptpipe-map`` share them.
+"""Templates of roles and of ``gptpipe-map``: ``{}`` and ``{name}`` are fields, ``{{`` is a brace.
 
 A name begins with a letter, a digit or ``_``; spaces, ``-`` and ``.`` may follow. ``}`` alone is itself.
 """
@@ -18,7 +18,7 @@ _NOT_A_FIELD = re.compile(r"\{(?!\w[\w .-]*\})")
 
 
 class Field(NamedTuple):
-    """A place to be filled; the name of ``{}`` is empty."""
+    """A field of a template; the name of ``{}`` is empty."""
 
     name: str
 

@@ -12,7 +12,7 @@ from gptpipe.errors import UsageError
 def value(value_: Any) -> str:
     """Return a value on one line. The strings of TOML are those of JSON, but for DEL.
 
-    :raises UsageError: for null, which TOML has not.
+    :raises UsageError: for null, which TOML does not have.
     """
     match value_:
         case None:

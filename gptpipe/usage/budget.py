@@ -22,7 +22,7 @@ _ANYWAY = "--over-budget asks all the same"
 
 
 class _Sum(NamedTuple):
-    """What the first ``size`` bytes of a day's file come to."""
+    """The sums over the first ``size`` bytes of a day's file."""
 
     size: int = 0
     tokens: int = 0
@@ -34,7 +34,7 @@ def require_left(directory: Path, budget: Budget) -> None:
 
     Requests without a price in their line count as nothing in a budget in USD.
 
-    :raises OverLimit: if one is: names it and says when it ends.
+    :raises OverLimit: if one is; the message names it and says when it ends.
     :raises WriteError: if today's file cannot be written; NoInput: if a file cannot be read.
     """
     limits = {name: limit for name, limit in budget._asdict().items() if limit is not None}
@@ -63,7 +63,7 @@ def _end(period: str) -> str:
 
 
 def _spent(directory: Path, today: str) -> dict[str, _Sum]:
-    """Return what was spent on each day of today's month; only bytes that no kept sum holds are read."""
+    """Return what was spent on each day of this month. Only bytes behind the kept sums are read."""
     kept = _kept_sums(directory)
     sums: dict[str, _Sum] = {}
     for day, path in days(directory):
@@ -87,7 +87,7 @@ def _kept_sums(directory: Path) -> dict[str, _Sum]:
 
 
 def _continued(path: Path, known: _Sum) -> _Sum:
-    """Return the sum of a day's whole lines, of which the first are known; all over again if the file is shorter."""
+    """Return the sum over a day's lines. Only bytes behind the known sum are read, all if the file became shorter."""
     with failing(NoInput, f"cannot read {path}"):
         fd = open_regular(path, os.O_RDONLY)
         try:

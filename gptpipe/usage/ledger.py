@@ -1,4 +1,4 @@
-"""What requests cost: a line for each, a file for each day, and the budgets that are kept by them.
+"""The usage of requests: a line for each, a file for each day.
 
 The folder holds ``YYYY-MM-DD.jsonl`` (local date), and two files that can be made again from what they sum up:
 ``sums.json``, what a day's file held up to a byte, and ``priced.json``, the models whose price is known. Lines are
@@ -55,7 +55,7 @@ class Entry(NamedTuple):
 
 
 class Account(NamedTuple):
-    """What the usage of a request is booked on."""
+    """The names under which the usage of a request is booked."""
 
     program: str
     profile: str | None
@@ -66,7 +66,7 @@ class Account(NamedTuple):
 
 
 def account(program: str, settings: Settings, session: str | None) -> Account:
-    """Return what the usage of a call under these settings is booked on."""
+    """Return the names under which a call with these settings is booked."""
     tier = settings.params.get("service_tier")
     where = stored(settings.base_url) if settings.base_url else None
     return Account(program, settings.profile, settings.model, session, where, tier if isinstance(tier, str) else None)
@@ -75,7 +75,7 @@ def account(program: str, settings: Settings, session: str | None) -> Account:
 def counted(
     usage: Mapping[str, Any] | None, estimate: tuple[int, int], account: Account, seconds: float, status: int
 ) -> Entry:
-    """Return the entry of a request that ends now, by the server's ``usage``, or if it gave none by the estimate.
+    """Return the entry of a request that ends now, by the server's ``usage`` or else by an estimate.
 
     ``estimate`` are the tokens of prompt and answer.
     """
@@ -95,7 +95,7 @@ def counted(
 
 
 class Log:
-    """Today's file, which stays open from one entry to the next. Several threads may use it at once."""
+    """Today's file, kept open between entries. Several threads may use it at once."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -189,7 +189,7 @@ def is_date(text: str) -> bool:
 
 
 def days(directory: Path) -> list[tuple[str, Path]]:
-    """Return each day on which something was used, with its file, oldest first."""
+    """Return each day with usage and its file, oldest first."""
     with failing(NoInput, f"cannot read {directory}"):
         try:
             names = os.listdir(directory)

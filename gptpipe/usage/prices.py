@@ -1,6 +1,6 @@
 """What requests cost, in US dollars: by ``genai-prices``, as it is installed.
 
-Nothing here asks the network for newer prices. The user's own come first. What is not known is None, never zero.
+Nothing here asks the network for newer prices. The user's own prices come first. An unknown price is None, not 0.
 """
 
 from __future__ import annotations

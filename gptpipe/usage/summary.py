@@ -11,7 +11,7 @@ GROUPS = ("day", "model", "session", "program")
 
 
 class Row(NamedTuple):
-    """What the requests of one group came to. ``usd`` is None if no request's price is known.
+    """The sums over the requests of one group. ``usd`` is None if no request's price is known.
 
     ``unpriced`` counts the requests with tokens of which no price is known: they are not in ``usd``.
     """
@@ -32,7 +32,7 @@ def table(
 ) -> list[Row]:
     """Return a row for each day, model, session or program, in order of its name.
 
-    ``price`` is asked for the USD of a request of which the line does not say them.
+    ``price`` returns the USD of a request whose line does not have them.
     """
     rows: dict[str, Row] = {}
     for day, entry in entries:

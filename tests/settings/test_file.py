@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gptpipe.errors import ConfigError
-from gptpipe.settings import file
+from gptpipe.settings import file, values
 
 WHOLE = """
 model = "fast"
@@ -260,7 +260,7 @@ def test_a_file_that_cannot_be_read(path: Path) -> None:
 
 
 def test_a_role_is_checked_by_the_same_shapes() -> None:
-    shape: dict[str, Any] = {**file.SAMPLING, "model": file.text}
+    shape: dict[str, Any] = {**file.SAMPLING, "model": values.text}
     assert file.read_table({"model": "m", "temperature": 1}, shape, source="role commit") == {
         "model": "m",
         "temperature": 1,
