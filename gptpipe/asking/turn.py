@@ -97,9 +97,9 @@ class Turn:
         past = _past(_looked_at(question, context, silent))
         self.settings = early = _settled(question, context, past)
         if not question.call.want.stored:
-            client.preload()
             check_spending(context, early, question.call.want)
             self._link.open(early)
+            client.preload()
             self._link.key(early)  # before the lock is taken; a stored answer needs none
         with _history(question, context, early) as (turns, append):
             turns, latest = tee(turns)

@@ -6,7 +6,7 @@ What one try sends and reads is in :mod:`gptpipe.wire.transport`, :mod:`gptpipe.
 
 from __future__ import annotations
 
-import random
+import os
 import time
 from collections.abc import Callable, Iterator
 from math import inf
@@ -242,4 +242,4 @@ class Client:
 def _pause(failure: Failure, tries: int) -> float:
     """Return how many seconds the server asks to be left alone, or else what is usual."""
     asked = failure.retry_after if isinstance(failure, Temporary) else None
-    return min(8.0, 0.5 * 2**tries) * random.uniform(0.75, 1.0) if asked is None else asked
+    return min(8.0, 0.5 * 2**tries) * (0.75 + os.urandom(1)[0] / 1024) if asked is None else asked

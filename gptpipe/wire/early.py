@@ -47,10 +47,10 @@ class Early:
         url = urlsplit(settings.proxy or settings.base_url or "")
         self.address = (url.hostname or "", url.port or _PORTS.get(url.scheme, 0))
         self.tls = url.scheme == "https"
+        self.trust = begin_trust(settings)
         if url.hostname and url.hostname.isascii():
             self._thread = Thread(target=self._open, daemon=True)
             self._thread.start()
-        self.trust = begin_trust(settings)
 
     def _open(self) -> None:
         import socket
