@@ -59,6 +59,8 @@ def world(tmp_path: Path, home: Path, server: Server, repository: Path, shell: R
 PRINTED = [
     r".+\n\ndiff --git a/tracked (?s:.*)\n\+new\n",
     "",
+    "",
+    "",
     r"(/.*gptpipe.*\n)+",
     "",
     r".+\n",
