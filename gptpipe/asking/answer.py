@@ -54,13 +54,12 @@ class Bill:
     """What the requests for one answer used, failed tries and repairs included.
 
     ``used`` is the ``usage`` that the server has sent with the present request, ``accepted`` whether it took that one.
-    ``entries`` are lines of usage that are not booked yet.
     """
 
     def __init__(self) -> None:
         self.used: dict[str, Any] | None = None
         self.accepted = False
-        self.entries: list[ledger.Entry] = []
+        self._entries: list[ledger.Entry] = []
         self._first: dict[str, Any] | None = None  # what the server sent with the first answer, if that was mended
         self._before: dict[str, Any] | None = None  # and with all before the present one
         self._pending: list[_Pending] = []  # one or none
@@ -87,6 +86,11 @@ class Bill:
         prompt = {key: value for key, value in self._first.items() if key.startswith("prompt")}
         return {key: value for key, value in self.used.items() if key != "total_tokens"} | prompt
 
+    def drawn(self) -> list[ledger.Entry]:
+        """Return the lines of usage that are to be booked, once."""
+        entries, self._entries = self._entries, []
+        return entries
+
     def begin(self, account: ledger.Account, messages: list[Message]) -> None:
         """Begin with a request that is about to be sent."""
         self._pending = [_Pending(account, messages, time.monotonic())]
@@ -102,7 +106,7 @@ class Bill:
                 reply: list[Message] = [{"content": said}] if said else []
                 estimate = tokens.estimate(messages), tokens.estimate(reply)
             seconds = time.monotonic() - started
-            self.entries.append(ledger.counted(self.used, estimate, account, seconds, status))
+            self._entries.append(ledger.counted(self.used, estimate, account, seconds, status))
         self._pending = []
 
 
@@ -134,9 +138,11 @@ class Answer:
         self.failure: Failure | None = Temporary("the answer did not end")
 
     def void(self) -> None:
-        """Forget what came: the try is repeated."""
+        """Forget what came: the try is repeated, or a stored answer will not do."""
         self._forget()
         self.bill.void()
+        if self.cached:
+            self.cached, self.first_token = False, None
 
     def mend(self) -> None:
         """Forget what came, but not what it cost: it is asked for again."""
@@ -146,7 +152,7 @@ class Answer:
     def recall(self, stored: dict[str, Any]) -> None:
         """Become an answer that was stored."""
         self.void()
-        self.cached = True
+        self.cached, self.first_token = True, time.monotonic()
         self._text, self._reasoning = [str(stored.get("text", ""))], [str(stored.get("reasoning", ""))]
         self.finish_reason, self.served_by = stored.get("finish_reason"), stored.get("served_by")
         self.citations = stored.get("citations", [])
@@ -213,6 +219,8 @@ class Answer:
 
     def take(self, event: Event) -> None:
         """Add what an event brings."""
+        if self.first_token is None and isinstance(event, (Text, Refusal)):
+            self.first_token = time.monotonic()
         match event:
             case Text(text):
                 self._text.append(text)

@@ -5,7 +5,6 @@ Around each request stand the stored answers, the limits and budgets, the repair
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,7 +135,7 @@ class Asker:
     def _book(self, answer: Answer, status: int) -> None:
         """Write the lines of usage; a request on its way ends with this status."""
         answer.end(status)
-        entries, answer.bill.entries = answer.bill.entries, []
+        entries = answer.bill.drawn()
         for entry in entries if self._settings.usage and self._settings.base_url else ():
             if self._has_budget_in_usd():
                 used = Counts(entry.input, entry.output, entry.cached, entry.reasoning)
@@ -161,11 +160,9 @@ class Asker:
             answer.recall(stored)
             answer.judge()
             if answer.failure is None:
-                answer.first_token = time.monotonic()
                 receiver.begin()
                 receiver.text(answer.text)
                 return True
-            answer.cached = False
             answer.void()
         if self._want.cache_only:
             raise NoInput("no answer to this request is stored, and --cache-only does not ask")
@@ -185,7 +182,6 @@ class Asker:
 def _pass_on(event: Event, answer: Answer, receiver: Receiver) -> None:
     """Add an event to the answer, and give the receiver what is for it."""
     if answer.first_token is None and isinstance(event, (Text, Refusal)):
-        answer.first_token = time.monotonic()
         receiver.begin()
     answer.take(event)
     if isinstance(event, Text):

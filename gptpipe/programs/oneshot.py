@@ -6,8 +6,9 @@ It stands apart from the declaration of the options, because ``-h``, ``--version
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 from gptpipe.asking import report, turn
@@ -25,6 +26,7 @@ from gptpipe.programs import editor
 from gptpipe.programs.options import given
 from gptpipe.settings import roles
 from gptpipe.settings.roles import Role
+from gptpipe.settings.settings import Settings
 from gptpipe.text.template import as_template, escape
 from gptpipe.usage.budget import check_budget
 from gptpipe.wire.client import preload
@@ -49,11 +51,10 @@ def ask(words: Sequence[str], values: dict[str, Any]) -> int:
         chosen = call.resolve(context, {})
         meta.reach(chosen)
         target = None if values["output"] is None else output.Target(values["output"])
-        if not (call.want.stored or values["dry_run"] or values["save_role"]):
-            check_budget(chosen, context.paths, over=call.want.over_budget)
         given_prompt = prompt_of(words) or role.prompt or ""
         saves = values["save_role"] is not None
-        others = [] if saves else _others(values, alone=not (given_prompt or values["edit"]))
+        alone = not (given_prompt or values["edit"])
+        others = [] if saves else _others(values, partial(_meanwhile, call.want, chosen, context, values), alone=alone)
         question = Question("", call, chosen, save=not values["no_save"])
         link = Link(context)
         with _prompt(given_prompt, question, context, link, values) as prompt:
@@ -181,10 +182,20 @@ def _role(prompt: str, options: dict[str, Any], role: Role) -> Role:
     return Role(settings, text or None, path and os.path.abspath(path), extract)
 
 
-def _others(values: dict[str, Any], *, alone: bool) -> list[str | Part]:
+def _meanwhile(want: Want, chosen: Settings, context: Context, values: dict[str, Any]) -> None:
+    """Do what can be done while standard input is still to come, if a request will follow.
+
+    :raises OverLimit: if a budget is used up.
+    """
+    if not (want.stored or values["dry_run"]):
+        check_budget(chosen, context.paths, over=want.over_budget)
+        preload()
+
+
+def _others(values: dict[str, Any], meanwhile: Callable[[], None], *, alone: bool) -> list[str | Part]:
     """Return what the message holds beside the prompt: the files in their order, and standard input.
 
-    ``alone`` says that no prompt was given.
+    ``meanwhile`` is called if standard input is waited for. ``alone`` says that no prompt was given.
     """
     given_paths, encoding = values["file"], values["encoding"]
     paths = [path for at, path in enumerate(given_paths) if path != "-" or "-" not in given_paths[:at]]
@@ -192,13 +203,7 @@ def _others(values: dict[str, Any], *, alone: bool) -> list[str | Part]:
         raise UsageError("--no-stdin and --file - exclude each other")
     parts = {path: part_of(read_file(path), path, encoding) for path in paths if path != "-"}
     if not values["no_stdin"]:
-        instant = values["dry_run"] or values["cache"] or values["cache_only"]  # may not need the SDK
-        data = piped(
-            output.say,
-            (lambda: None) if instant else preload,
-            alone=alone and not parts,
-            explicit="-" in paths,
-        )
+        data = piped(output.say, meanwhile, alone=alone and not parts, explicit="-" in paths)
         parts["-"] = part_of(data, "-", encoding)
     order = paths if "-" in paths else [*paths, "-"]
     return [parts[path] for path in order if path in parts]

@@ -236,7 +236,7 @@ def test_a_lost_file_does_not_end_the_conversation(run: Any, server: Server, hom
     result = run(*asking(server, "-s", "s", "and?"))
     assert result.status == 0
     assert "missing or damaged" in result.err
-    assert "no longer there" in json.dumps(server.requests[-1].body["messages"][0])
+    assert "and is gone" in json.dumps(server.requests[-1].body["messages"][0])
 
 
 def test_a_file_over_the_limit_is_refused_with_the_limit(run: Any, server: Server, tmp_path: Path) -> None:
