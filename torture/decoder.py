@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from gptpipe.wire import chat, sse
+from gptpipe.wire import chat, responses, sse
 from gptpipe.wire.events import Event, Reasoning, Refusal, Text
 
+MakeReader = Callable[[bool], sse.Reader]
 
-def events(pieces: Iterable[bytes], thinks: bool = False) -> list[Event]:
+
+def events(pieces: Iterable[bytes], thinks: bool = False, reader: MakeReader = chat.Reader) -> list[Event]:
     """Return the events of a body that arrives in these pieces, neighbouring pieces of text as one."""
-    decoder = sse.Decoder(chat.Reader(thinks))
+    decoder = sse.Decoder(reader(thinks))
     found: list[Event] = []
     for piece in pieces:
         found += decoder.feed(piece)
@@ -47,9 +49,10 @@ def split(data: bytes, sizes: bytes) -> list[bytes]:
 
 def agree(data: bytes, sizes: bytes, thinks: bool = False) -> None:
     """Raise AssertionError if the split makes a difference, or an event cannot be written as JSON in UTF-8."""
-    whole = events([data], thinks)
-    assert events(split(data, sizes), thinks) == whole, (data, sizes, thinks)
-    json.dumps([event[:] for event in whole], ensure_ascii=False, allow_nan=False).encode()
+    for reader in (chat.Reader, responses.Reader):
+        whole = events([data], thinks, reader)
+        assert events(split(data, sizes), thinks, reader) == whole, (data, sizes, thinks, reader)
+        json.dumps([event[:] for event in whole], ensure_ascii=False, allow_nan=False).encode()
 
 
 def try_one(data: bytes) -> None:

@@ -289,8 +289,9 @@ def _atheris(folder: Path) -> Case:
             return Case(name, False, f"cannot install atheris: {made}")
     seeds = folder / "seeds"
     seeds.mkdir()
-    for recording in recordings():
-        (seeds / recording.framing).write_bytes(b"\x05\1\0\x1f\2\3\7\0" + recording.data[recording.head :])
+    for recording in [*recordings("chat"), *recordings("responses")]:
+        body = recording.data[recording.head :]
+        (seeds / f"{recording.api}-{recording.framing}").write_bytes(b"\x05\1\0\x1f\2\3\7\0" + body)
     words = ('"data: "', '"<think>"', '"</think>"', r'"\\ud83d"', r'"\x0a\x0a"', r'"\x0d\x0a"', '"[DONE]"', '"error"')
     (folder / "words").write_text("\n".join(words) + "\n")
     options = [f"-max_total_time={SECONDS}", "-max_len=1500", "-dict=words", "-verbosity=1", "-timeout=10"]

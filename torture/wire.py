@@ -23,6 +23,7 @@ from torture.frame import Case, Rig, manners, parallel, session
 
 TITLE = "Faults on the wire"
 
+APIS = ("chat", "responses")
 IDLE = 0.5  # seconds of --idle-timeout where the server falls silent; where it does not, none of it may pass
 AT_ONCE = 12
 LATEST = 15  # seconds for any run: retries, the idle timeout and the tail of an answer take less
@@ -43,8 +44,10 @@ _USAGE = {"prompt_tokens": 9, "completion_tokens": 7, "total_tokens": 16}
 ANSWER = "Größe 语 \N{CAT}\nlast."
 
 
-def _events() -> list[bytes]:
+def _events(api: str) -> list[bytes]:
     """Return the events of the recorded answer, each as it left the server."""
+    if api == "responses":
+        return _responses()
     chunks: list[dict[str, Any]] = [
         {**_CHUNK, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]} for delta, reason in _DELTAS
     ]
@@ -53,23 +56,38 @@ def _events() -> list[bytes]:
     return [f"data: {text}\n\n".encode() for text in texts]
 
 
-class Recording(NamedTuple):
-    """A reply as it went over the wire, and where its body begins."""
+def _responses() -> list[bytes]:
+    """Return the same answer by the Responses API. As with LiteLLM, no event says which part a delta belongs to."""
+    pieces = [delta["content"] for delta, _ in _DELTAS if delta.get("content")]
+    begun = {"object": "response", "model": "m-1", "status": "in_progress", "output": []}
+    usage = {"input_tokens": 9, "output_tokens": 7, "total_tokens": 16}
+    values: list[dict[str, Any]] = [
+        {"type": "response.created", "response": begun},
+        *({"type": "response.output_text.delta", "delta": piece} for piece in pieces),
+        {"type": "response.completed", "response": {**begun, "status": "completed", "usage": usage}},
+    ]
+    texts = [json.dumps(value, ensure_ascii=not n % 2, separators=(",", ":")) for n, value in enumerate(values)]
+    return [f"event: {value['type']}\ndata: {text}\n\n".encode() for value, text in zip(values, texts, strict=True)]
 
+
+class Recording(NamedTuple):
+    """A reply as it went over the wire, by which protocol, and where its body begins."""
+
+    api: str
     framing: str
     data: bytes
     head: int
 
 
-def recordings() -> list[Recording]:
+def recordings(api: str) -> list[Recording]:
     """Return the answer in chunked coding, and with the end of the connection as its end."""
-    events = _events()
+    events = _events(api)
     chunked = _HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
     plain = _HEAD + b"Connection: close\r\n\r\n"
     coded = b"".join(b"%x\r\n%b\r\n" % (len(event), event) for event in [*events, b""])
     return [
-        Recording("chunked", chunked + coded, len(chunked)),
-        Recording("close", plain + b"".join(events), len(plain)),
+        Recording(api, "chunked", chunked + coded, len(chunked)),
+        Recording(api, "close", plain + b"".join(events), len(plain)),
     ]
 
 
@@ -130,7 +148,7 @@ class Reading(NamedTuple):
     finish: str | None
 
 
-def read(body: bytes) -> Reading:
+def read(body: bytes, api: str) -> Reading:
     """Read a stream of events."""
     lines = re.split(rb"\r\n|\n|\r", body.removeprefix(b"\xef\xbb\xbf"))
     ended = lines[-1] == b"" and lines[-2:-1] in ([b""], [])
@@ -149,7 +167,7 @@ def read(body: bytes) -> Reading:
         if not data.strip():
             continue
         if data.strip() == "[DONE]":
-            finish = finish or ("stop" if text else None)
+            finish = finish or ("stop" if text and api == "chat" else None)
             if finish:
                 break
             continue
@@ -161,16 +179,28 @@ def read(body: bytes) -> Reading:
             if finish or (number == len(blocks) - 1 and not ended):
                 break  # after the end nothing counts, and a last event that breaks off is cut, not wrong
             return Reading(text, Status.TEMPFAIL, None)
-        choice: Any = next(iter(chunk.get("choices") or ()), None)
-        if finish is None and isinstance(choice, dict) and not choice.get("index"):
-            delta = choice.get("delta")
-            said = (delta.get("content") if isinstance(delta, dict) else None) or ""
-            text += said.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(said, str) else ""
-            reason = choice.get("finish_reason")
-            finish = reason if isinstance(reason, str) and reason else None
-    if finish is None:
+        if finish is None:
+            said, finish = _heard(chunk) if api == "chat" else _heard_response(chunk)
+            text += said.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if finish is None or finish.lower() != "stop":  # no word that means the end is a byte away from another
         return Reading(text, Status.TEMPFAIL, None)
     return Reading(text, Status.OK if text.strip() else Status.ABSENT, finish)
+
+
+def _heard(chunk: dict[str, Any]) -> tuple[str, str | None]:
+    """Return the text and the finish reason in a chunk of Chat Completions."""
+    choice: Any = next(iter(chunk.get("choices") or ()), None)
+    if not isinstance(choice, dict) or choice.get("index"):
+        return "", None
+    delta, reason = choice.get("delta"), choice.get("finish_reason")
+    said = delta.get("content") if isinstance(delta, dict) else None
+    return said if isinstance(said, str) else "", reason if isinstance(reason, str) and reason else None
+
+
+def _heard_response(event: dict[str, Any]) -> tuple[str, str | None]:
+    """Return the text in an event of the Responses API, and whether it is the end of the answer."""
+    said = event.get("delta") if event.get("type") == "response.output_text.delta" else None
+    return said if isinstance(said, str) else "", "stop" if event.get("type") == "response.completed" else None
 
 
 def dechunk(data: bytes) -> bytes:
@@ -202,7 +232,7 @@ def expected(recording: Recording, reply: Reply, at: int) -> Expected:
     """Return what may come of a reply that was broken at an offset."""
     in_head = at < recording.head and reply.ending == "end" and len(reply.pieces) == 1
     body = recording.data[recording.head :] if in_head else reply.sent[recording.head :]
-    coded, plain = read(dechunk(body)), read(body)
+    coded, plain = read(dechunk(body), recording.api), read(body, recording.api)
     if in_head:
         # A head that was changed can say anything; what it frames is read either way, or not at all.
         return Expected([coded, plain], _REFUSALS)
@@ -289,7 +319,8 @@ class FaultServer:
         while len(body) < size and (more := connection.recv(65536)):
             body += more
         path = head.split(b"/", 2)[1].split(b"/")[0].decode()
-        return json.loads(body)["messages"][-1]["content"] if path == EACH else path
+        asked = json.loads(body) if path == EACH else {}
+        return (asked.get("messages") or asked["input"])[-1]["content"] if path == EACH else path
 
 
 # The cases
@@ -306,12 +337,12 @@ class Trial(NamedTuple):
 
     def __str__(self) -> str:
         again = ", tried again" if self.retry else ""
-        return f"{self.recording.framing}, {self.fault} at {self.at}, {self.mode}{again}"
+        return f"{self.recording.api}, {self.recording.framing}, {self.fault} at {self.at}, {self.mode}{again}"
 
 
-def trials() -> Iterator[Trial]:
+def trials(api: str) -> Iterator[Trial]:
     """Yield every fault at every byte; the ways of writing take turns."""
-    chunked, plain = recordings()
+    chunked, plain = recordings(api)
     modes = ("--no-stream", "-o", "--json")
     for at in range(len(chunked.data) + 1):
         for number, fault in enumerate(FAULTS):
@@ -331,13 +362,27 @@ def attempt(rig: Rig, server: FaultServer, trial: Trial) -> Case:
     url = server.put(re.sub(r"\W+", "-", str(trial)), *replies)
     idle = f"{IDLE if reply.ending == 'silence' else LATEST}"
     flags = {"stream": [], "-o": ["-o", "answer"]}.get(trial.mode, [trial.mode])
-    call = ["--base-url", url, "-m", "m", "-s", "s", "--idle-timeout", idle, "--retry", str(int(trial.retry)), *flags]
+    call = [
+        "--base-url",
+        url,
+        "--api",
+        trial.recording.api,
+        "-m",
+        "m",
+        "-s",
+        "s",
+        "--idle-timeout",
+        idle,
+        "--retry",
+        str(int(trial.retry)),
+        *flags,
+    ]
     with rig.home() as home:
         result = rig.run(home, "gptpipe", *call, "--", "hi", timeout=LATEST)
         out = _written(home, result.out, trial.mode)
         wanted = expected(trial.recording, reply, trial.at)
         if trial.retry and (trial.mode != "stream" or not wanted.readings[0].text):
-            wanted = Expected([read(b"".join(_events()))], frozenset())
+            wanted = Expected([read(b"".join(_events(trial.recording.api)), trial.recording.api)], frozenset())
         wrong = manners(result) or judge(out, result.status, wanted, streamed=trial.mode == "stream")
         wrong = wrong or _unkept(home, out, result.status, trial.mode)
     return Case(str(trial), not wrong, f"{wrong}; {result}" if wrong else "")
@@ -369,9 +414,9 @@ def _unkept(home: Path, out: bytes, status: int, mode: str) -> str:
     return ""
 
 
-def in_one_run(rig: Rig, server: FaultServer, fault: str) -> Iterator[Case]:
+def in_one_run(rig: Rig, server: FaultServer, api: str, fault: str) -> Iterator[Case]:
     """Run gptpipe-map once, with a record for each byte that has the fault, and judge each result."""
-    recording = recordings()[0]
+    recording = recordings(api)[0]
     replies = {f"{fault} at {at}": (at, broken(recording.data, fault, at)) for at in range(len(recording.data))}
     for name, (_, reply) in replies.items():
         server.put(name, reply)
@@ -380,22 +425,23 @@ def in_one_run(rig: Rig, server: FaultServer, fault: str) -> Iterator[Case]:
     limits = ["--idle-timeout", str(IDLE if silent else LATEST), "--retry", "0"]
     lines = "".join(f"{name}\n" for name in replies).encode()
     with rig.home() as home:
-        call = ["gptpipe-map", "--base-url", url, "-m", "m", "-j", str(JOBS), *limits, "{}"]
+        call = ["gptpipe-map", "--base-url", url, "--api", api, "-m", "m", "-j", str(JOBS), *limits, "{}"]
         result = rig.run(home, *call, stdin=lines, timeout=len(replies) / JOBS * (IDLE + 1) + LATEST)
     rows = [json.loads(line) for line in result.out.splitlines()]
     if wrong := manners(result) or (len(rows) != len(replies) and f"{len(rows)} results of {len(replies)} records"):
-        yield Case(f"a map, {fault}", False, f"{wrong}; {result.err}")
+        yield Case(f"a map, {api}, {fault}", False, f"{wrong}; {result.err}")
     for row in rows:
         at, reply = replies[row["record"]]
         text = f"{row['answer']}".removesuffix("\n") + "\n" if "answer" in row else ""
         status = row["error"]["status"] if "error" in row else 0
         wrong = judge(text.encode(), status, expected(recording, reply, at), streamed=False)
-        yield Case(f"a map, {row['record']}", not wrong, wrong and f"{wrong}; {row}")
+        yield Case(f"a map, {api}, {row['record']}", not wrong, wrong and f"{wrong}; {row}")
 
 
 def cases(rig: Rig) -> Iterator[Case]:
     """Break the answer at every byte."""
     with FaultServer() as server:
-        yield from parallel(lambda trial: attempt(rig, server, trial), trials(), AT_ONCE)
-        for fault in FAULTS:
-            yield from in_one_run(rig, server, fault)
+        for api in APIS:
+            yield from parallel(lambda trial: attempt(rig, server, trial), trials(api), AT_ONCE)
+            for fault in FAULTS:
+                yield from in_one_run(rig, server, api, fault)
