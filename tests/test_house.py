@@ -25,7 +25,7 @@ FLOORS = (
 
 # The modules of a folder that others may import; a folder that is not named shows all it has.
 FACES = {
-    "asking": "answer asker context inputs link report schema tokens tools turn",
+    "asking": "answer asker context inputs link report schema tokens tools turn want",
     "programs": "start",
     "records": "input pace pool replies request results submission tally worker",
     "sessions": "attachments repair store transcript undo upkeep",

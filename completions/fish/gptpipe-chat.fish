@@ -16,4 +16,5 @@ complete -c gptpipe-chat -l web -d 'let the model search the web'
 complete -c gptpipe-chat -l over-budget -d 'go on when a budget is reached'
 complete -c gptpipe-chat -l plain -d 'show answers as they were written'
 complete -c gptpipe-chat -l no-history -d 'keep nothing of what is typed'
+__gptpipe_tools gptpipe-chat
 __gptpipe_shared gptpipe-chat

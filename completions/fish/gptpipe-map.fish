@@ -29,4 +29,6 @@ complete -c gptpipe-map -l cache-only -d 'never ask, only reuse'
 complete -c gptpipe-map -l web -d 'let the model search the web'
 complete -c gptpipe-map -l over-budget -d 'go on when a budget is reached'
 complete -c gptpipe-map -l dry-run -d 'count records and tokens, send nothing'
+complete -c gptpipe-map -l tool-calls -d 'print the calls as JSON lines, run none'
+__gptpipe_tools gptpipe-map
 __gptpipe_shared gptpipe-map

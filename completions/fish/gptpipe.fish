@@ -57,6 +57,12 @@ function __gptpipe_shared -a program
     __gptpipe_other $program
 end
 
+function __gptpipe_tools -a program
+    complete -c $program -l tool -r -F -a '(__gptpipe_names "$XDG_CONFIG_HOME" .config tools "")' -d 'an executable that the model may call'
+    complete -c $program -l max-calls -x -d 'so many calls at most'
+    complete -c $program -l approve -d 'show each call on the terminal and ask before it runs'
+end
+
 function __gptpipe_other -a program
     complete -c $program -l config -r -F -d 'another settings file'
     complete -c $program -s v -l verbose -d 'notes on standard error'
@@ -92,4 +98,6 @@ complete -c gptpipe -l web -d 'let the model search the web'
 complete -c gptpipe -l over-budget -d 'go on when a budget is reached'
 complete -c gptpipe -l save-role -x -d "write this call's settings as a role"
 complete -c gptpipe -l dry-run -d 'print the request, send nothing'
+complete -c gptpipe -l tool-calls -d 'print the calls as JSON lines, run none'
+__gptpipe_tools gptpipe
 __gptpipe_shared gptpipe

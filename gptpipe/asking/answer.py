@@ -1,45 +1,21 @@
-"""An answer: what must be true of it, what has come of it so far, and what its requests used."""
+"""An answer: what has come of it so far, and what its requests used."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from gptpipe import message
-from gptpipe.asking import schema, tokens
-from gptpipe.errors import Absent, ConfigError, Failure, Refused, Temporary, Truncated, UsageError
-from gptpipe.message import Message, Schema, add_usage
-from gptpipe.settings.roles import Role
-from gptpipe.text.age import parse_age
+from gptpipe.asking import schema, tokens, tools
+from gptpipe.asking.tools import Called
+from gptpipe.asking.want import Want
+from gptpipe.errors import Absent, Failure, Refused, Temporary, Truncated
+from gptpipe.message import Message, add_usage
 from gptpipe.text.fences import block, whole_fence
+from gptpipe.text.strict_json import compact
 from gptpipe.usage import ledger
-from gptpipe.wire.events import Again, Cited, Event, Finish, Opened, Reasoning, Refusal, Served, Text, Usage
+from gptpipe.wire.events import Again, Cited, Event, Finish, Opened, Reasoning, Refusal, Served, Text, ToolCall, Usage
 from gptpipe.wire.thinking import cut_thinking
-
-
-class Want(NamedTuple):
-    """What an answer must be, and whether a stored one will do.
-
-    ``extract`` is ``"first"`` or ``"last"``: of the text only that code block counts. With a ``schema`` the text is
-    JSON; ``repair`` is how often the model is shown what is wrong with it. A stored answer will do if it is at most
-    ``max_age`` seconds old. With ``cache_only`` nothing is asked, and without an age the answer may be of any age.
-    ``reasoning`` asks for the model's reasoning too, and ``web`` lets it search the web.
-    """
-
-    extract: str | None = None
-    schema: Schema | None = None
-    repair: int = 1
-    max_age: float | None = None
-    cache_only: bool = False
-    over_budget: bool = False
-    reasoning: bool = False
-    web: bool = False
-
-    @property
-    def stored(self) -> bool:
-        """Whether a stored answer will do."""
-        return self.cache_only or self.max_age is not None
 
 
 class _Pending(NamedTuple):
@@ -60,7 +36,8 @@ class Bill:
         self.used: dict[str, Any] | None = None
         self.accepted = False
         self._entries: list[ledger.Entry] = []
-        self._first: dict[str, Any] | None = None  # what the server sent with the first answer, if that was mended
+        self._first: dict[str, Any] | None = None  # what the server sent with the first request, if there are more
+        self._mended = self._called = False
         self._before: dict[str, Any] | None = None  # and with all before the present one
         self._pending: list[_Pending] = []  # one or none
 
@@ -70,6 +47,15 @@ class Bill:
 
     def mend(self) -> None:
         """Keep what the server said, before the answer is asked for again."""
+        self._mended = True
+        self._go_on()
+
+    def call(self) -> None:
+        """Keep what the server said, before it is told what came of its calls."""
+        self._called = True
+        self._go_on()
+
+    def _go_on(self) -> None:
         self._first, self._before = self._first or self.used, self.total
         self.void()
 
@@ -80,11 +66,21 @@ class Bill:
 
     @property
     def measured(self) -> dict[str, Any] | None:
-        """The usage as if the answer had come at once: the prompt of the first request, the completion of the last."""
+        """The usage as if the answer had come at once: the prompt of the first request, the completion of the last.
+
+        By as much as the prompt has grown through calls and results, the completion is larger. Of repairs nothing is
+        kept, so after both no figure says what the turn adds.
+        """
+        if self._mended and self._called:
+            return None
         if self._first is None or self.used is None:
             return self.used
         prompt = {key: value for key, value in self._first.items() if key.startswith("prompt")}
-        return {key: value for key, value in self.used.items() if key != "total_tokens"} | prompt
+        last = {key: value for key, value in self.used.items() if key != "total_tokens"}
+        if self._called:
+            grown = message.counts(self.used).input - message.counts(self._first).input
+            last["completion_tokens"] = message.counts(self.used).output + max(0, grown)
+        return last | prompt
 
     def drawn(self) -> list[ledger.Entry]:
         """Return the lines of usage that are to be booked, once."""
@@ -115,7 +111,8 @@ class Answer:
 
     ``finish_reason`` is as the server sent it, ``served_by`` the model that it says answered, ``bill`` what the answer
     used. ``api`` is the protocol in which it came, and ``citations`` are the sources that it names. ``failure`` is why
-    the answer is not complete; None says that it is.
+    the answer is not complete; None says that it is. ``calls`` are those that the model wants now, ``called`` what came
+    of earlier ones, and ``rounds`` are the messages with both, as the model gets them.
     """
 
     def __init__(self, want: Want) -> None:
@@ -126,6 +123,8 @@ class Answer:
         self.cached = False
         self.first_token: float | None = None
         self.bill = Bill()
+        self.rounds: list[Message] = []
+        self.called: list[Called] = []
         self._forget()
 
     def _forget(self) -> None:
@@ -134,6 +133,7 @@ class Answer:
         self._refusal: list[str] = []
         self._value: Any = None
         self.citations: list[dict[str, str | None]] = []
+        self.calls: list[ToolCall] = []
         self.finish_reason: str | None = None
         self.failure: Failure | None = Temporary("the answer did not end")
 
@@ -148,6 +148,38 @@ class Answer:
         """Forget what came, but not what it cost: it is asked for again."""
         self._forget()
         self.bill.mend()
+
+    def begin_round(self) -> list[ToolCall]:
+        """Return the calls that the model wants, and forget what came with them but for the message itself."""
+        calls = self.calls
+        self.rounds.append(self.message)
+        self._forget()
+        self.bill.call()
+        return calls
+
+    def add_result(self, call: ToolCall, called: Called) -> None:
+        """Add what came of a call."""
+        self.called.append(called)
+        self.rounds.append({"role": "tool", "tool_call_id": call.id, "content": called.result})
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Return the calls for ``tool_calls`` in ``--json``, those that were not run with null."""
+        left = [{**_listed(call), "status": None, "seconds": None} for call in self.calls]
+        return [called.listed() for called in self.called] + left
+
+    @property
+    def message(self) -> Message:
+        """What came, in the form of the API."""
+        said: Message = {"role": "assistant", "content": self.text}
+        if self.refusal:
+            said["refusal"] = self.refusal
+        if self.calls:
+            said["content"] = self.text or None
+            said["tool_calls"] = [
+                {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+                for id, name, arguments in self.calls
+            ]
+        return said
 
     def recall(self, stored: dict[str, Any]) -> None:
         """Become an answer that was stored."""
@@ -177,7 +209,8 @@ class Answer:
     @property
     def finished(self) -> bool:
         """Whether the conversation can go on from it: it is complete, or as long as it may be."""
-        return (self.finish_reason or "").lower() in message.COMPLETE_REASONS | message.LENGTH_REASONS
+        reason = (self.finish_reason or "").lower()
+        return not self.calls and reason in message.COMPLETE_REASONS | message.LENGTH_REASONS
 
     @property
     def usage(self) -> dict[str, Any] | None:
@@ -202,7 +235,9 @@ class Answer:
 
     @property
     def printed(self) -> str:
-        """What is printed of the text: all, its code block, or its JSON."""
+        """What is printed: the text, its code block, its JSON, or the calls."""
+        if self.want.calls_only:
+            return "\n".join(compact(_listed(call)) for call in self.calls)
         if self.want.extract:
             return block(self.text, self.want.extract) or ""
         return whole_fence(self.text).strip() if self.want.schema else self.text
@@ -219,7 +254,7 @@ class Answer:
 
     def take(self, event: Event) -> None:
         """Add what an event brings."""
-        if self.first_token is None and isinstance(event, (Text, Refusal)):
+        if self.first_token is None and isinstance(event, (Text, Refusal, ToolCall)):
             self.first_token = time.monotonic()
         match event:
             case Text(text):
@@ -238,6 +273,8 @@ class Answer:
                 self.citations.append(event._asdict())
             case Opened(request_id, api):
                 self.request_id, self.api, self.bill.accepted = request_id, api, True
+            case ToolCall():
+                self.calls.append(event)
             case Again():
                 self.void()
 
@@ -247,7 +284,7 @@ class Answer:
         :raises ConfigError: if the schema refers to itself without end.
         """
         self.failure = self._unfinished() or self._missing()
-        if self.want.schema is not None and self.failure is None:
+        if self.want.schema is not None and self.failure is None and not self.calls:
             try:
                 self._value = schema.validate(self.text, self.want.schema)
             except schema.Invalid as problem:
@@ -269,14 +306,21 @@ class Answer:
             if self.text.strip():
                 return Truncated("the answer is truncated: it reached the length limit")
             return Truncated("the answer is truncated before its first word: reasoning used up the length limit")
-        if reason in message.TOOL_REASONS:
-            return Absent(f"the model asked for a tool that was not offered (finish reason '{word}')")
+        if reason in message.TOOL_REASONS if not self.calls else not self.want.tools:
+            name = f" {self.calls[0].name}" if self.calls else ""
+            return Absent(f"the model asked for a tool{name} that was not offered (finish reason '{word}')")
+        if self.calls and reason in message.TOOL_REASONS:
+            return None
         if reason not in message.COMPLETE_REASONS:
             return Temporary(f"the server interrupted the answer (finish reason '{word}')")
         return None
 
     def _missing(self) -> Absent | None:
         """Return what was asked for and is not in it, or None."""
+        if self.calls:
+            return None
+        if self.want.calls_only:
+            return Absent("the model called no tool")
         if not self.text.strip():
             return Absent("the answer is empty")
         if self.want.extract and not self.printed:
@@ -288,31 +332,5 @@ class Answer:
         self.bill.end(status, "".join([*self._reasoning, *self._text]))
 
 
-def wanted(options: Mapping[str, Any], role: Role) -> Want:
-    """Return what the options, by long name with underscores, and else the role want of an answer.
-
-    :raises UsageError: if they exclude each other.
-    :raises NoInput: ConfigError: if the schema cannot be read or is none.
-    """
-    extract, path = options.get("extract"), options.get("schema")
-    if extract and path is not None:
-        raise UsageError("--schema and --extract exclude each other")
-    if path == "-":
-        raise UsageError("--schema takes the path of a file: standard input is part of the message")
-    if not extract and path is None:
-        extract, path = role.extract, role.schema
-        if extract and path:
-            raise ConfigError("schema and extract exclude each other, and the role has both")
-    age, repair = options.get("cache"), options.get("repair", 1)
-    if repair < 0:
-        raise UsageError("--repair must be a whole number, 0 or more")
-    return Want(
-        extract,
-        schema.load(path) if path is not None else None,
-        repair,
-        None if age is None else parse_age(age),
-        options.get("cache_only", False),
-        options.get("over_budget", False),
-        options.get("reasoning", False),
-        options.get("web", False),
-    )
+def _listed(call: ToolCall) -> dict[str, Any]:
+    return {"name": call.name, "arguments": tools.value(call.arguments)}

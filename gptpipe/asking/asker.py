@@ -10,16 +10,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
-from gptpipe.asking import cache, schema, tokens
-from gptpipe.asking.answer import Answer, Want
+from gptpipe.asking import cache, schema, tokens, tools
+from gptpipe.asking.answer import Answer
 from gptpipe.asking.context import Context
-from gptpipe.errors import Failure, NoInput, Status, WriteError, status_of
+from gptpipe.asking.tools import Called, Toolbox
+from gptpipe.asking.want import Want
+from gptpipe.console import consent, output
+from gptpipe.errors import Failure, NoInput, OverLimit, Status, WriteError, status_of
 from gptpipe.message import Counts, Message
+from gptpipe.settings import keys
 from gptpipe.settings.settings import Settings
+from gptpipe.text.strict_json import compact
 from gptpipe.usage import budget, ledger, prices
 from gptpipe.wire import protocol
 from gptpipe.wire.client import Client
-from gptpipe.wire.events import Again, Event, Reasoning, Refusal, Text
+from gptpipe.wire.events import Again, Event, Reasoning, Refusal, Text, ToolCall
 from gptpipe.wire.request import Request, identity
 
 
@@ -31,6 +36,9 @@ class Receiver:
 
     def text(self, text: str) -> None:
         """Take a piece of the answer."""
+
+    def called(self, call: Called) -> None:
+        """Take what came of a call of a tool."""
 
     def reasoning(self, text: str) -> None:
         """Take a piece of the reasoning."""
@@ -84,24 +92,48 @@ class Asker:
     def _ask(self, request: Request, answer: Answer, receiver: Receiver) -> None:
         if self._want.stored and self._recalled(request, answer, receiver):
             return
-        if self._settings.max_input_tokens is not None:
-            tokens.check(request.messages, self._settings.max_input_tokens, request.model, self._context.paths.cache)
         asked, left = request, self._want.repair
-        self._send(asked, answer, receiver)
-        while isinstance(answer.failure, schema.Invalid) and left > 0:
-            left -= 1
-            reply: Message = {"role": "assistant", "content": answer.text}
-            asked = asked._replace(messages=[*asked.messages, reply, schema.repair_message(answer.failure)])
-            answer.mend()
-            receiver.again()
+        while True:
             self._send(asked, answer, receiver)
+            if answer.failure is None and answer.calls and not self._want.calls_only:
+                self._run_calls(answer, receiver)
+                asked = request._replace(messages=[*request.messages, *answer.rounds])
+            elif isinstance(answer.failure, schema.Invalid) and left > 0:
+                left -= 1
+                repair = schema.repair_message(answer.failure)
+                asked = asked._replace(messages=[*asked.messages, answer.message, repair])
+                answer.mend()
+                receiver.again()
+            else:
+                break
         if self._want.stored and answer.failure is None:
             self._store(request, answer)
+
+    def _run_calls(self, answer: Answer, receiver: Receiver) -> None:
+        """Run the calls of a round.
+
+        :raises OverLimit: if the model wants more of them than may be run.
+        """
+        env = keys.keyless(self._context.env, self._context.config, *self._client().way.secrets)
+        toolbox = Toolbox(self._want.tools, env, consent.agrees if self._want.approve else None)
+        for call in answer.begin_round():
+            if len(answer.called) >= self._want.max_calls:
+                raise OverLimit(f"the model wants more than {self._want.max_calls} calls of tools (--max-calls)")
+            called = tools.call(call.name, call.arguments, toolbox, output.waiting)
+            answer.add_result(call, called)
+            self._context.note(str(called))
+            receiver.called(called)
 
     # One request
 
     def _send(self, request: Request, answer: Answer, receiver: Receiver) -> None:
-        """Send a request and pass on what comes."""
+        """Send a request and pass on what comes. Where tools are offered, the text waits until no call can follow.
+
+        :raises OverLimit: if the request would pass a limit.
+        """
+        limit = self._settings.max_input_tokens
+        if limit is not None:
+            tokens.check([*request.messages, *offered(request)], limit, request.model, self._context.paths.cache)
         check_spending(self._context, self._settings, self._want)
         client = self._client()
         account = ledger.account(self._context.program, self._settings, self._settings.session)
@@ -113,8 +145,10 @@ class Asker:
                         answer.end(event.failure.status)
                         answer.bill.begin(account, request.messages)
                     receiver.again()
-                _pass_on(event, answer, receiver)
+                _pass_on(event, answer, receiver, held=bool(request.tools))
             answer.judge()
+        if request.tools and not answer.calls:
+            receiver.text(answer.text)
 
     @contextmanager
     def _booked(self, answer: Answer) -> Iterator[None]:
@@ -179,12 +213,17 @@ class Asker:
         return cache.key(protocol.url(self._settings, spoken), identity(request))
 
 
-def _pass_on(event: Event, answer: Answer, receiver: Receiver) -> None:
-    """Add an event to the answer, and give the receiver what is for it."""
-    if answer.first_token is None and isinstance(event, (Text, Refusal)):
+def offered(request: Request) -> list[Message]:
+    """Return what the tools of a request add to its prompt, as a message, or none."""
+    return [{"role": "system", "content": compact([tool._asdict() for tool in request.tools])}] if request.tools else []
+
+
+def _pass_on(event: Event, answer: Answer, receiver: Receiver, *, held: bool) -> None:
+    """Add an event to the answer, and give the receiver what is for it; the text not if it is ``held``."""
+    if answer.first_token is None and isinstance(event, (Text, Refusal, ToolCall)):
         receiver.begin()
     answer.take(event)
-    if isinstance(event, Text):
+    if isinstance(event, Text) and not held:
         receiver.text(event.text)
     elif isinstance(event, Reasoning):
         receiver.reasoning(event.text)

@@ -9,9 +9,10 @@ from signal import SIGPIPE, Signals
 from typing import Any
 
 from gptpipe.asking import tokens
-from gptpipe.asking.answer import Answer, Want
+from gptpipe.asking.answer import Answer
 from gptpipe.asking.context import Context
 from gptpipe.asking.turn import Composed, Turn
+from gptpipe.asking.want import Want
 from gptpipe.console import output
 from gptpipe.console.signals import Deadline
 from gptpipe.errors import Failure, Interrupted, Status, exhausted, status_of
@@ -72,6 +73,7 @@ def describe(known: Turn | Settings | None, ending: Ending | None, started: floa
         "retries": turn.retries if turn else 0,
         "cached": answer.cached,
         "citations": answer.citations,
+        "tool_calls": answer.listed(),
         "seconds": {
             "first_token": round(answer.first_token - started, 3) if answer.first_token else None,
             "total": round(time.monotonic() - started, 3),

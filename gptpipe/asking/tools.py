@@ -66,11 +66,6 @@ class Toolbox(NamedTuple):
     env: Mapping[str, str]
     approve: Callable[[str], bool] | None = None
 
-    @property
-    def specs(self) -> tuple[ToolSpec, ...]:
-        """What the model is told of the tools."""
-        return tuple(tool.spec for tool in self.tools)
-
 
 def described(name: str, arguments: Any) -> str:
     """Return a call on one line."""
@@ -196,18 +191,25 @@ def call(name: str, arguments: str, toolbox: Toolbox, waiting: Waiting) -> Calle
     """
     started = time.monotonic()
     status = None
-    value: Any = arguments
+    given = value(arguments)
     try:
-        value = _value(arguments)
-        tool = _allowed(name, value, toolbox)
+        tool = _allowed(name, _value(arguments), toolbox)
         with waiting(f"waiting for the tool {name} to end: --max-time bounds it"):
-            ended = _run(tool.path, "execute", toolbox.env, compact(value).encode())
+            ended = _run(tool.path, "execute", toolbox.env, compact(given).encode())
         status, result = ended.status, _result(ended)
     except _NotRun as reason:
         result = f"error: {reason}"
     except OSError as error:
         result = f"error: the tool cannot be run: {error.strerror}"
-    return Called(name, value, status, round(time.monotonic() - started, 3), result)
+    return Called(name, given, status, round(time.monotonic() - started, 3), result)
+
+
+def value(arguments: str) -> Any:
+    """Return the arguments of a call as JSON has them, or as they are if they are not JSON."""
+    try:
+        return _value(arguments)
+    except _NotRun:
+        return arguments
 
 
 def _value(arguments: str) -> Any:

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 from gptpipe import message
 from gptpipe.asking import history
-from gptpipe.asking.answer import Answer, Want
+from gptpipe.asking.answer import Answer
 from gptpipe.asking.asker import Asker, Receiver, check_spending
 from gptpipe.asking.context import Context
 from gptpipe.asking.link import Link
+from gptpipe.asking.want import Want
 from gptpipe.console import output, signals
 from gptpipe.errors import UsageError
 from gptpipe.message import Content, Message
@@ -123,7 +124,7 @@ class Turn:
 
         def keep(wait: bool) -> None:
             """Append the turn, once, if any text came: with the finish reason, or null without one."""
-            if left and (self.answer.text or self.answer.refusal):
+            if left and (self.answer.text or self.answer.refusal or self.answer.rounds or self.answer.calls):
                 left.pop()(_stored(composed, self.answer, self._context), wait)
 
         with deadline.ending(lambda: keep(False)):
@@ -173,7 +174,7 @@ def compose(question: Question, context: Context, chosen: Settings, turns: Itera
     messages = [*system, *past, asked]
     attachments.check_total(messages)
     want = question.call.want
-    asked_for = request.make(chosen, messages, want.schema, reasoning=want.reasoning, web=want.web)
+    asked_for = request.make(chosen, messages, want.schema, want.specs, reasoning=want.reasoning, web=want.web)
     protocol.of(chosen, asked_for)  # a faulty option is said before a key is looked for
     return Composed(chosen, asked_for, sent, dropped)
 
@@ -265,12 +266,10 @@ def save(turns: list[message.Turn], name: str, context: Context) -> None:
 def _stored(composed: Composed, answer: Answer, context: Context) -> message.Turn:
     """Return the turn as the session keeps it."""
     *_, question = composed.request.messages
-    reply: Message = {"role": "assistant", "content": answer.text}
-    if answer.refusal:
-        reply["refusal"] = answer.refusal
     chosen = composed.settings
+    reply = [] if answer.rounds and not (answer.text or answer.refusal or answer.calls) else [answer.message]
     turn = message.Turn(
-        [*system_of(chosen), question, reply],
+        [*system_of(chosen), question, *answer.rounds, *reply],
         model=chosen.model,
         profile=chosen.profile,
         base_url=stored(chosen.base_url) if chosen.base_url and chosen.profile is None else None,

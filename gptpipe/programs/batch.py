@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from gptpipe.asking.answer import Want
 from gptpipe.asking.asker import check_spending
 from gptpipe.asking.context import Context, connect, here
+from gptpipe.asking.want import Want
 from gptpipe.console import output
 from gptpipe.console.progress import Progress
 from gptpipe.errors import Failure, Status, Temporary, UsageError

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import click
 
 from gptpipe.asking import inputs, report
-from gptpipe.asking.answer import wanted
 from gptpipe.asking.asker import Receiver
 from gptpipe.asking.context import here, role_of
+from gptpipe.asking.tools import Called
 from gptpipe.asking.turn import Call, Question, Turn
+from gptpipe.asking.want import wanted
 from gptpipe.console import output, signals
 from gptpipe.errors import Failure, Interrupted, KeyRefused, Status, WriteError
 from gptpipe.programs import complete, line_editor, options, slash
@@ -56,6 +57,9 @@ class _Stream(Receiver):
         with _losing():
             self._printer.write(text)
 
+    def called(self, call: Called) -> None:
+        output.show_error(f"[{call}]\n")
+
     def repeatable(self) -> bool:
         return not self._printer.printed
 
@@ -79,6 +83,7 @@ def _losing() -> Iterator[None]:
 @options.conversation
 @options.model
 @options.web
+@options.chat_tools
 @options.limits
 @options.cost
 @options.network
@@ -95,7 +100,7 @@ def command(**values: Any) -> int:
     context = here("gptpipe-chat", values)
     role = role_of(context, values["role"], dict(values["var"]))
     options = given(values)
-    talk = Talk(Call(options, role.settings, wanted(options, Role({}))), context)
+    talk = Talk(Call(options, role.settings, wanted(options, Role({}, tools=role.tools), context)), context)
     question, answer = slash.prompts(talk.settings, context.env)
     person = line_editor.is_there()
     plain = values["plain"] or bool(context.env.get("NO_COLOR")) or context.env.get("TERM") == "dumb"

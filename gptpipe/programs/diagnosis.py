@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from gptpipe.asking import tokens
-from gptpipe.asking.answer import Answer, Want, wanted
+from gptpipe.asking.answer import Answer
 from gptpipe.asking.asker import Asker, Receiver
 from gptpipe.asking.context import Context
+from gptpipe.asking.want import Want, wanted
 from gptpipe.console import children
 from gptpipe.errors import Failure
 from gptpipe.settings import keys, resolve, roles
@@ -78,7 +79,7 @@ def _role(place: Context, name: str) -> Finding:
     """Check a role as a call with it does before it asks."""
     try:
         role = roles.verify(place.paths.roles, name)
-        wanted({}, role)
+        wanted({}, role, place)
         if "profile" in role.settings:
             resolve.resolve({}, role.settings, {}, place.env, place.config)
     except Failure as failure:

@@ -37,6 +37,7 @@ from gptpipe.programs.cli import Command, option
 @option("--json", group="answer", is_flag=True, help="print one JSON object: the answer and its metadata")
 @option("--meta", group="answer", metavar="PATH", help="write that object to PATH, also after a failure")
 @option("--reasoning", group="answer", is_flag=True, help="show the model's reasoning on standard error")
+@options.tools
 @options.limits
 @options.cost
 @options.network

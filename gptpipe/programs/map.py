@@ -13,9 +13,9 @@ from typing import Any
 
 import click
 
-from gptpipe.asking.answer import Want
 from gptpipe.asking.asker import Asker, check_spending
 from gptpipe.asking.context import Context, connect, here, key_for
+from gptpipe.asking.want import Want
 from gptpipe.console import output, signals
 from gptpipe.console.progress import Progress
 from gptpipe.errors import Interrupted, Status, UsageError
@@ -56,6 +56,7 @@ _GRACE = 1.0  # seconds after --max-time in which what is there can still be wri
 @options.schema
 @options.model
 @options.web
+@options.tools
 @options.limits
 @options.cost
 @options.network

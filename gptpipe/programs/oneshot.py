@@ -12,13 +12,13 @@ from functools import partial
 from typing import Any
 
 from gptpipe.asking import report, turn
-from gptpipe.asking.answer import Want, wanted
 from gptpipe.asking.asker import Receiver
 from gptpipe.asking.context import Context, begin, here, role_of
 from gptpipe.asking.inputs import compose, part_of, piped, prompt_of, read_file
 from gptpipe.asking.link import Link
 from gptpipe.asking.report import Meta
 from gptpipe.asking.turn import Call, Question, Turn
+from gptpipe.asking.want import Want, wanted
 from gptpipe.console import output, signals
 from gptpipe.errors import Failure, Refused, Status, Truncated, UsageError
 from gptpipe.message import Content, Part
@@ -47,7 +47,7 @@ def ask(words: Sequence[str], values: dict[str, Any]) -> int:
         context = here("gptpipe", values, deadline)
         role = role_of(context, values["role"], dict(values["var"]))
         options = given(values)
-        call = Call(options, role.settings, wanted(options, role))
+        call = Call(options, role.settings, wanted(options, role, context))
         chosen = call.resolve(context, {})
         meta.reach(chosen)
         target = None if values["output"] is None else output.Target(values["output"])
@@ -90,7 +90,7 @@ def _prompt(
 
 def _take(asked: Turn, want: Want, values: dict[str, Any], target: output.Target | None, started: float) -> None:
     """Ask, and write the answer as it comes, or when it has ended."""
-    held = bool(values["json"] or target or values["no_stream"] or want.schema or want.extract)
+    held = bool(values["json"] or target or values["no_stream"] or want.schema or want.extract or want.calls_only)
     stream = _Stream(None if held else output.Printer(), reasoning=values["reasoning"])
     note = report.note if values["verbose"] else _nothing
     try:
@@ -164,11 +164,13 @@ def _role(prompt: str, options: dict[str, Any], role: Role) -> Role:
 
     :raises UsageError: if a role cannot hold it.
     """
-    held = {*roles.KEPT, "param", "extract", "schema", *_BESIDE_A_ROLE}
+    held = {*roles.KEPT, "param", "extract", "schema", "tool", *_BESIDE_A_ROLE}
     refused = [name for name, value in options.items() if name not in held and value is not False]
     if refused:
         named = ", ".join(f"--{name.replace('_', '-')}" for name in refused)
-        raise UsageError(f"a role cannot hold {named}", "it holds texts, model, profile, parameters, -x or --schema")
+        raise UsageError(
+            f"a role cannot hold {named}", "it holds texts, model, profile, parameters, tools, -x or --schema"
+        )
     kept = {name: options[name] for name in roles.KEPT if name in options}
     params = {**role.settings.get("params", {}), **options.get("param", {})}
     extract, path = options.get("extract"), options.get("schema")
@@ -179,7 +181,8 @@ def _role(prompt: str, options: dict[str, Any], role: Role) -> Role:
     if system := settings.get("system"):
         settings["system"] = as_template(system) if "system" in kept else escape(system)
     text = escape(prompt) if prompt == role.prompt else as_template(prompt)
-    return Role(settings, text or None, path and os.path.abspath(path), extract)
+    tools = [os.path.abspath(tool) if "/" in tool else tool for tool in options.get("tool", ())]
+    return Role(settings, text or None, path and os.path.abspath(path), extract, (*role.tools, *tools))
 
 
 def _meanwhile(want: Want, chosen: Settings, context: Context, values: dict[str, Any]) -> None:

@@ -191,6 +191,21 @@ schema = together(
     ),
 )
 
+_calls = (
+    option("--max-calls", group="tools", metavar="N", type=int, help="so many calls at most (default 10)"),
+    option("--approve", group="tools", is_flag=True, help="show each call on the terminal and ask before it runs"),
+)
+_tool = option(
+    "--tool",
+    group="tools",
+    metavar="PATH",
+    multiple=True,
+    help="an executable that the model may call",
+)
+_tool_calls = option("--tool-calls", group="tools", is_flag=True, help="print the calls as JSON lines, run none")
+chat_tools = together(_tool, *_calls)
+tools = together(_tool, _tool_calls, *_calls)
+
 over_budget = option("--over-budget", group="limits", is_flag=True, help="ask although a budget is used up")
 
 cost = together(

@@ -10,7 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gptpipe.asking.answer import Answer, Want
+from gptpipe.asking.answer import Answer
+from gptpipe.asking.want import Want
 from gptpipe.errors import BadInput, Failure, NoInput, ProtocolError, Status, Temporary, Unavailable
 from gptpipe.records.input import Record
 from gptpipe.records.results import Outcome

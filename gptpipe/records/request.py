@@ -8,11 +8,11 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from gptpipe.asking import report, tokens
-from gptpipe.asking.answer import Want, wanted
 from gptpipe.asking.context import Context, role_of
 from gptpipe.asking.inputs import decode, join, read_file, text_or_file
+from gptpipe.asking.want import Want, wanted
 from gptpipe.errors import BadInput, Failure, NoInput, UsageError
-from gptpipe.message import Content, Counts, Message, Part, Schema
+from gptpipe.message import Content, Counts, Message, Part
 from gptpipe.records import input
 from gptpipe.records.input import FILES, LINES, Input, Record, shown
 from gptpipe.sessions import attachments
@@ -27,14 +27,13 @@ from gptpipe.wire.request import Request, identity, make, system_of
 
 
 class Maker(NamedTuple):
-    """What makes a request of a record; ``spoken`` is its protocol, ``schema`` that of the answer."""
+    """What makes a request of a record; ``spoken`` is its protocol, ``want`` is what its answer must be."""
 
     template: Template
     how: Input
     settings: Settings
     spoken: Protocol
-    schema: Schema | None = None
-    web: bool = False
+    want: Want = Want()
 
     def request(self, record: Record) -> Request:
         """Return the request.
@@ -47,7 +46,8 @@ class Maker(NamedTuple):
         asked: Message = {"role": "user", "content": content(record, self.template, self.how)}
         messages = [*system_of(chosen), asked]
         attachments.check_total(messages)
-        return make(chosen, messages, self.schema, web=self.web)
+        want = self.want
+        return make(chosen, messages, want.schema, want.specs, web=want.web)
 
 
 def maker_of(template: str | None, options: Mapping[str, Any], place: Context) -> tuple[Maker, Want]:
@@ -64,11 +64,11 @@ def maker_of(template: str | None, options: Mapping[str, Any], place: Context) -
     if template is not None:
         pieces = parse(text_or_file(template, how.encoding), "the template")
     check_fields(pieces, how.form)
-    want = wanted(options, role)
+    want = wanted(options, role, place)
     chosen = resolve.resolve(options, role.settings, {}, place.env, place.config)
     chosen = chosen._replace(session=None)
-    spoken = protocol.of(chosen, make(chosen, [], web=want.web))
-    return Maker(pieces, how, chosen, spoken, want.schema, want.web), want
+    spoken = protocol.of(chosen, make(chosen, [], tools=want.specs, web=want.web))
+    return Maker(pieces, how, chosen, spoken, want), want
 
 
 def rehearse(source: Iterable[Record], maker: Maker, place: Context, without: Collection[str] = ()) -> dict[str, Any]:

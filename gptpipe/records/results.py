@@ -59,6 +59,8 @@ def line(outcome: Outcome, *, with_record: bool) -> str:
         found["record"] = displayed(outcome.record.value)
     if failure is None or isinstance(failure, (Truncated, Refused)):
         found |= {"answer": outcome.value, "finish_reason": answer.finish_reason, "usage": answer.usage}
+    if calls := answer.listed():
+        found["tool_calls"] = calls
     if failure is not None:
         status = failure.status
         found["error"] = {"status": status, "name": status.name, "message": failure.message}

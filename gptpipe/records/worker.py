@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from gptpipe.asking.answer import Answer, Want
+from gptpipe.asking.answer import Answer
 from gptpipe.asking.asker import Asker, Receiver
+from gptpipe.asking.want import Want
 from gptpipe.errors import Failure
 from gptpipe.message import counts
 from gptpipe.records import request

@@ -26,13 +26,15 @@ _FRONT_MATTER = re.compile(r"\+\+\+[ \t]*\r?\n(.*?)^\+\+\+[ \t]*\r?(?:\n|\Z)", r
 class Role(NamedTuple):
     """A role, filled. ``settings`` are what ``settings.resolve`` takes: model, profile, params, sampling, system.
 
-    ``extract`` is ``"first"`` or ``"last"``, ``schema`` the path of a file, made absolute.
+    ``extract`` is ``"first"`` or ``"last"``, ``schema`` the path of a file, made absolute, ``tools`` are names and
+    absolute paths.
     """
 
     settings: Mapping[str, Any]
     prompt: str | None = None
     schema: str | None = None
     extract: str | None = None
+    tools: tuple[str, ...] = ()
 
 
 def _which_block(value: Any) -> str | None:
@@ -41,6 +43,12 @@ def _which_block(value: Any) -> str | None:
     if value not in ("first", "last"):
         raise ValueError('must be true, false, "first" or "last"')
     return str(value)
+
+
+def _tools(value: Any) -> list[str]:
+    if not isinstance(value, list):
+        raise ValueError("must be a list of strings")
+    return [text(name) for name in value]
 
 
 def _variable(name: str) -> str:
@@ -55,6 +63,7 @@ _SHAPE = _SETTINGS | {
     "prompt": text,
     "schema": text,
     "extract": _which_block,
+    "tools": _tools,
     "vars": Named(text_or_empty, _variable),
 }
 
@@ -119,6 +128,7 @@ class _Written(NamedTuple):
     values: Mapping[str, str]
     schema: str | None
     extract: str | None
+    tools: tuple[str, ...]
 
     @property
     def names(self) -> set[str]:
@@ -129,7 +139,7 @@ class _Written(NamedTuple):
         """Return the role; ``value`` returns what stands for a field."""
         system, prompt = (None if text is None else fill(text, value) for text in (self.system, self.prompt))
         settings = self.settings if system is None else {**self.settings, "system": system}
-        return Role(settings, prompt, self.schema, self.extract)
+        return Role(settings, prompt, self.schema, self.extract, self.tools)
 
 
 def _written(directory: Path, name: str) -> _Written:
@@ -145,8 +155,9 @@ def _written(directory: Path, name: str) -> _Written:
         _template(text, str(path), content) if text else None,
         None if prompt is None else _template(prompt, f"{path}: prompt", content),
         found.get("vars", {}),
-        schema and os.path.join(directory, os.path.expanduser(schema)),
+        schema and _placed(schema, directory),
         extract,
+        tuple(_placed(name, directory) if "/" in name else name for name in found.get("tools", ())),
     )
 
 
@@ -156,6 +167,11 @@ def _template(text: str, what: str, content: str) -> Template:
     if start < 0:
         start = max(0, content.find(text.partition("\n")[0]))
     return parse(text, what, ConfigError, content.count("\n", 0, start) + 1)
+
+
+def _placed(path: str, folder: Path) -> str:
+    """Return a path absolute: ``~`` is home, others are taken from the folder."""
+    return os.path.join(folder, os.path.expanduser(path))
 
 
 def _read(path: Path, name: str) -> str:
@@ -229,4 +245,5 @@ def save(directory: Path, name: str, role: Role) -> Path:
 def _format(role: Role) -> str:
     values: dict[str, Any] = {key: value for key, value in role.settings.items() if key != "system"}
     values |= {"prompt": role.prompt, "schema": role.schema, "extract": role.extract}
+    values["tools"] = list(role.tools) or None
     return f"+++\n{toml.lines(values)}+++\n{role.settings.get('system') or ''}\n"

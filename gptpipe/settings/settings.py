@@ -117,6 +117,11 @@ class Paths(NamedTuple):
         return self.config / "roles"
 
     @property
+    def tools(self) -> Path:
+        """The tools that are named without a path."""
+        return self.config / "tools"
+
+    @property
     def sessions(self) -> Path:
         """The conversations, a file for each."""
         return self.data / "sessions"

@@ -30,12 +30,13 @@ def make(
     settings: Settings,
     messages: list[Message],
     schema: Schema | None = None,
+    tools: tuple[ToolSpec, ...] = (),
     *,
     reasoning: bool = False,
     web: bool = False,
 ) -> Request:
     """Return a request for the settings' model, with their parameters."""
-    return Request(settings.model, messages, settings.params, schema, reasoning=reasoning, web=web)
+    return Request(settings.model, messages, settings.params, schema, tools, reasoning=reasoning, web=web)
 
 
 def identity(request: Request) -> dict[str, Any]:

@@ -30,7 +30,7 @@ _ECHO = "http://echo.invalid/v1"  # stands for the address of the built-in model
 class Way:
     """The way to one endpoint, with its connections. Several threads may use it at once.
 
-    ``base`` is the endpoint's address, ``headers`` go with each request.
+    ``base`` is the endpoint's address, ``headers`` go with each request, ``secrets`` are what nobody else is to see.
 
     :raises ConfigError: if an address, the proxy or the certificates cannot be used.
     """
@@ -46,7 +46,7 @@ class Way:
         own = settings.headers.values()
         # Of "Bearer KEY" the key alone is a secret too.
         hidden = (key, *own, *(value.split()[-1] for value in own if value.split()), *secrets(self.base))
-        self._secrets = [secret for secret in hidden if secret and len(secret) > 3]
+        self.secrets = [secret for secret in hidden if secret and len(secret) > 3]
         self.headers = httpx2.Headers({"User-Agent": f"gptpipe/{__version__}"})
         if key:
             self.headers["Authorization"] = f"Bearer {key}"
@@ -112,7 +112,7 @@ class Way:
 
     def clean(self, text: str) -> str:
         """Return the text without the key and the header values that a server repeated in it."""
-        for secret in self._secrets:
+        for secret in self.secrets:
             text = text.replace(secret, "***")
         return text
 

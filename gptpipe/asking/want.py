@@ -1,0 +1,107 @@
+"""What an answer must be, by the options and the role."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from gptpipe.asking import schema, tools
+from gptpipe.asking.context import Context
+from gptpipe.asking.tools import Tool
+from gptpipe.errors import ConfigError, UsageError
+from gptpipe.message import Schema, ToolSpec
+from gptpipe.settings.keys import keyless
+from gptpipe.settings.roles import Role
+from gptpipe.text.age import parse_age
+
+MAX_CALLS = 10  # of tools, in a turn or for a record
+
+
+class Want(NamedTuple):
+    """What an answer must be, and whether a stored one will do.
+
+    ``extract`` is ``"first"`` or ``"last"``: of the text only that code block counts. With a ``schema`` the text is
+    JSON; ``repair`` is how often the model is shown what is wrong with it. A stored answer will do if it is at most
+    ``max_age`` seconds old. With ``cache_only`` nothing is asked, and without an age the answer may be of any age.
+    ``reasoning`` asks for the model's reasoning too, and ``web`` lets it search the web.
+    The model may call ``tools``, at most ``max_calls`` times; with ``approve`` the user is asked each time. With
+    ``calls_only`` the calls are the answer, and none is run.
+    """
+
+    extract: str | None = None
+    schema: Schema | None = None
+    repair: int = 1
+    max_age: float | None = None
+    cache_only: bool = False
+    over_budget: bool = False
+    reasoning: bool = False
+    web: bool = False
+    tools: tuple[Tool, ...] = ()
+    max_calls: int = MAX_CALLS
+    approve: bool = False
+    calls_only: bool = False
+
+    @property
+    def specs(self) -> tuple[ToolSpec, ...]:
+        """What the model is told of the tools."""
+        return tuple(tool.spec for tool in self.tools)
+
+    @property
+    def stored(self) -> bool:
+        """Whether a stored answer will do."""
+        return self.cache_only or self.max_age is not None
+
+
+def wanted(options: Mapping[str, Any], role: Role, context: Context) -> Want:
+    """Return what the options, by long name with underscores, and else the role want of an answer.
+
+    Tools are those of both. Each is asked to describe itself.
+
+    :raises UsageError: if they exclude each other.
+    :raises NoInput: ConfigError: if the schema or a tool cannot be used.
+    """
+    extract, path = options.get("extract"), options.get("schema")
+    if extract and path is not None:
+        raise UsageError("--schema and --extract exclude each other")
+    if path == "-":
+        raise UsageError("--schema takes the path of a file: standard input is part of the message")
+    if not extract and path is None:
+        extract, path = role.extract, role.schema
+        if extract and path:
+            raise ConfigError("schema and extract exclude each other, and the role has both")
+    age, repair = options.get("cache"), options.get("repair", 1)
+    if repair < 0:
+        raise UsageError("--repair must be a whole number, 0 or more")
+    return Want(
+        extract,
+        schema.load(path) if path is not None else None,
+        repair,
+        None if age is None else parse_age(age),
+        options.get("cache_only", False),
+        options.get("over_budget", False),
+        options.get("reasoning", False),
+        options.get("web", False),
+        **_tools(options, role, context),
+    )
+
+
+def _tools(options: Mapping[str, Any], role: Role, context: Context) -> dict[str, Any]:
+    """Return what options and role say of tools.
+
+    :raises UsageError: NoInput: ConfigError: as :func:`wanted` does.
+    """
+    names = [*role.tools, *options.get("tool", ())]
+    most, calls_only = options.get("max_calls", MAX_CALLS), options.get("tool_calls", False)
+    if most < 0:
+        raise UsageError("--max-calls must be a whole number, 0 or more")
+    if calls_only and not names:
+        raise UsageError("--tool-calls needs a --tool that the model may call")
+    if calls_only and (options.get("extract") or options.get("schema")):
+        raise UsageError("--tool-calls excludes --extract and --schema: the calls are the answer")
+    env = keyless(context.env, context.config)
+    return {
+        "tools": tools.load(names, context.paths.tools, env),
+        "max_calls": most,
+        "approve": options.get("approve", False),
+        "calls_only": calls_only,
+    }
