@@ -30,7 +30,7 @@ FACES = {
     "records": "input pace pool replies request results submission tally worker",
     "sessions": "attachments repair store transcript undo upkeep",
     "usage": "budget ledger prices summary",
-    "wire": "batch_api chat client download echo events request responses thinking",
+    "wire": "batch_api chat client download echo events protocol request responses thinking",
 }
 
 # Libraries that take long to import: where each may stand, inside functions only.

@@ -261,16 +261,16 @@ def test_models(example: Example, server: Server, home: Path) -> None:
 USAGE = "gptpipe-usage.1"
 
 
-def test_usage(example: Example, run: Run) -> None:
+def test_usage(example: Example, run: Run, server: Server) -> None:
     needs("jq")
     for session in ("a", "b", "b"):
-        run("gptpipe", "-m", "echo", "-s", session, "hi")
+        run("gptpipe", "--base-url", server.url, "-m", "m", "-s", session, "hi")
     assert "\u2588" in example(manual.display(USAGE, "plot")).text
     assert example(manual.display(USAGE, "most")).json()["session"] == "b"
 
 
-def test_the_examples_of_usage_have_its_keys(run: Run, home: Path) -> None:
-    run("gptpipe", "-m", "echo", "hi")
+def test_the_examples_of_usage_have_its_keys(run: Run, server: Server) -> None:
+    run("gptpipe", "--base-url", server.url, "-m", "m", "hi")
     row = json.loads(manual.display(USAGE, "row"))
     assert list(run("gptpipe-usage", "--by", "model", "--json").json()) == list(row)
     assert list(json.loads(manual.display(USAGE, "entry"))) == list(ledger.Entry._fields)

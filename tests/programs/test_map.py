@@ -273,8 +273,8 @@ def test_a_stored_answer_is_not_asked_for_again(run: Run, server: Server) -> Non
     assert len(server.requests) == 2
 
 
-def test_usage_is_entered_for_each_request(run: Run, home: Path) -> None:
-    run("gptpipe-map", "-m", "echo", "{}", stdin=LINES)
+def test_usage_is_booked_for_each_request(run: Run, server: Server, home: Path) -> None:
+    run("gptpipe-map", "--base-url", server.url, "-m", "m", "{}", stdin=LINES)
     (path,) = home.glob(".local/state/gptpipe/usage/*-*.jsonl")
     entered = rows(path.read_bytes())
     assert len(entered) == 100
