@@ -96,8 +96,9 @@ class Way:
             here.fresh = False
             try:
                 return self._http.send(request, stream=True)
-            except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError):
-                if here.fresh:
+            except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError) as error:
+                answered = isinstance(error, httpx2.RemoteProtocolError) and "disconnected" not in str(error)
+                if here.fresh or answered:
                     raise  # else the server had closed a connection that was open before: that is not a try
 
     @staticmethod
