@@ -193,6 +193,11 @@ def _clear(talk: Talk, _: str) -> str:
     return f"a new conversation begins; session {left} stays as it is\n" if left else "a new conversation begins\n"
 
 
+def _tools(talk: Talk, _: str) -> str:
+    lines = [f"{spec.name:<17} {' '.join(spec.description.split())}\n" for spec in talk.call.want.specs]
+    return "".join(lines) or "there are no tools; --tool PATH or a role names them\n"
+
+
 def _leave(_: Talk, __: str) -> None:
     return None
 
@@ -227,6 +232,7 @@ COMMANDS: Mapping[str, Command] = {
     "/retry": Command("", "ask the last question again", _retry),
     "/undo": Command("", "take the last turn back", _undo),
     "/clear": Command("", "begin a new conversation", _clear),
+    "/tools": Command("", "list the tools that the model may call", _tools),
     "/save": Command("NAME", "keep the conversation as a session, with what follows", _save),
     "/help": Command("", "show this", _help),
     "/exit": Command("", "end the chat, as exit, /quit, /bye and ^D do", _leave),
