@@ -134,6 +134,21 @@ def stream(place: Place) -> Iterator[Finding]:
     yield Promise("stream", "memory, MiB", found["gptpipe"].memory or 0, 50)
 
 
+def protocols(place: Place) -> Iterator[Finding]:
+    """The same answers, of 20 and of 20,000 deltas, by either protocol."""
+    tool = place.tools["gptpipe"]
+    for count, last in ((20, LAST_OF_20), (20_000, LAST_OF_20000)):
+        asked = tool.command(f"chunks-{count}", PROMPT)
+        kinds = {
+            f"{count} by {api}": partial(run, Command([*asked.argv, "--api", api], asked.env), last)
+            for api in ("chat", "responses")
+        }
+        found = measured("protocols", kinds, place.runs)
+        yield from found.values()
+        chat, responses = (each.seconds for each in found.values())
+        yield Promise("protocols", f"{count} by responses, by chat being 1", responses / chat, 1.1)
+
+
 def lag(place: Place) -> Iterator[Finding]:
     """From the server's write to the reader's read, chunk by chunk at 200 a second."""
     every: dict[str, list[float]] = {name: [] for name in place.tools}
@@ -239,6 +254,7 @@ ROWS: dict[str, Row] = {
     "one shot": one_shot,
     "slow input": slow_input,
     "stream": stream,
+    "protocols": protocols,
     "lag": lag,
     "long session": long_session,
     "big input": big_input,

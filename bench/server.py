@@ -2,7 +2,8 @@
 
 A model's name says what it answers: ``chunks-N`` N words as fast as they are read, from bytes that were made before;
 ``paced-N`` N times the nanoseconds of the monotonic clock, 200 a second, each written as ``t…t`` just before it is
-sent; ``late-N`` one word after N milliseconds. As most servers do, it sends each event as an HTTP chunk of its own.
+sent; ``late-N`` one word after N milliseconds. ``chunks-N`` is there by the Responses API too. As most servers do, it
+sends each event as an HTTP chunk of its own.
 """
 
 from __future__ import annotations
@@ -37,6 +38,17 @@ def words(count: int) -> bytes:
     return b"".join(event({"content": f"word{n} "}) for n in range(1, count + 1))
 
 
+def typed(name: str, **fields: object) -> bytes:
+    """Return an event of the Responses API, as OpenAI sends it."""
+    value = {"type": f"response.{name}", "sequence_number": 1, **fields}
+    return frame(f"event: response.{name}\ndata: {json.dumps(value)}\n\n".encode())
+
+
+def deltas(count: int) -> bytes:
+    place = {"item_id": "msg_1", "output_index": 0, "content_index": 0, "logprobs": []}
+    return b"".join(typed("output_text.delta", **place, delta=f"word{n} ") for n in range(1, count + 1))
+
+
 def clock(count: int) -> Iterator[bytes]:
     due = time.monotonic()
     for _ in range(count):
@@ -50,9 +62,14 @@ END = event({}, "stop") + frame(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 SHORT = START + words(1) + END
 WORDS = {count: words(count) for count in (20, 20_000)}
 
+RESPONSE = {"id": "resp_1", "object": "response", "model": "m", "output": []}
+RESPONSE_START = _HEAD + typed("created", response={**RESPONSE, "status": "in_progress"})
+RESPONSE_END = typed("completed", response={**RESPONSE, "status": "completed"}) + b"0\r\n\r\n"
+DELTAS = {count: deltas(count) for count in (20, 20_000)}
+
 
 def read_request(stream: BinaryIO, connection: socket.socket) -> bytes | None:
-    """Return a request's body, or None when the client is gone."""
+    """Return a request's head and body, or None when the client is gone."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         line = stream.readline()
@@ -62,16 +79,18 @@ def read_request(stream: BinaryIO, connection: socket.socket) -> bytes | None:
     if b"100-continue" in head:
         connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
     length = _LENGTH.search(head)
-    return stream.read(int(length[1])) if length else b""
+    return head + (stream.read(int(length[1])) if length else b"")
 
 
 def serve(connection: socket.socket) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with connection, connection.makefile("rb") as stream:
-        while (body := read_request(stream, connection)) is not None:
-            found = _MODEL.search(body)
+        while (request := read_request(stream, connection)) is not None:
+            found = _MODEL.search(request)
             kind, count = (found[1], int(found[2])) if found else (b"chunks", 20)
-            if kind == b"chunks":
+            if b"/responses HTTP/" in request:
+                connection.sendall(RESPONSE_START + DELTAS[count] + RESPONSE_END)
+            elif kind == b"chunks":
                 connection.sendall(START + WORDS[count] + END)
             elif kind == b"late":
                 time.sleep(count / 1000)
