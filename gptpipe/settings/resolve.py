@@ -103,38 +103,48 @@ def resolve(
     held = profile_table(choice.profile, config)
     layers = _layers(sources, held, named=choice.level == _OPTION)
     model = _model(choice, layers, sources)
-    base_url = proxy = cacert = None
+    way: dict[str, Any] = {"base_url": None}
     if is_echo(model):
         choice, held = choice._replace(profile=None), EMPTY
         layers = _layers(sources, held, named=False)
     else:
-        _check_profile(choice, config)
-        base_url = _address(choice, sources)
-        _refuse_a_foreign_session(choice, base_url, session)
-        proxy = _proxy(base_url, layers, sources)
-        cacert = _ca_file(_first(layers, "cacert"))
+        way = _way(choice, layers, sources)
     found = Settings(
         model=model,
         profile=choice.profile,
-        base_url=base_url,
         system=_first([sources.options, role, session, config.top], "system") or None,
         params=_params(layers),
         headers=held.get("headers", EMPTY),
         key=_key_ways(held),
         thinks=held.get("thinks", False),
         allow_http=held.get("allow_http", False),
-        proxy=proxy,
-        cacert=cacert,
         budget=Budget(**config.budget),
         prices=own_prices(config),
-        question=config.chat.get("question"),
-        answer=config.chat.get("answer"),
-        remember=config.chat.get("history", True),
+        **_chat(config),
+        **way,
         **_single(layers),
     )
     if need_model:
         check_model(found)
     return found
+
+
+def _chat(config: Config) -> dict[str, Any]:
+    """Return the settings of the chat."""
+    chat = config.chat
+    return {"question": chat.get("question"), "answer": chat.get("answer"), "remember": chat.get("history", True)}
+
+
+def _way(choice: _Choice, layers: Layers, sources: _Sources) -> dict[str, Any]:
+    """Return the address of the endpoint and the way there: proxy and authorities.
+
+    :raises UsageError: ConfigError: as :func:`resolve` does.
+    """
+    _check_profile(choice, sources.config)
+    base_url = _address(choice, sources)
+    _refuse_a_foreign_session(choice, base_url, sources.session)
+    proxy = _proxy(base_url, layers, sources)
+    return {"base_url": base_url, "proxy": proxy, "cacert": _ca_file(_first(layers, "cacert"))}
 
 
 def check_model(found: Settings) -> None:
