@@ -110,8 +110,8 @@ def one_shot(place: Place) -> Iterator[Finding]:
     """A question, 20 chunks from a server without delay."""
     found = measured("one shot", _asked(place, "chunks-20", LAST_OF_20), place.runs)
     yield from found.values()
-    yield from _ratios("one shot", found, 0.50, "ten lines", "llm")
-    yield Promise("one shot", "memory, MiB", found["gptpipe"].memory or 0, 50)
+    yield from _ratios("one shot", found, 0.24, "ten lines", "llm")
+    yield Promise("one shot", "memory, MiB", found["gptpipe"].memory or 0, 40)
 
 
 def slow_input(place: Place) -> Iterator[Finding]:
@@ -130,8 +130,8 @@ def stream(place: Place) -> Iterator[Finding]:
     """An answer of 20,000 chunks, as fast as it is read."""
     found = measured("stream", _asked(place, "chunks-20000", LAST_OF_20000), max(5, place.runs // 3))
     yield from found.values()
-    yield from _ratios("stream", found, 0.20, "ten lines")
-    yield Promise("stream", "memory, MiB", found["gptpipe"].memory or 0, 50)
+    yield from _ratios("stream", found, 0.17, "ten lines")
+    yield Promise("stream", "memory, MiB", found["gptpipe"].memory or 0, 40)
 
 
 def protocols(place: Place) -> Iterator[Finding]:

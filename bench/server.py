@@ -2,8 +2,13 @@
 
 A model's name says what it answers: ``chunks-N`` N words as fast as they are read, from bytes that were made before;
 ``paced-N`` N times the nanoseconds of the monotonic clock, 200 a second, each written as ``t…t`` just before it is
+<<<<<<< HEAD
 sent; ``late-N`` one word after N milliseconds. ``chunks-N`` is there by the Responses API too. As most servers do, it
 sends each event as an HTTP chunk of its own.
+=======
+sent; ``late-N`` one word after N milliseconds. As most servers do, it sends each event as an HTTP chunk of its own.
+Given a file with a key and a certificate it speaks TLS.
+>>>>>>> d13be9f (Measure a server that is 50 ms away, by itself, by a proxy, and for the second turn of a chat)
 """
 
 from __future__ import annotations
@@ -11,6 +16,8 @@ from __future__ import annotations
 import json
 import re
 import socket
+import ssl
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -103,17 +110,21 @@ def serve(connection: socket.socket) -> None:
 
 
 def main() -> None:
+    context = None
+    if len(sys.argv) > 1:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(sys.argv[1])
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
     print(listener.getsockname()[1], flush=True)
     while True:
         connection, _ = listener.accept()
-        threading.Thread(target=quietly, args=(connection,), daemon=True).start()
+        threading.Thread(target=quietly, args=(connection, context), daemon=True).start()
 
 
-def quietly(connection: socket.socket) -> None:
+def quietly(connection: socket.socket, context: ssl.SSLContext | None) -> None:
     try:
-        serve(connection)
-    except ConnectionError:
+        serve(context.wrap_socket(connection, server_side=True) if context else connection)
+    except OSError:
         pass  # the client went away
 
 
