@@ -2,13 +2,9 @@
 
 A model's name says what it answers: ``chunks-N`` N words as fast as they are read, from bytes that were made before;
 ``paced-N`` N times the nanoseconds of the monotonic clock, 200 a second, each written as ``t…t`` just before it is
-<<<<<<< HEAD
 sent; ``late-N`` one word after N milliseconds. ``chunks-N`` is there by the Responses API too. As most servers do, it
 sends each event as an HTTP chunk of its own.
-=======
-sent; ``late-N`` one word after N milliseconds. As most servers do, it sends each event as an HTTP chunk of its own.
 Given a file with a key and a certificate it speaks TLS.
->>>>>>> d13be9f (Measure a server that is 50 ms away, by itself, by a proxy, and for the second turn of a chat)
 """
 
 from __future__ import annotations
