@@ -20,7 +20,7 @@ from gptpipe.asking.answer import Answer
 from gptpipe.console.output import write_all
 from gptpipe.errors import BadInput, Failure, NoInput, Refused, Temporary, Truncated, UsageError, WriteError
 from gptpipe.records.input import Record, displayed
-from gptpipe.storage import forward, replace, stands_at
+from gptpipe.storage import forward, overwrite, stands_at
 from gptpipe.text.strict_json import compact
 
 _BEGINNING = b'{"index":'  # of each line
@@ -193,7 +193,7 @@ class ResultFile:
         if self._lines == len(wanted) and all(a < b for a, b in pairwise(wanted)):
             return
         try:
-            replace(self._path, self._sorted(total))
+            overwrite(self._path, lambda: self._sorted(total))
         except OSError as error:
             raise WriteError(f"cannot write {self._name}: {error.strerror}") from error
 

@@ -142,3 +142,19 @@ def test_a_disk_that_is_full_after_the_answer(shell: Any, folder: Path, tmp_path
     assert Path(named[1]).parent == tmp_path / "elsewhere"
     assert "x" * 200_000 in Path(named[1]).read_text()
     assert Path(named[1]).stat().st_mode & 0o777 == 0o600
+
+
+def test_the_results_of_a_map_keep_mode_owner_and_links(shell: Any, folder: Path) -> None:
+    path = folder / ("漢" * 80)
+    script = f"printf 'b\\na\\n' | gptpipe-map -m echo -o {path} '{{}}'"
+    assert shell(script).status == 0
+    os.chown(path, OTHER, OTHER)
+    path.chmod(0o640)
+    again = f"printf 'a\\nb\\n' | gptpipe-map -m echo --resume -o {path} '{{}}'"
+    assert shell(again).status == 0
+    status = path.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (OTHER, OTHER, 0o640)
+    os.link(path, folder / "two")
+    assert shell(script.replace("-m echo", "-m echo --resume")).status == 0
+    assert path.read_text() == (folder / "two").read_text()
+    assert path.read_text().count("\n") == 2
