@@ -283,7 +283,7 @@ class Answer:
 
         :raises ConfigError: if the schema refers to itself without end.
         """
-        self.failure = self._unfinished() or self._missing()
+        self.failure = _unfinished(self) or _missing(self)
         if self.want.schema is not None and self.failure is None and not self.calls:
             try:
                 self._value = schema.validate(self.text, self.want.schema)
@@ -294,42 +294,44 @@ class Answer:
         """Note why no complete answer came."""
         self.failure = failure
 
-    def _unfinished(self) -> Failure | None:
-        """Return what its finish reason says against it, or None."""
-        word = self.finish_reason or ""
-        reason = word.lower()
-        if self.refusal:
-            return Refused(f'the model refused: "{self.refusal}"')
-        if reason in message.REFUSAL_REASONS:
-            return Refused(f"a filter stopped the answer (finish reason '{word}')")
-        if reason in message.LENGTH_REASONS:
-            if self.text.strip():
-                return Truncated("the answer is truncated: it reached the length limit")
-            return Truncated("the answer is truncated before its first word: reasoning used up the length limit")
-        if reason in message.TOOL_REASONS if not self.calls else not self.want.tools:
-            name = f" {self.calls[0].name}" if self.calls else ""
-            return Absent(f"the model asked for a tool{name} that was not offered (finish reason '{word}')")
-        if self.calls and reason in message.TOOL_REASONS:
-            return None
-        if reason not in message.COMPLETE_REASONS:
-            return Temporary(f"the server interrupted the answer (finish reason '{word}')")
-        return None
-
-    def _missing(self) -> Absent | None:
-        """Return what was asked for and is not in it, or None."""
-        if self.calls:
-            return None
-        if self.want.calls_only:
-            return Absent("the model called no tool")
-        if not self.text.strip():
-            return Absent("the answer is empty")
-        if self.want.extract and not self.printed:
-            return Absent("the answer has no code block, or an empty one")
-        return None
-
     def end(self, status: int) -> None:
         """End the request on its way, if there is one, with this status."""
         self.bill.end(status, "".join([*self._reasoning, *self._text]))
+
+
+def _unfinished(answer: Answer) -> Failure | None:
+    """Return what its finish reason says against the answer, or None."""
+    word = answer.finish_reason or ""
+    reason = word.lower()
+    if answer.refusal:
+        return Refused(f'the model refused: "{answer.refusal}"')
+    if reason in message.REFUSAL_REASONS:
+        return Refused(f"a filter stopped the answer (finish reason '{word}')")
+    if reason in message.LENGTH_REASONS:
+        if answer.text.strip():
+            return Truncated("the answer is truncated: it reached the length limit")
+        return Truncated("the answer is truncated before its first word: reasoning used up the length limit")
+    if reason in message.TOOL_REASONS if not answer.calls else not answer.want.tools:
+        name = f" {answer.calls[0].name}" if answer.calls else ""
+        return Absent(f"the model asked for a tool{name} that was not offered (finish reason '{word}')")
+    if answer.calls and reason in message.TOOL_REASONS:
+        return None
+    if reason not in message.COMPLETE_REASONS:
+        return Temporary(f"the server interrupted the answer (finish reason '{word}')")
+    return None
+
+
+def _missing(answer: Answer) -> Absent | None:
+    """Return what was asked for and is not in the answer, or None."""
+    if answer.calls:
+        return None
+    if answer.want.calls_only:
+        return Absent("the model called no tool")
+    if not answer.text.strip():
+        return Absent("the answer is empty")
+    if answer.want.extract and not answer.printed:
+        return Absent("the answer has no code block, or an empty one")
+    return None
 
 
 def _listed(call: ToolCall) -> dict[str, Any]:
