@@ -15,7 +15,7 @@ from gptpipe.usage import ledger
 from tests.conftest import Run, needs
 from tests.documents.conftest import Example, sessions, turns
 from tests.harness import manual
-from tests.harness.server import Server
+from tests.harness.server import DONE, Server, finish, say
 
 PAGE = "gptpipe.1"
 SESSION = "gptpipe-session.5"
@@ -295,3 +295,17 @@ def test_a_line_with_messages_is_sent_only_if_it_is_finished(
     (sessions(home) / "mine.jsonl").write_text(f'{{"messages":{messages}{more}}}\n')
     found = example("gptpipe -n --json -s mine c").json()
     assert (found["turns_sent"], found["turns_dropped"]) == (sent, 1 - sent)
+
+
+def test_azure(home: Path, server: Server, example: Example) -> None:
+    """The profile with this machine's address: the deployment is in the path, the version in the query."""
+    (home / ".config/gptpipe").mkdir(parents=True)
+    text = manual.display("gptpipe-config.5", "azure").replace("https://NAME.openai.azure.com", server.url[:-3])
+    (home / ".config/gptpipe/config.toml").write_text(text)
+    (home / ".config/gptpipe/config.toml").chmod(0o600)
+    server.reply(say("Hi."), finish(), DONE)
+    assert example("gptpipe -n -p azure hello", env={"GPTPIPE_MODEL": ""}).out == b"Hi.\n"
+    [request] = server.requests
+    assert request.path == "/openai/deployments/DEPLOYMENT/chat/completions?api-version=2024-10-21"
+    assert request.headers["api-key"]
+    assert "authorization" not in request.headers

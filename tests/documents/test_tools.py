@@ -49,7 +49,7 @@ def test_the_tool_in_sh(tmp_path: Path) -> None:
 def test_the_tool_in_python(tmp_path: Path) -> None:
     path = written(tmp_path, "lookup-order", manual.display(PAGE, "lookup-order"))
     assert call(path, {"order": 4711}).result == "shipped on Monday\n"
-    assert call(path, {"order": 1}).result == "error: the tool ended with status 1\nthere is no order 1"
+    assert call(path, {"order": 1}).result == "error: the tool ended with status 1\norder 1 is unknown"
     assert call(path, {"order": "x"}).status is None
 
 
