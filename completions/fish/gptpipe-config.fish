@@ -10,6 +10,7 @@ complete -c gptpipe-config -n __fish_use_subcommand -a init -d 'write a settings
 complete -c gptpipe-config -n __fish_use_subcommand -a path -d 'print where things are'
 complete -c gptpipe-config -n __fish_use_subcommand -a check -d 'tell what works and what does not'
 complete -c gptpipe-config -n __fish_use_subcommand -a roles -d 'list the roles'
+complete -c gptpipe-config -n __fish_use_subcommand -a tools -d 'list the tools and say what is wrong with one'
 complete -c gptpipe-config -n __fish_use_subcommand -a cache -d 'tell how many answers are kept, or remove them'
 complete -c gptpipe-config -n __fish_use_subcommand -a tokenizer -d 'fetch what counts tokens exactly'
 complete -c gptpipe-config -n __fish_use_subcommand -a install-docs -d 'link the manual pages and completions'

@@ -65,7 +65,7 @@ def run(
                 env=env,
                 start_new_session=True,
             )
-            signals.groups.add(process.pid)
+            signals.add_group(process.pid)
         return _Talk(process, data or b"", most).to_its_end(until)
     finally:
         if process is not None:

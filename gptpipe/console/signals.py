@@ -37,8 +37,20 @@ def end_group(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
+_ended = False
+
+
+def add_group(group: int) -> None:
+    """Note a process group that ends with this process; one that comes after :func:`end_groups` ends at once."""
+    groups.add(group)
+    if _ended:
+        end_group(group)
+
+
 def end_groups() -> None:
-    """Kill all process groups that end with this process. A signal handler may call it."""
+    """Kill all process groups that end with this process, which goes on to nothing new. A handler may call it."""
+    global _ended
+    _ended = True
     for group in tuple(groups):
         end_group(group)
 

@@ -70,7 +70,9 @@ class Command(Action):
         name = self.name or name if name.startswith("__main__") else name
         output.named(name)
         # Python's own clean-up takes longer than many a run; nothing is buffered, and what is open is settled.
-        os._exit(self._status(name, sys.argv[1:]))
+        status = self._status(name, sys.argv[1:])
+        signals.end_groups()  # a thread that is left may wait for a tool
+        os._exit(status)
 
     def _status(self, name: str, args: list[str]) -> int:
         try:

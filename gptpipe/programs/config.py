@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from gptpipe.asking import asker, tokens
+from gptpipe.asking import asker, tokens, tools
 from gptpipe.asking.context import Context, connect, here
 from gptpipe.console import output
 from gptpipe.errors import ConfigError, Failure, Status, UsageError
@@ -18,9 +18,11 @@ from gptpipe.programs.cli import Group, option
 from gptpipe.programs.diagnosis import Finding
 from gptpipe.programs.options import given
 from gptpipe.settings import environment, resolve, roles, settings, written
+from gptpipe.settings.keys import keyless
 from gptpipe.settings.settings import Paths, Settings
 from gptpipe.text.address import proxy_for
 from gptpipe.text.age import parse_age
+from gptpipe.text.table import table
 from gptpipe.wire.download import PATIENCE, download
 
 PROGRAM = "gptpipe-config"
@@ -139,6 +141,28 @@ def list_roles() -> int:
     output.check_stdout()
     output.print_text("".join(f"{name}\n" for name in roles.names(settings.paths().roles)))
     return Status.OK
+
+
+@command.command("tools")
+@options.config
+def list_tools(**values: Any) -> int:
+    """Print the tools in their folder and what they say of themselves.
+
+    What is wrong with one is said on standard error.
+    """
+    output.check_stdout()
+    context = here(PROGRAM, values)
+    folder, env = context.paths.tools, keyless(context.env, context.config)
+    rows, failures = [], []
+    for name in tools.names(folder):
+        try:
+            tool = tools.describe(tools.find(name, folder), env)
+            rows.append((name, " ".join(tool.spec.description.split())))
+        except Failure as failure:
+            failures.append(failure)
+            output.say(failure.message, failure.hint)
+    output.print_text(output.visible(table(rows, [False, False])) if rows else "")
+    return max((failure.status for failure in failures), default=Status.OK)
 
 
 @command.command("cache")

@@ -144,7 +144,9 @@ def _run(values: dict[str, Any], maker: Maker, want: Want, place: Context, descr
     worker = Worker(maker, asker, want, pace, writer.known, values["retry_failed"])
     source = input.read(descriptor, maker.how, report.say)
     jobs: int = values["jobs"]
-    pool: Pool[Record, Outcome] = Pool(source, worker.answer, jobs, ordered=writer.ordered, stopping=pace.stop)
+    pool: Pool[Record, Outcome] = Pool(
+        source, worker.answer, jobs, ordered=writer.ordered, stopping=lambda: _stop(pace)
+    )
     tally = Tally(jobs, values["max_failures"])
     signalled = signals.catch_once(pool.stop)
     written = Event()
@@ -160,6 +162,12 @@ def _run(values: dict[str, Any], maker: Maker, want: Want, place: Context, descr
     if failure := tally.fatal or pace.over or tally.verdict():
         raise failure
     return Status.OK
+
+
+def _stop(pace: Pace) -> None:
+    """Let no request be sent any more, and no tool go on: its record could not be answered."""
+    pace.stop()
+    signals.end_groups()
 
 
 def _pass_on(pool: Pool[Record, Outcome], tally: Tally, writer: _Writer, report: _Report, progress: Progress) -> None:

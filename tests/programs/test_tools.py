@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gptpipe.wire.echo import Knobs
 from tests.conftest import Run, Spawn
 from tests.harness.decoding import chunk, say
 from tests.harness.leash import Leash
@@ -430,3 +431,94 @@ def test_a_role_names_tools(run: Run, server: Server, home: Path) -> None:
     assert run("gptpipe", "-r", "r", "--tool", "three", "--save-role", "both", "x").status == 0
     assert ask(run, server, "-r", "both", "x").status == 0
     assert server.requests[1].body["tools"] == server.requests[0].body["tools"]
+
+
+# gptpipe-config tools, gptpipe-chat, gptpipe-map
+
+
+def test_the_list_of_tools(run: Run, home: Path) -> None:
+    folder = home / ".config/gptpipe/tools"
+    assert run("gptpipe-config", "tools") == (0, b"", "")
+    folder.mkdir(parents=True)
+    write_tool(folder, "cat")
+    assert run("gptpipe-config", "tools") == (0, b"lookup  finds an order\n", "")
+    write_tool(folder, "cat", "exit 3", name="bad")
+    (folder / "plain").touch()
+    found = run("gptpipe-config", "tools")
+    assert (found.status, found.out) == (78, b"lookup  finds an order\n")
+    assert f"the tool {folder}/bad ended with status 3" in found.err
+    assert f"the tool {folder}/plain is not executable" in found.err
+
+
+def test_a_chat_shows_each_call(run: Run, server: Server, tool: Path) -> None:
+    server.reply(calls())
+    server.reply(answers("In Ulm."))
+    words = ["gptpipe-chat", "-m", "m", "--base-url", server.url, "--tool", str(tool)]
+    found = run(*words, stdin=b"/tools\nwhere?\n")
+    assert (found.status, found.out) == (0, b"In Ulm.\n")
+    assert "lookup: finds an order\n" in found.err
+    assert '[lookup {"order":4711}: status 0, 0.' in found.err
+    assert run("gptpipe-chat", "-m", "echo", stdin=b"/tools\n").err == "there are no tools\n"
+
+
+@pytest.fixture
+def caller() -> Iterator[Server]:
+    """A server whose model calls the tool lookup with what it is asked, and says the result."""
+    with Server(Knobs(call="lookup")) as running:
+        yield running
+
+
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_echo_calls_a_tool_over_http(run: Run, caller: Server, home: Path, tool: Path, api: str) -> None:
+    words = ["-m", "m", "-p", "loop", "--api", api, "-s", "s", "--tool", str(tool)]
+    (home / ".config/gptpipe").mkdir(parents=True)
+    (home / ".config/gptpipe/config.toml").write_text(f'[profiles.loop]\nbase_url = "{caller.url}"\napi_key_env = ""\n')
+    found = run("gptpipe", "-n", "--json", *words, '{"order":4711}').json()
+    assert found["answer"] == 'in Ulm: {"order":4711}'
+    (called,) = found["tool_calls"]
+    assert (called["arguments"], called["status"]) == ({"order": 4711}, 0)
+    (turn,) = session(home)
+    assert [message["role"] for message in turn["messages"]] == ["user", "assistant", "tool", "assistant"]
+    found = run("gptpipe", "-n", *words, '{"order":1}')
+    assert found == (0, b'in Ulm: {"order":1}\n', "")
+    last = caller.requests[-1].body
+    if api == "chat":
+        roles = [message["role"] for message in last["messages"]]
+        assert roles == ["user", "assistant", "tool", "assistant", "user", "assistant", "tool"]
+    else:
+        kinds = [item.get("type", "message") for item in last["input"]]
+        assert kinds.count("function_call") == kinds.count("function_call_output") == 2
+    assert run("gptpipe-sessions", "show", "s").text.count('[calls lookup {"order":') == 2
+
+
+def test_a_map_with_a_tool_that_is_killed_and_resumed(
+    spawn: Spawn, run: Run, caller: Server, tmp_path: Path, tool: Path
+) -> None:
+    count = 200
+    (tmp_path / "in").write_text("".join(f'{{"order":{n}}}\n' for n in range(count)))
+    words = ["gptpipe-map", "-m", "m", "--base-url", caller.url, "-j", "16", "--tool", str(tool)]
+    words += ["-f", "in", "-o", "out", "{}"]
+    process = spawn(*words)
+    caller.wait_for_requests(150)
+    process.kill(signal.SIGKILL)
+    process.wait()
+    done = len((tmp_path / "out").read_text().splitlines())
+    assert 0 < done < count
+    assert run(*words, "--resume", timeout=60).status == 0
+    results = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+    assert sorted(result["index"] for result in results) == list(range(1, count + 1))
+    for result in results:
+        assert result["answer"] == f'in Ulm: {{"order":{result["index"] - 1}}}'
+        (call,) = result["tool_calls"]
+        assert (call["arguments"], call["status"]) == ({"order": result["index"] - 1}, 0)
+
+
+def test_a_signal_ends_the_tools_of_a_map(spawn: Spawn, caller: Server, tmp_path: Path, leash: Leash) -> None:
+    tool = write_tool(tmp_path, f"{leash.hold}; sleep 60")
+    words = ["gptpipe-map", "-m", "m", "--base-url", caller.url, "--tool", str(tool), "{}"]
+    (tmp_path / "in").write_text('{"order":1}\n{"order":2}\n')
+    process = spawn(*words, "-f", "in")
+    leash.taken()
+    process.kill(signal.SIGINT)
+    assert process.communicate().status == 130
+    leash.check_released()
