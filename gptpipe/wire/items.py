@@ -66,8 +66,9 @@ def _items(message: Message) -> Iterator[dict[str, Any]]:
         calls = message.get("tool_calls") or ()
         if (text := text_of(content)) or not calls:
             yield {"role": "assistant", "content": text}
-        for call in calls:
-            yield {"type": "function_call", "call_id": call["id"], **call["function"]}
+        for call in calls if isinstance(calls, list) else ():
+            if isinstance(call, dict):  # a session may be the work of another program
+                yield {"type": "function_call", "call_id": call.get("id"), **_table(call.get("function"))}
     elif role not in SYSTEM_ROLES:
         yield {"role": role, "content": [_part(part) for part in content] if isinstance(content, list) else content}
 

@@ -177,3 +177,13 @@ def test_the_body_is_of_the_sdks_types() -> None:
         [{"role": "system", "content": "s"}, *HI, {"role": "assistant", "content": "a"}, *HI], params={"max_tokens": 3}
     )
     check(sent)
+
+
+def test_messages_of_another_program_do_no_harm() -> None:
+    odd: list[dict[str, Any]] = [
+        {"role": "assistant", "content": "a", "tool_calls": 3},
+        {"role": "assistant", "tool_calls": [3, {}, {"id": 4}]},
+    ]
+    sent = body([*odd, {"role": "user", "content": [{"type": "image_url", "image_url": 5}]}])
+    assert sent["input"][0] == {"role": "assistant", "content": "a"}
+    assert sent["input"][-1]["content"] == [{"type": "image_url", "image_url": 5}]
