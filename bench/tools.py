@@ -134,7 +134,9 @@ def aichat(home: Path, url: str) -> Tool | None:
     models = [{"name": name} for name in MODELS]
     client = {"type": "openai-compatible", "name": "loopback", "api_base": url, "api_key": KEY, "models": models}
     env = environment(home, AICHAT_CONFIG_DIR=str(home))
-    (home / "config.yaml").write_text(json.dumps({"model": f"loopback:{MODELS[0]}", "clients": [client]}))
+    (home / "config.yaml").write_text(
+        json.dumps({"model": f"loopback:{MODELS[0]}", "save_session": True, "clients": [client]})
+    )
 
     def ask(model: str, prompt: str | None) -> Sequence[str]:
         return [str(program), "-m", f"loopback:{model}", *([prompt] if prompt else [])]

@@ -13,7 +13,7 @@ CHINESE = (ROOT / "README.zh-CN.md").read_text()
 
 SAME = {
     "first columns that are code or numbers": r"^\| (`[^|]+`|\d+) \|",
-    "cells of the comparison": r"(\| \d[^|]* \| \d[^|]* \| \d[^|]* \|)$",
+    "cells of the comparison": r"(\| \d[^|]* \| \d[^|]* \| \d[^|]* \| \d[^|]* \|)$",
     "pictures": r"^!\[.*\]\((.*)\)$",
     "links": r"\]\((https?:[^)]*)\)",
 }
