@@ -19,7 +19,7 @@ function __gptpipe_after
     complete -c gptpipe-config -n "__fish_seen_subcommand_from $argv[1]" $argv[2..]
 end
 
-__gptpipe_after 'show init path check tokenizer' -l config -r -F -d 'another settings file'
+__gptpipe_after 'show init path check tokenizer tools' -l config -r -F -d 'another settings file'
 __gptpipe_after path -a 'settings roles sessions attachments usage batches answers vocabularies'
 __gptpipe_after check -l online -d 'ask the endpoint too'
 __gptpipe_after check -s v -l verbose -d 'notes on standard error'

@@ -121,11 +121,6 @@ def _model(talk: Talk, name: str) -> str:
     return f"{talk.current.model}\n"
 
 
-def _tools(talk: Talk, _: str) -> str:
-    specs = talk.call.want.specs
-    return "".join(f"{spec.name}: {' '.join(spec.description.split())}\n" for spec in specs) or "there are no tools\n"
-
-
 def _system(talk: Talk, text: str) -> str:
     if text:
         talk.set(system=text_or_file(text))
@@ -235,7 +230,6 @@ COMMANDS: Mapping[str, Command] = {
     "/file": Command("PATH", "add a file to the next question", _file),
     "/edit": Command("[TEXT]", "write the question in the editor", _edit),
     "/retry": Command("", "ask the last question again", _retry),
-    "/tools": Command("", "list the tools that the model may call", _tools),
     "/undo": Command("", "take the last turn back", _undo),
     "/clear": Command("", "begin a new conversation", _clear),
     "/tools": Command("", "list the tools that the model may call", _tools),
