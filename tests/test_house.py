@@ -62,7 +62,7 @@ SLOW = {
     "tomllib",
     "traceback",
 }
-LATE = {"programs.complete", "programs.oneshot", "wire.echo"}  # of gptpipe's own, for the same reason
+LATE = {"asking.inputs", "programs.complete", "programs.oneshot", "wire.echo"}  # of gptpipe's own, for the same reason
 
 
 class Import(NamedTuple):

@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from gptpipe.asking.inputs import text_or_file
 from gptpipe.programs.cli import option
 from gptpipe.settings.built_in import DEFAULT_MODEL
 
@@ -228,5 +227,7 @@ def given(values: Mapping[str, Any]) -> dict[str, Any]:
     if "param" in found:
         found["param"] = dict(found["param"])
     if "system" in found:
+        from gptpipe.asking.inputs import text_or_file  # not for -h
+
         found["system"] = text_or_file(found["system"], found.get("encoding"))
     return found
