@@ -25,11 +25,12 @@ FLOORS = (
 
 # The modules of a folder that others may import; a folder that is not named shows all it has.
 FACES = {
-    "asking": "answer asker context inputs link report schema tokens tools turn want",
+    "asking": "answer asker context inputs judge link report schema tokens tools turn want",
     "programs": "start",
-    "records": "input pace pool replies request results submission tally worker",
+    "records": "bar equals estimate form input jobs pace pool replies request result_file results select sink "
+    "submission tally worker",
     "sessions": "attachments repair store transcript undo upkeep",
-    "usage": "budget ledger prices summary",
+    "usage": "budget ceiling ledger prices summary",
     "wire": "batch_api chat client download echo events protocol request responses thinking",
 }
 

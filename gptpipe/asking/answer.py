@@ -289,6 +289,9 @@ class Answer:
                 self._value = schema.validate(self.text, self.want.schema)
             except schema.Invalid as problem:
                 self.failure = problem
+        judge = self.want.judge
+        if judge is not None and self.failure is None and not self.calls and (found := judge(self.printed)):
+            self.failure = schema.Invalid(found)
 
     def fail(self, failure: Failure) -> None:
         """Note why no complete answer came."""

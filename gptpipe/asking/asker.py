@@ -22,6 +22,7 @@ from gptpipe.settings import keys
 from gptpipe.settings.settings import Settings
 from gptpipe.text.strict_json import compact
 from gptpipe.usage import budget, ledger, prices
+from gptpipe.usage.ceiling import Ceiling
 from gptpipe.wire import protocol
 from gptpipe.wire.client import Client
 from gptpipe.wire.events import Again, Event, Reasoning, Refusal, Text, ToolCall
@@ -63,6 +64,7 @@ class Asker:
         self._want = want
         self._client = _Once(connect)
         self._log = ledger.Log(context.paths.usage)
+        self._ceiling = None if want.max_cost is None or settings.base_url is None else Ceiling(want.max_cost)
 
     @property
     def connected(self) -> bool:
@@ -100,7 +102,7 @@ class Asker:
                 asked = request._replace(messages=[*request.messages, *answer.rounds])
             elif isinstance(answer.failure, schema.Invalid) and left > 0:
                 left -= 1
-                repair = schema.repair_message(answer.failure)
+                repair = schema.repair_message(answer.failure, json=self._want.schema is not None)
                 asked = asked._replace(messages=[*asked.messages, answer.message, repair])
                 answer.mend()
                 receiver.again()
@@ -137,7 +139,7 @@ class Asker:
         check_spending(self._context, self._settings, self._want)
         client = self._client()
         account = ledger.account(self._context.program, self._settings, self._settings.session)
-        with self._booked(answer):
+        with self._set_aside(request), self._booked(answer):
             answer.bill.begin(account, request.messages)
             for event in client.stream(request, repeatable=receiver.repeatable):
                 if isinstance(event, Again):
@@ -149,6 +151,23 @@ class Asker:
             answer.judge()
         if request.tools and not answer.calls:
             receiver.text(answer.text)
+
+    @contextmanager
+    def _set_aside(self, request: Request) -> Iterator[None]:
+        """Set aside what the request of the block may cost, under ``--max-cost``.
+
+        :raises OverLimit: if that could be too much.
+        """
+        if self._ceiling is None:
+            yield
+            return
+        limit = request.params.get("max_tokens")
+        most = Counts(tokens.estimate(request.messages), limit if isinstance(limit, int) else 0)
+        reserved = self._ceiling.begin(prices.cost(most, self._settings) or 0.0)
+        try:
+            yield
+        finally:
+            self._ceiling.end(reserved)
 
     @contextmanager
     def _booked(self, answer: Answer) -> Iterator[None]:
@@ -170,9 +189,13 @@ class Asker:
         """Write the lines of usage; a request on its way ends with this status."""
         answer.end(status)
         entries = answer.bill.drawn()
-        for entry in entries if self._settings.usage and self._settings.base_url else ():
+        for entry in entries if self._settings.base_url else ():
+            used = Counts(entry.input, entry.output, entry.cached, entry.reasoning)
+            if self._ceiling is not None:
+                self._ceiling.use(prices.cost(used, self._settings, entry.at) or 0.0)
+            if not self._settings.usage:
+                continue
             if self._has_budget_in_usd():
-                used = Counts(entry.input, entry.output, entry.cached, entry.reasoning)
                 entry = entry._replace(usd=prices.cost(used, self._settings, entry.at))
             try:
                 self._log.append(entry)
@@ -238,6 +261,11 @@ def check_spending(context: Context, settings: Settings, want: Want) -> None:
     budget.check_budget(settings, context.paths, over=want.over_budget)
     if want.over_budget or settings.base_url is None:
         return
+    if want.max_cost is not None and prices.cost(Counts(1, 1), settings) is None:
+        raise OverLimit(
+            f"the price of {settings.model} is not known, and --max-cost is given",
+            "[prices] in the settings file can give it; --over-budget asks all the same",
+        )
     budget.require_price(context.paths.usage, settings, lambda: prices.cost(Counts(1, 1), settings) is not None)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import select
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import groupby
 
@@ -103,15 +103,26 @@ def compose(parts: Sequence[str | Part]) -> Content:
 
     It is a string if there is nothing but text.
     """
-    blocks: list[Part] = []
+    pieces: list[str | Part] = []
     for is_text, run in groupby(parts, lambda part: isinstance(part, str)):
-        if not is_text:
-            blocks.extend(part for part in run if isinstance(part, dict))
-        elif text := join([part for part in run if isinstance(part, str)]):
-            blocks.append({"type": "text", "text": text})
-    if all(block["type"] == "text" for block in blocks):
-        return "".join(block["text"] for block in blocks)
-    return blocks
+        same = list(run)
+        pieces += [join([part for part in same if isinstance(part, str)])] if is_text else same
+    return merged(pieces)
+
+
+def merged(pieces: Iterable[str | Part]) -> Content:
+    """Return the pieces, neighbouring texts joined by nothing: as a string if there is nothing but text."""
+    parts: list[Part] = []
+    for piece in pieces:
+        if not isinstance(piece, str):
+            parts.append(piece)
+        elif parts and parts[-1]["type"] == "text":
+            parts[-1] = {"type": "text", "text": parts[-1]["text"] + piece}
+        elif piece:
+            parts.append({"type": "text", "text": piece})
+    if all(part["type"] == "text" for part in parts):
+        return "".join(part["text"] for part in parts)
+    return parts
 
 
 def is_piped() -> bool:

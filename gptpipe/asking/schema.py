@@ -22,7 +22,7 @@ _LONGEST = 300  # characters of a violation that are shown: it quotes the value
 
 
 class Invalid(Absent):
-    """The answer is not JSON, or not valid for the schema."""
+    """The answer is not JSON, not valid for the schema, or not what the user's check wants."""
 
 
 def load(path: str) -> Schema:
@@ -144,6 +144,7 @@ def violation(value: Any, schema: Schema) -> str | None:
     return None if found is None else f"at {found.json_path}: {_short(found.message)}"
 
 
-def repair_message(problem: Invalid) -> Message:
-    """Return the message that shows the model what was wrong with its answer."""
-    return {"role": "user", "content": f"That cannot be used: {problem.message}. Answer again, with the JSON only."}
+def repair_message(problem: Invalid, *, json: bool = True) -> Message:
+    """Return the message that shows the model what was wrong with its answer, which is to be ``json``."""
+    what = "the JSON" if json else "the answer"
+    return {"role": "user", "content": f"That cannot be used: {problem.message}. Answer again, with {what} only."}

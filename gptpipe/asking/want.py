@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from gptpipe.asking import schema, tools
@@ -26,6 +26,7 @@ class Want(NamedTuple):
     ``reasoning`` asks for the model's reasoning too, and ``web`` lets it search the web.
     The model may call ``tools``, at most ``max_calls`` times; with ``approve`` the user is asked each time. With
     ``calls_only`` the calls are the answer, and none is run.
+    ``judge`` returns what is wrong with an answer, or None. All requests may cost ``max_cost`` USD.
     """
 
     extract: str | None = None
@@ -40,6 +41,8 @@ class Want(NamedTuple):
     max_calls: int = MAX_CALLS
     approve: bool = False
     calls_only: bool = False
+    judge: Callable[[str], str | None] | None = None
+    max_cost: float | None = None
 
     @property
     def specs(self) -> tuple[ToolSpec, ...]:
@@ -81,6 +84,7 @@ def wanted(options: Mapping[str, Any], role: Role, context: Context) -> Want:
         options.get("over_budget", False),
         options.get("reasoning", False),
         options.get("web", False),
+        max_cost=options.get("max_cost"),
         **_tools(options, role, context),
     )
 

@@ -20,7 +20,7 @@ from gptpipe.programs.cli import Group, option
 from gptpipe.programs.options import given, together
 from gptpipe.records import input, replies, submission
 from gptpipe.records.replies import Replies
-from gptpipe.records.request import maker_of, rehearse
+from gptpipe.records.request import Rehearsal, check_columns, maker_of
 from gptpipe.records.results import Outcome, line
 from gptpipe.records.submission import Submission
 from gptpipe.records.tally import Tally
@@ -65,15 +65,19 @@ def submit(template: str | None, **values: Any) -> int:
     if chosen.base_url is None and not (values["requests_only"] or values["dry_run"]):
         raise UsageError("the model echo has no Batch API", "--requests-only writes the requests")
     source = input.read(input.open_input(values["file"]), maker.how, output.say)
+    check_columns(maker.template, source.header)
     if values["dry_run"]:
-        output.print_json(rehearse(source, maker, place, submission.WITHOUT))
+        rehearsal = Rehearsal(maker, place)
+        for record in source.records:
+            rehearsal.add(record)
+        output.print_json(rehearsal.found(submission.WITHOUT))
         return Status.OK
     kept = {"schema": want.schema, "extract": want.extract}
     client = None
     if not values["requests_only"]:
         check_spending(place, chosen, want)
         client = connect(place, chosen, gate=Patient())
-    prepared = submission.prepare(place.paths, source, maker, kept, single=client is None)
+    prepared = submission.prepare(place.paths, source.records, maker, kept, single=client is None)
     if client is None:
         _write_file(prepared.files[0])
         return Status.OK

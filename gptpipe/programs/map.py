@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from math import inf
-from threading import Event, Lock
-from typing import Any
+from threading import Event
+from typing import Any, NamedTuple
 
 import click
 
@@ -19,149 +18,223 @@ from gptpipe.asking.want import Want
 from gptpipe.console import output, signals
 from gptpipe.console.progress import Progress
 from gptpipe.errors import Interrupted, Status, UsageError
-from gptpipe.message import Counts, counts
 from gptpipe.programs import options
 from gptpipe.programs.cli import Command, option
 from gptpipe.programs.options import given
-from gptpipe.records import input
-from gptpipe.records.input import Record
+from gptpipe.records import input, jobs
+from gptpipe.records.bar import Bar
+from gptpipe.records.equals import Equals
+from gptpipe.records.estimate import Estimate
+from gptpipe.records.form import Form, Lines, Table
+from gptpipe.records.input import CSV, Record, Source
 from gptpipe.records.pace import Pace
 from gptpipe.records.pool import Pool
-from gptpipe.records.request import Maker, maker_of, rehearse
-from gptpipe.records.results import Outcome, ResultFile, State, bare, line, new_file
+from gptpipe.records.request import Maker, Rehearsal, check_columns, maker_of
+from gptpipe.records.result_file import ResultFile, new_file
+from gptpipe.records.results import Outcome, State
+from gptpipe.records.select import Sample, selected
+from gptpipe.records.sink import Kept, Sink, Stream, bare_lines
 from gptpipe.records.tally import Tally
-from gptpipe.records.worker import Worker, unknown
-from gptpipe.settings.settings import Settings
-from gptpipe.usage import prices
+from gptpipe.records.worker import Worker
 from gptpipe.wire.client import preload
 
 _GRACE = 1.0  # seconds after --max-time in which what is there can still be written
+
+_count = click.IntRange(1)
 
 
 @click.command("gptpipe-map", cls=Command, options_metavar="[OPTION]...")
 @click.argument("template", required=False)
 @options.records
+@option("--limit", group="input", metavar="N", type=_count, help="only the first N records")
+@option("--sample", group="input", metavar="N", type=_count, help="only N records, at random")
+@option("--seed", group="input", metavar="N", type=int, help="the same sample again")
 @options.system
 @options.role
 @option("-j", "--jobs", group="run", metavar="N", type=click.IntRange(1, 256), default=8, help="so many at once (8)")
 @option("--rpm", group="run", metavar="N", type=float, help="requests a minute, at most")
 @option("--tpm", group="run", metavar="N", type=float, help="tokens a minute, at most")
-@option("--max-failures", group="run", metavar="N", type=click.IntRange(1), help="stop when so many have failed")
+@option("--max-failures", group="run", metavar="N", type=_count, help="stop when so many have failed")
+@option("--no-dedupe", group="run", is_flag=True, help="ask for equal records each, not once for all")
+@option("--progress", group="run", metavar="SECONDS", type=float, help="say so often how far it is")
 @option("-o", "--output", group="output", metavar="PATH", help="write the results to PATH, a new file")
+@option("--to", group="output", type=click.Choice(["jsonl", "csv", "tsv"]), help="results as lines of JSON, or a table")
 @option("--resume", group="output", is_flag=True, help="go on with PATH: ask what has no answer there")
 @option("--retry-failed", group="output", is_flag=True, help="ask again what was truncated or refused, too")
+@option("--prune", group="output", is_flag=True, help="drop results whose records are not in the input")
 @option("--unordered", group="output", is_flag=True, help="results as they come, not in the input's order")
 @option("--text", group="output", is_flag=True, help="bare answers, one a line, newlines in them escaped")
 @option("--no-record", group="output", is_flag=True, help="leave the record out of its result")
 @options.schema
+@options.check
 @options.model
 @options.web
 @options.tools
 @options.limits
+@options.max_cost
 @options.cost
 @options.network
 @options.config
 @option("--dry-run", group="other", is_flag=True, help="count records and tokens, show a request; send nothing")
+@option("--ask", group="other", is_flag=True, help="with --dry-run --sample: ask these, and estimate the whole")
 @options.verbose
 def command(template: str | None, **values: Any) -> int:
     """Ask a language model once for each record, many at once; one JSON object for each comes out.
 
-    In TEMPLATE {} is the record, {NAME} a field of it, {{ a brace; @PATH reads it from a file. Without any the record
-    follows after a blank line. The manual is gptpipe-map(1).
+    In TEMPLATE {} is the record, {NAME} a field of it, {{ and }} are braces; @PATH reads it from a file. Without any
+    field the record follows after a blank line. The manual is gptpipe-map(1).
     """
     _check(values)
     if values["output"] is None and not values["dry_run"]:
         output.check_stdout()
-    place = here("gptpipe-map", values)
-    maker, want = maker_of(template, given(values), place)
+    context = here("gptpipe-map", values)
+    maker, want = maker_of(template, given(values), context)
     descriptor = input.open_input(values["file"])
-    if values["dry_run"]:
-        output.print_json(rehearse(input.read(descriptor, maker.how, output.say), maker, place))
-        return Status.OK
-    return _run(values, maker, want, place, descriptor)
+    source = input.read(descriptor, maker.how, output.say)
+    check_columns(maker.template, source.header)
+    run = _Run(values, context, maker, want, source, descriptor, _form(values, maker, want, source))
+    return _rehearse(run) if values["dry_run"] else _status(*_ask(run, _selected(run), _sink(run)))
 
 
 def _check(values: dict[str, Any]) -> None:
-    """See that the options go together; standard output is no file of its own."""
+    """Check that the options go together; standard output is not a file of its own."""
     if values["output"] in ("-", "/dev/stdout"):
         values["output"] = None
-    if values["resume"] and values["output"] is None:
-        raise UsageError("--resume needs --output PATH")
-    if values["resume"] and values["text"]:
-        raise UsageError("--resume and --text exclude each other: bare answers do not say whose they are")
-    if values["retry_failed"] and not values["resume"]:
-        raise UsageError("--retry-failed needs --resume")
-    for name in ("rpm", "tpm"):
+    for name in ("resume", "ask"):
+        if values[name] and values["output"] is None:
+            raise UsageError(f"--{name} needs --output PATH")
+    if values["text"] and (values["resume"] or values["to"]):
+        raise UsageError("--text stands alone: bare answers do not say whose they are", "not with --resume or --to")
+    for name in ("retry_failed", "prune"):
+        if values[name] and not values["resume"]:
+            raise UsageError(f"--{name.replace('_', '-')} needs --resume")
+    if values["ask"] and not (values["dry_run"] and values["sample"]):
+        raise UsageError("--ask needs --dry-run and --sample")
+    if values["seed"] is not None and values["sample"] is None:
+        raise UsageError("--seed needs --sample")
+    for name in ("rpm", "tpm", "progress"):
         if values[name] is not None and not 0 < values[name] < inf:
             raise UsageError(f"--{name} must be a number above 0")
+    if values["file"] and values["output"] and _is_same(values["file"], values["output"]):
+        raise UsageError("--output is the input file")
 
 
-class _Writer:
-    """Where the results go: a file that can be resumed, or standard output, or a new file of bare answers."""
-
-    def __init__(self, values: dict[str, Any]) -> None:
-        self._bare: bool = values["text"]
-        self._null: bool = values["null"]
-        self._with_record = not values["no_record"]
-        path = values["output"]
-        to_file = path is not None
-        self._file = ResultFile(path, resume=values["resume"]) if to_file and not self._bare else None
-        descriptor = new_file(path) if to_file and self._bare else output.STDOUT
-        self._printer = output.Printer(descriptor)
-        self.to_terminal = self._file is None and os.isatty(descriptor)
-        self.ordered = self._file is None and not values["unordered"]
-        self.known = self._file.state if self._file else unknown
-
-    def write(self, outcome: Outcome) -> None:
-        if outcome.known is not State.MISSING:
-            return
-        text = bare(outcome, null=self._null) if self._bare else line(outcome, with_record=self._with_record)
-        if self._file:
-            self._file.add(outcome, text)
-        else:
-            self._printer.write(text + ("\0" if self._bare and self._null else "\n"))
-
-    def finish(self, total: int) -> None:
-        """Be told that the input has ended, with so many records."""
-        if self._file:
-            self._file.finish(total)
+def _is_same(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return False
 
 
-def _run(values: dict[str, Any], maker: Maker, want: Want, place: Context, descriptor: int) -> int:
-    """Ask for each record, write what comes, and return the status if nothing failed."""
-    chosen = maker.settings
+class _Run(NamedTuple):
+    """What was decided before anything is asked."""
+
+    values: dict[str, Any]
+    context: Context
+    maker: Maker
+    want: Want
+    source: Source
+    descriptor: int
+    form: Form
+
+
+def _form(values: dict[str, Any], maker: Maker, want: Want, source: Source) -> Form:
+    """Return how results are written: as lines of JSON, or as the table that went in."""
+    kind = "tsv" if values["tsv"] else "csv"
+    to = values["to"]
+    if to is None and maker.how.form == CSV and not values["text"] and (values["output"] or "").endswith(f".{kind}"):
+        to = kind
+    if to in (None, "jsonl"):
+        return Lines(with_record=not values["no_record"])
+    if maker.how.form != CSV or to != kind:
+        raise UsageError(f"--to {to} needs --{to}: the columns are kept as they are")
+    if values["no_record"]:
+        raise UsageError(f"--no-record and --to {to} exclude each other")
+    return Table(source.header, want.schema, keyed=values["output"] is not None)
+
+
+def _selected(run: _Run) -> Any:
+    values = run.values
+    return selected(run.source.records, values["limit"], values["sample"], values["seed"])
+
+
+def _sink(run: _Run) -> Sink:
+    """Return where the results go."""
+    values, path = run.values, run.values["output"]
+    if path is not None and not values["text"]:
+        whole = values["limit"] is None and values["sample"] is None
+        return Kept(path, run.form, output.say, resume=values["resume"], whole=whole, prune=values["prune"])
+    descriptor = output.STDOUT if path is None else new_file(path)
+    if values["text"]:
+        return Stream(descriptor, bare_lines(null=values["null"]))
+    return Stream(descriptor, run.form.encode, run.form.head)
+
+
+# A rehearsal
+
+
+def _rehearse(run: _Run) -> int:
+    """Print what the run would send; with ``--ask`` some of it is sent, and the whole is estimated by that."""
+    values, path = run.values, run.values["output"]
+    is_open = None
+    if values["resume"] and os.path.exists(path):
+        file = ResultFile(path, run.form, output.say, resume=True, look=True)
+
+        def is_open(number: int, key: str) -> bool:
+            return file.take(number, key, again=values["retry_failed"]) is State.MISSING
+
+    rehearsal = Rehearsal(run.maker, run.context, is_open)
+    some = Sample(values["sample"] or 0, values["seed"])
+    asking: bool = values["ask"]
+    for record in selected(run.source.records, values["limit"], None if asking else values["sample"], values["seed"]):
+        rehearsal.add(record)
+        if asking:
+            some.offer(record)
+    found = rehearsal.found()
+    ended: tuple[Any, ...] = (None, None)
+    if asking:
+        estimate = Estimate(run.maker.settings)
+        begun = time.monotonic()
+        ended = _ask(run, some.records(), _sink(run), estimate.add)
+        found |= estimate.found(rehearsal, time.monotonic() - begun, values["jobs"])
+    output.print_json(found)
+    return _status(*ended)
+
+
+# The run
+
+
+def _ask(run: _Run, records: Any, sink: Sink, counted: Any = lambda _: None) -> tuple[Any, ...]:
+    """Ask for each record and write what comes; return the signal and the failure with which the run ends, if any."""
+    values, context, maker, want = run.values, run.context, run.maker, run.want
+    settings = maker.settings
     key = None
     if not want.stored:
-        check_spending(place, chosen, want)
+        check_spending(context, settings, want)
         preload()
-        key = key_for(place, chosen)
+        key = key_for(context, settings)
+    number = jobs.possible(values["jobs"], output.say)
+    tally = Tally(number, values["max_failures"])
     # Beside what is typed at the terminal a bar would only be in the way.
-    progress = Progress(lambda: input.count(descriptor, maker.how), "records", wanted=not os.isatty(descriptor))
-    report = _Report(progress, chosen, values["verbose"])
-    pace = Pace(values["rpm"], values["tpm"], report.say, output.patience(), place.deadline.at)
-    asker = Asker(place, chosen, want, partial(connect, place, chosen, key, waiting=report.waiting, gate=pace))
-    writer = _Writer(values)
-    worker = Worker(maker, asker, want, pace, writer.known, values["retry_failed"])
-    source = input.read(descriptor, maker.how, report.say)
-    jobs: int = values["jobs"]
-    pool: Pool[Record, Outcome] = Pool(
-        source, worker.answer, jobs, ordered=writer.ordered, stopping=lambda: _stop(pace)
-    )
-    tally = Tally(jobs, values["max_failures"])
+    wanted = not os.isatty(run.descriptor)
+    progress = Progress(lambda: values["limit"] or input.count(run.descriptor, maker.how), "records", wanted=wanted)
+    bar = Bar(progress, tally, settings, verbose=values["verbose"], every=values["progress"], most=want.max_cost)
+    pace = Pace(values["rpm"], values["tpm"], bar.say, output.patience(), context.deadline.at)
+    asker = Asker(context, settings, want, partial(connect, context, settings, key, waiting=bar.waiting, gate=pace))
+    equals = None if values["no_dedupe"] else Equals(context.paths.cache)
+    worker = Worker(maker, asker, want, pace, sink, equals, values["retry_failed"])
+    ordered = isinstance(sink, Stream) and not values["unordered"]
+    pool: Pool[Record, Outcome] = Pool(records, worker.answer, number, ordered=ordered, stopping=lambda: _stop(pace))
     signalled = signals.catch_once(pool.stop)
     written = Event()
-    with place.deadline.ending(lambda: _expire(pool, written)):
+    with context.deadline.ending(lambda: _expire(pool, written)):
         try:
-            _pass_on(pool, tally, writer, report, progress)
+            _pass_on(pool, tally, sink, bar, counted)
         finally:
-            progress.close()
-        report.end(tally, time.monotonic() - place.deadline.started)
+            bar.end()
+            sink.close()
         written.set()
-    if (signum := signalled()) is not None:
-        raise Interrupted(signum)
-    if failure := tally.fatal or pace.over or tally.verdict():
-        raise failure
-    return Status.OK
+    return signalled(), tally.fatal or pace.over or tally.verdict()
 
 
 def _stop(pace: Pace) -> None:
@@ -170,16 +243,17 @@ def _stop(pace: Pace) -> None:
     signals.end_groups()
 
 
-def _pass_on(pool: Pool[Record, Outcome], tally: Tally, writer: _Writer, report: _Report, progress: Progress) -> None:
-    """Write each result as it comes, and end the file of results if all have come."""
+def _pass_on(pool: Pool[Record, Outcome], tally: Tally, sink: Sink, bar: Bar, counted: Any) -> None:
+    """Write each result as it comes, and end the results if all have come."""
     for outcome in map(tally.judge, pool):
-        with progress.aside() if writer.to_terminal else nullcontext():
-            writer.write(outcome)
-        report.add(outcome, tally)
+        with bar.aside() if sink.to_terminal else nullcontext():
+            sink.write(outcome)
+        bar.add(outcome)
+        counted(outcome)
         if tally.over:
             pool.stop()
     if not pool.stopped:
-        writer.finish(tally.total)
+        sink.finish(tally.total)
 
 
 def _expire(pool: Pool[Record, Outcome], written: Event) -> None:
@@ -188,48 +262,10 @@ def _expire(pool: Pool[Record, Outcome], written: Event) -> None:
     written.wait(_GRACE)
 
 
-class _Report:
-    """What is said on standard error: the bar on a terminal, the summary under ``--verbose``."""
-
-    def __init__(self, progress: Progress, chosen: Settings, verbose: bool) -> None:
-        self._progress = progress
-        self._settings = chosen
-        self._verbose = verbose
-        self._used = Counts()
-        self._cost: float | None = 0.0
-        self._quiet = Lock()
-        self.say = progress.say
-
-    @contextmanager
-    def waiting(self, message: str) -> Iterator[None]:
-        """Announce a wait that lasts; of several at once only the first."""
-        first = self._quiet.acquire(blocking=False)
-        try:
-            with output.waiting(message) if first else nullcontext():
-                yield
-        finally:
-            if first:
-                self._quiet.release()
-
-    def add(self, outcome: Outcome, tally: Tally) -> None:
-        """Count what a record used."""
-        if not (self._progress.shown or self._verbose):
-            return
-        used = counts(outcome.answer.usage)
-        self._used = Counts(*map(sum, zip(self._used, used, strict=True)))
-        chosen = self._settings
-        cost = prices.cost(used, chosen)
-        self._cost = None if cost is None or self._cost is None else self._cost + cost
-        self._progress.advance(1, f"{tally.failed} failed, {self._spent()}")
-
-    def _spent(self) -> str:
-        tokens = f"{self._used.input} tokens in, {self._used.output} out"
-        return tokens if self._cost is None else f"{tokens}, ${self._cost:.4f}"
-
-    def end(self, tally: Tally, seconds: float) -> None:
-        """Write the summary."""
-        if self._verbose:
-            self.say(
-                f"records: {tally.answered} answered, {tally.failed} failed, {tally.known} known before; "
-                f"{self._spent()}; {seconds:.1f} s"
-            )
+def _status(signum: int | None, failure: Any) -> int:
+    """End as the run has ended."""
+    if signum is not None:
+        raise Interrupted(signum)
+    if failure is not None:
+        raise failure
+    return Status.OK

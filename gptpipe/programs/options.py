@@ -97,6 +97,8 @@ records = together(
     option("-f", "--file", group="input", metavar="PATH", help="read the records from PATH, not standard input"),
     option("--jsonl", group="input", is_flag=True, help="each line is JSON"),
     option("--csv", group="input", is_flag=True, help="rows under a header"),
+    option("--tsv", group="input", is_flag=True, help="the same with tabs between the cells"),
+    option("--delimiter", group="input", metavar="CHAR", help="what is between cells (default: as the header shows)"),
     option("--files", group="input", is_flag=True, help="each line is the path of a file: its content is the record"),
     option("-0", "--null", group="input", is_flag=True, help="records, and bare answers, end with NUL"),
     option("--encoding", group="input", metavar="NAME", default="utf-8", help="of the input (default UTF-8)"),
@@ -204,6 +206,17 @@ _tool = option(
 _tool_calls = option("--tool-calls", group="tools", is_flag=True, help="print the calls as JSON lines, run none")
 chat_tools = together(_tool, *_calls)
 tools = together(_tool, _tool_calls, *_calls)
+
+check = option(
+    "--check",
+    group="answer",
+    metavar="COMMAND",
+    help="a command that reads an answer and fails if it is not good enough",
+)
+
+max_cost = option(
+    "--max-cost", group="limits", metavar="USD", type=float, help="send nothing that could make the run cost more"
+)
 
 over_budget = option("--over-budget", group="limits", is_flag=True, help="ask although a budget is used up")
 

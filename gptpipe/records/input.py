@@ -6,7 +6,6 @@ The forms of input and the template are specified in gptpipe-map(1).
 from __future__ import annotations
 
 import codecs
-import csv
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -16,10 +15,11 @@ from typing import Any, NamedTuple
 from gptpipe.asking.inputs import blocks
 from gptpipe.console.output import waiting
 from gptpipe.errors import BadInput, Failure, NoInput, UsageError, clause
+from gptpipe.records import rows
+from gptpipe.records.rows import BOM, Header, Row
 from gptpipe.text import strict_json
 
 _BLOCK = 1 << 16
-_LONGEST_CELL = 1 << 30  # the csv module's own limit is 128 KiB
 
 LINES, JSONL, CSV, FILES = FORMS = ("lines", "jsonl", "csv", "files")
 
@@ -28,19 +28,32 @@ class Record(NamedTuple):
     """One record: ``number`` from 1, ``value`` as a result shows it, and why it cannot be asked, if so.
 
     The value is a string for lines and files (the path), any JSON value for JSONL, an object of strings for CSV.
+    ``row`` is the text of a table's row.
     """
 
     number: int
     value: Any
     failure: Failure | None = None
+    row: str | None = None
 
 
 class Input(NamedTuple):
-    """How the input is read: one of FORMS, ended by NUL or by newlines, in an encoding."""
+    """How the input is read: one of FORMS, ended by NUL or by newlines, in an encoding.
+
+    ``delimiter`` is that of a table, None to guess it by the header.
+    """
 
     form: str = LINES
     null: bool = False
     encoding: str = "utf-8"
+    delimiter: str | None = None
+
+
+class Source(NamedTuple):
+    """The records, as they arrive, and the header of a table; None also if the input is empty."""
+
+    records: Iterator[Record]
+    header: Header | None = None
 
 
 # Reading
@@ -51,12 +64,20 @@ def how(options: Mapping[str, Any]) -> Input:
 
     :raises UsageError: if they exclude each other.
     """
-    forms = [form for form in FORMS if options.get(form)]
+    forms = [form for form in (*FORMS, "tsv") if options.get(form)]
     if len(forms) > 1:
         raise UsageError(f"--{forms[0]} and --{forms[1]} exclude each other")
-    if options["csv"] and options["null"]:
-        raise UsageError("--csv and --null exclude each other: rows end with newlines")
-    return Input(forms[0] if forms else LINES, options["null"], options["encoding"])
+    table = bool(forms) and forms[0] in (CSV, "tsv")
+    if table and options["null"]:
+        raise UsageError(f"--{forms[0]} and --null exclude each other: rows end with newlines")
+    delimiter = options.get("delimiter")
+    if delimiter is not None and not table:
+        raise UsageError("--delimiter needs --csv")
+    if delimiter is not None:
+        delimiter = rows.delimiter_of(delimiter)
+    elif forms == ["tsv"]:
+        delimiter = "\t"
+    return Input(CSV if table else forms[0] if forms else LINES, options["null"], options["encoding"], delimiter)
 
 
 def open_input(path: str | None) -> int:
@@ -77,17 +98,29 @@ def open_input(path: str | None) -> int:
         raise NoInput(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def read(descriptor: int, how: Input, say: Callable[[str], None]) -> Iterator[Record]:
-    """Yield the records as they arrive; ``say`` is told of a long wait for them, and that they are to be typed.
+def read(descriptor: int, how: Input, say: Callable[[str], None]) -> Source:
+    """Return the records, of which the header of a table is read at once.
 
-    :raises NoInput: if the input cannot be read.
-    :raises BadInput: if it ends where its encoding does not let it go on, as UTF-16 without its mark.
+    ``say`` announces a long wait for them, and that they are to be typed.
+
+    :raises NoInput: if the input cannot be read; also by the iteration.
+    :raises BadInput: if it is not in its encoding in a way that leaves no record, or a table has no header; also by
+        the iteration.
     :raises UsageError: if the encoding is unknown.
     """
     texts = _split(descriptor, "\0" if how.null else "\n", how.encoding, say)
     if how.form == CSV:
-        yield from _rows(texts, how.encoding)
-    elif how.form == JSONL:
+        if (table := rows.header(texts, how.delimiter)) is None:
+            return Source(iter(()))
+        return Source(_rows(table[1], table[0].columns, how.encoding), table[0])
+    return Source(_records(texts, how))
+
+
+def _records(texts: Iterator[str], how: Input) -> Iterator[Record]:
+    texts = _unmarked(texts)
+    if not how.null:
+        texts = (text.removesuffix("\r") for text in texts)
+    if how.form == JSONL:
         lines = (text for text in texts if text.strip())
         yield from (_parsed(number, text, how.encoding) for number, text in enumerate(lines, 1))
     elif how.form == FILES:
@@ -132,6 +165,14 @@ def _split(descriptor: int, separator: str, encoding: str, say: Callable[[str], 
         yield last
 
 
+def _unmarked(texts: Iterator[str]) -> Iterator[str]:
+    """Yield the texts without the byte order mark that the first may begin with."""
+    for text in texts:
+        yield text.removeprefix(BOM)
+        break
+    yield from texts
+
+
 def _decoded(blocks: Iterator[bytes], encoding: str) -> Iterator[str]:
     try:
         b"    ".decode(encoding, "replace")  # which takes no codec but those of text, unlike the next
@@ -170,39 +211,24 @@ def displayed(value: Any) -> Any:
 
 def _parsed(number: int, line: str, encoding: str) -> Record:
     try:
-        value = strict_json.parse(line.removeprefix("\ufeff") if number == 1 else line)
+        value = strict_json.parse(line)
     except ValueError as error:
-        return Record(number, shown(line), BadInput(f"the record is no JSON: {clause(error)}"))
+        return Record(number, shown(line), BadInput(f"the record is not JSON: {clause(error)}"))
     return _checked(number, value, line, encoding)
 
 
-def _rows(lines: Iterator[str], encoding: str) -> Iterator[Record]:
-    """Yield the rows of a CSV file as objects, by the names in its first row."""
-    csv.field_size_limit(_LONGEST_CELL)
-    rows = csv.reader((line + "\n" for line in lines), strict=True)
-    header: list[str] = []
-    number = 0
-    while True:
-        try:
-            row = next(rows)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            if not header:
-                raise BadInput(f"the header is no CSV: {error}") from None
-            number += 1
-            yield Record(number, None, BadInput(f"the record is no CSV: {error}"))
-            continue
-        if not row:
-            continue  # an empty line
-        if not header:
-            header = [row[0].removeprefix("\ufeff"), *row[1:]]
-            continue
-        number += 1
-        if len(row) != len(header):
-            failure = BadInput(f"the record has {len(row)} cells, the header {len(header)}")
-            yield Record(number, list(map(shown, row)), failure)
+def _rows(found: Iterator[Row], columns: list[str], encoding: str) -> Iterator[Record]:
+    """Yield the rows of a table as objects, by the names in its header."""
+    for number, row in enumerate(found, 1):
+        if row.problem:
+            failure = BadInput(f"the record is not CSV: {row.problem}, in the row that begins in line {row.line}")
+            yield Record(number, None, failure, row.text)
+        elif len(row.cells) != len(columns):
+            failure = BadInput(f"line {row.line} has {len(row.cells)} cells, the header {len(columns)}")
+            yield Record(number, list(map(shown, row.cells)), failure, row.text)
         else:
-            value = dict(zip(header, row, strict=True))
-            checked = _checked(number, value, "".join((*header, *row)), encoding)
-            yield checked if checked.failure is None else checked._replace(value=list(map(shown, row)))
+            value = dict(zip(columns, row.cells, strict=True))
+            checked = _checked(number, value, "".join((*columns, *row.cells)), encoding)
+            if checked.failure is not None:
+                checked = checked._replace(value=list(map(shown, row.cells)))
+            yield checked._replace(row=row.text)

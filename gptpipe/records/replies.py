@@ -13,6 +13,7 @@ from typing import Any
 from gptpipe.asking.answer import Answer
 from gptpipe.asking.want import Want
 from gptpipe.errors import BadInput, Failure, NoInput, ProtocolError, Status, Temporary, Unavailable
+from gptpipe.records import request
 from gptpipe.records.input import Record
 from gptpipe.records.results import Outcome
 from gptpipe.records.submission import _NAME, Submission, _private, _remembered, load_all
@@ -113,7 +114,9 @@ def outcomes(submission: Submission, replies: Replies, states: list[Batch], want
             failure = _take(answer, replies.get(name), left[0][1] if left else None)
             if note["index"] > sent:
                 failure = Temporary("it was not sent: submit broke off before")
-        yield Outcome(record, note["key"], answer, failure, answer.result if failure is None else answer.text)
+        if failure is not None:
+            answer.fail(failure)
+        yield request.outcome(record, note["key"], submission.endpoint["model"], answer)
 
 
 def enter(submission: Submission, outcomes: Iterator[Outcome], directory: Path) -> Iterator[Outcome]:
@@ -132,9 +135,9 @@ def enter(submission: Submission, outcomes: Iterator[Outcome], directory: Path) 
     )
     entries = []  # until the last outcome is out: a reader that goes before is one who fetches again
     for outcome in outcomes:
-        if outcome.answer.usage:
+        if outcome.usage:
             status = outcome.failure.status if outcome.failure else Status.OK
-            entries.append(ledger.counted(outcome.answer.usage, (0, 0), account, 0.0, status))
+            entries.append(ledger.counted(outcome.usage, (0, 0), account, 0.0, status))
         yield outcome
     log = ledger.Log(directory)
     for entry in entries:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from gptpipe.asking import report, tokens
+from gptpipe.asking.answer import Answer
 from gptpipe.asking.context import Context, role_of
-from gptpipe.asking.inputs import decode, join, read_file, text_or_file
+from gptpipe.asking.inputs import compose, decode, merged, read_file, text_or_file
+from gptpipe.asking.judge import Judge
 from gptpipe.asking.want import Want, wanted
 from gptpipe.errors import BadInput, Failure, NoInput, UsageError
 from gptpipe.message import Content, Counts, Message, Part
-from gptpipe.records import input
+from gptpipe.records import input, rows
 from gptpipe.records.input import FILES, LINES, Input, Record, shown
+from gptpipe.records.results import Outcome
+from gptpipe.records.rows import Header
 from gptpipe.sessions import attachments
 from gptpipe.settings import resolve
 from gptpipe.settings.settings import Settings
@@ -65,45 +69,62 @@ def maker_of(template: str | None, options: Mapping[str, Any], place: Context) -
         pieces = parse(text_or_file(template, how.encoding), "the template")
     check_fields(pieces, how.form)
     want = wanted(options, role, place)
+    if "check" in options:
+        want = want._replace(judge=Judge(options["check"], place.env))
     chosen = resolve.resolve(options, role.settings, {}, place.env, place.config)
     chosen = chosen._replace(session=None)
     spoken = protocol.of(chosen, make(chosen, [], tools=want.specs, web=want.web))
     return Maker(pieces, how, chosen, spoken, want), want
 
 
-def rehearse(source: Iterable[Record], maker: Maker, place: Context, without: Collection[str] = ()) -> dict[str, Any]:
-    """Return what a run would send: how many records and tokens, what they cost, and the first request.
+class Rehearsal:
+    """What a run would send: how many records and tokens, what they cost, and the first request.
 
-    ``without`` are fields that the client would add to it.
+    ``is_open`` says whether a record is still to be asked; only these are priced.
     """
-    chosen = maker.settings
-    meter = tokens.meter(chosen.model, place.paths.cache)
-    first: Request | None = None
-    found = failed = total = 0
-    exact = True
-    cost: float | None = 0.0
-    for record in source:
-        found += 1
+
+    def __init__(self, maker: Maker, context: Context, is_open: Callable[[int, str], bool] | None = None) -> None:
+        self._maker = maker
+        self._context = context
+        self._is_open = is_open
+        self._meter = tokens.meter(maker.settings.model, context.paths.cache)
+        self._first: Request | None = None
+        self._exact = True
+        self._tokens = 0
+        self.records = self.failed = self.open = 0
+        self.price: float | None = 0.0
+
+    def add(self, record: Record) -> None:
+        """Count a record."""
+        chosen = self._maker.settings
+        self.records += 1
         try:
-            asked = maker.request(record)
+            asked = self._maker.request(record)
         except Failure:
-            failed += 1
-            continue
-        first = first or asked
-        messages = asked.messages
-        counted = meter.prompt(messages)
-        total += counted
-        exact = exact and meter.exact(messages)
+            self.failed += 1
+            return
+        self._first = self._first or asked
+        if self._is_open is not None and not self._is_open(record.number, key(asked)):
+            return
+        self.open += 1
+        counted = self._meter.prompt(asked.messages)
+        self._tokens += counted
+        self._exact = self._exact and self._meter.exact(asked.messages)
         price = prices.cost(Counts(input=counted), chosen)
-        cost = None if price is None or cost is None else cost + price
-    return {
-        "records": found,
-        "failed": failed,
-        "tokens": total,
-        "tokens_estimated": not exact,
-        "price": cost,
-        "request": first and report.shown(chosen, place, first, without),
-    }
+        self.price = None if price is None or self.price is None else self.price + price
+
+    def found(self, without: Collection[str] = ()) -> dict[str, Any]:
+        """Return the JSON of it; ``without`` are fields that the client would add to the request."""
+        resumed = {} if self._is_open is None else {"open": self.open}
+        return {
+            "records": self.records,
+            "failed": self.failed,
+            **resumed,
+            "tokens": self._tokens,
+            "tokens_estimated": not self._exact,
+            "price": self.price,
+            "request": self._first and report.shown(self._maker.settings, self._context, self._first, without),
+        }
 
 
 # What is asked
@@ -122,6 +143,15 @@ def check_fields(template: Template, form: str) -> None:
         )
 
 
+def check_columns(template: Template, header: Header | None) -> None:
+    """Raise if the template names a column that the table does not have, or has twice.
+
+    :raises UsageError: naming the columns.
+    """
+    if header is not None:
+        rows.check_columns(filter(None, fields(template)), header.columns)
+
+
 def content(record: Record, template: Template, how: Input) -> Content:
     """Return the message that a template makes of a record: a text, or content parts if the record is such a file.
 
@@ -135,23 +165,8 @@ def content(record: Record, template: Template, how: Input) -> Content:
 
     if not fields(template):
         text = "".join(piece for piece in template if isinstance(piece, str))
-        return join([text, whole]) if isinstance(whole, str) else _merged([text, whole])
-    return _merged([value(piece.name) if isinstance(piece, Field) else piece for piece in template])
-
-
-def _merged(pieces: Iterable[str | Part]) -> Content:
-    """Return the pieces as one text, or as content parts if one of them is no text."""
-    parts: list[Part] = []
-    for piece in pieces:
-        if not isinstance(piece, str):
-            parts.append(piece)
-        elif parts and parts[-1]["type"] == "text":
-            parts[-1]["text"] += piece
-        elif piece:
-            parts.append({"type": "text", "text": piece})
-    if all(part["type"] == "text" for part in parts):
-        return "".join(part["text"] for part in parts)
-    return parts
+        return compose([text, whole])
+    return merged([value(piece.name) if isinstance(piece, Field) else piece for piece in template])
 
 
 def _file(path: str, encoding: str) -> str | Part:
@@ -183,8 +198,19 @@ def _field(value: Any, name: str) -> Any:
     return value
 
 
-def key(request: Request) -> str:
-    """Return what tells a request from others: 16 hexadecimal digits of the SHA-256 of its JSON."""
+def key(asked: Request) -> str:
+    """Return what tells a request from others: 16 hexadecimal digits of the SHA-256 of its JSON without the model.
+
+    So another model takes over what one has failed at, and only that.
+    """
     from hashlib import sha256
 
-    return sha256(json.dumps(identity(request), sort_keys=True, allow_nan=False).encode()).hexdigest()[:16]
+    value = identity(asked)
+    del value["model"]
+    return sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()[:16]
+
+
+def outcome(record: Record, key: str | None, model: str, answer: Answer) -> Outcome:
+    """Return what an answer that was judged is for its record."""
+    value = answer.result if answer.failure is None else answer.printed or answer.text
+    return Outcome(record, key, answer.failure, value, model, answer.finish_reason, answer.usage, calls=answer.listed())

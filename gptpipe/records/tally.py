@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from gptpipe.errors import BadInput, ConfigError, Failure, KeyRefused, OverLimit, Temporary, Unavailable
 from gptpipe.records.results import Outcome, State
 
 _STOPPING = (KeyRefused, ConfigError, OverLimit)
+
+_REASONS = 100  # that are told apart
+_OTHERS = (0, "other reasons")
 
 
 def stops(failure: Failure) -> bool:
@@ -23,6 +28,8 @@ class Tally:
         self._jobs = jobs
         self._max_failures = max_failures
         self.answered = self.failed = self.known = 0
+        self.same = 0  # records that an equal one was asked for
+        self._reasons: Counter[tuple[int, str]] = Counter()
         self._stale = 0  # failures that an earlier run has met
         self.fatal: Failure | None = None
         self._first: tuple[int, Failure] | None = None
@@ -39,6 +46,7 @@ class Tally:
 
         A request that the API does not take is a fault of its record, unless no record was answered yet.
         """
+        self.same += outcome.same_as is not None
         if outcome.known is State.ANSWERED:
             self.known += 1
         elif outcome.failure is None and outcome.known is not State.INCOMPLETE:
@@ -63,6 +71,8 @@ class Tally:
         if self._first is None or outcome.record.number < self._first[0]:
             self._first = outcome.record.number, failure
         self._all_temporary = self._all_temporary and isinstance(failure, Temporary)
+        reason = int(failure.status), failure.message
+        self._reasons[reason if reason in self._reasons or len(self._reasons) < _REASONS else _OTHERS] += 1
         return outcome._replace(failure=failure) if outcome.failure else outcome
 
     @property
@@ -70,6 +80,10 @@ class Tally:
         """Whether no more records are to be asked."""
         limit = self._max_failures
         return self.fatal is not None or (limit is not None and self.failed - self._stale >= limit)
+
+    def reasons(self) -> list[tuple[int, str, int]]:
+        """Return status and message of what failed most often, and how often; ten of them at most."""
+        return [(status, message, number) for (status, message), number in self._reasons.most_common(10)]
 
     def verdict(self) -> Failure | None:
         """Return what the whole run ends with."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from gptpipe.asking.answer import Answer
@@ -11,31 +11,28 @@ from gptpipe.asking.want import Want
 from gptpipe.errors import Failure
 from gptpipe.message import counts
 from gptpipe.records import request
+from gptpipe.records.equals import Equals
 from gptpipe.records.input import Record
 from gptpipe.records.pace import Pace
 from gptpipe.records.request import Maker
 from gptpipe.records.results import Outcome, State
+from gptpipe.records.sink import Sink
 from gptpipe.records.tally import stops
-
-Known = Callable[[int, str], State]
-
-
-def unknown(_: int, __: str) -> State:
-    """Say that nothing is known of any record yet."""
-    return State.MISSING
+from gptpipe.wire.request import Request
 
 
 class Worker(NamedTuple):
-    """What asks for a record; ``known`` says what an earlier run has found.
+    """What asks for a record, unless ``sink`` has its result, or an equal one was asked.
 
-    With ``again`` records that were truncated or refused are asked again.
+    Without ``equals`` equal records are asked each. With ``again`` what was truncated or refused is asked again.
     """
 
     maker: Maker
     asker: Asker
     want: Want
     pace: Pace
-    known: Known = unknown
+    sink: Sink
+    equals: Equals | None = None
     again: bool = False
 
     def answer(self, record: Record) -> Outcome:
@@ -43,20 +40,27 @@ class Worker(NamedTuple):
 
         :raises Stopped: if the run takes no more requests.
         """
-        answer = Answer(self.want)
         key = None
         try:
             asked = self.maker.request(record)
             key = request.key(asked)
-            state = self.known(record.number, key)
-            if state is State.ANSWERED or (state is State.INCOMPLETE and not self.again):
-                return Outcome(record, key, answer, None, known=state)
-            self.asker.ask(asked, answer, Receiver())
-            if answer.usage:
-                used = counts(answer.usage)
-                self.pace.spent(asked, used.input + used.output)
+            known = self.sink.take(record.number, key, again=self.again)
         except Failure as failure:
-            answer.fail(failure)
-        if answer.failure and stops(answer.failure):
+            return self._stopping(Outcome(record, key, failure))
+        if known is not State.MISSING:
+            return Outcome(record, key, known=known)
+        ask = partial(self._ask, record, key, asked)
+        return ask() if self.equals is None else self.equals.once(record, key, ask)
+
+    def _ask(self, record: Record, key: str, asked: Request) -> Outcome:
+        answer = Answer(self.want)
+        self.asker.ask(asked, answer, Receiver())
+        if answer.usage:
+            used = counts(answer.usage)
+            self.pace.spent(asked, used.input + used.output)
+        return self._stopping(request.outcome(record, key, asked.model, answer))
+
+    def _stopping(self, outcome: Outcome) -> Outcome:
+        if outcome.failure and stops(outcome.failure):
             self.pace.stop()  # at once: whoever judges the results sees this one in its turn
-        return Outcome(record, key, answer, answer.failure, answer.result)
+        return outcome

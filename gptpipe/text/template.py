@@ -1,4 +1,4 @@
-"""Templates of roles and of ``gptpipe-map``: ``{}`` and ``{name}`` are fields, ``{{`` is a brace.
+"""Templates of roles and of ``gptpipe-map``: ``{}`` and ``{name}`` are fields, ``{{`` and ``}}`` are braces.
 
 A name begins with a letter, a digit or ``_``; spaces, ``-`` and ``.`` may follow. ``}`` alone is itself.
 """
@@ -12,9 +12,9 @@ from typing import NamedTuple
 from gptpipe.errors import Failure, UsageError
 
 _NAME = re.compile(r"\w[\w .-]*")
-_BRACE = re.compile(r"\{(\{|(?:\w[\w .-]*)?\})?")
+_BRACE = re.compile(r"\{(\{|(?:\w[\w .-]*)?\})?|\}(\})")
 
-_NOT_A_FIELD = re.compile(r"\{(?!\w[\w .-]*\})")
+_FIELD_OR_BRACE = re.compile(r"\{\w[\w .-]*\}|[{}]")
 
 
 class Field(NamedTuple):
@@ -43,6 +43,9 @@ def parse(text: str, what: str, failure: type[Failure] = UsageError, first_line:
     for brace in _BRACE.finditer(text):
         pieces.append(text[end : brace.start()])
         end = brace.end()
+        if brace[2]:
+            pieces.append("}")
+            continue
         if brace[1] is None:
             line = first_line + text.count("\n", 0, brace.start())
             raise failure(
@@ -66,9 +69,9 @@ def fields(template: Template) -> list[str]:
 
 def escape(text: str) -> str:
     """Return a text that, parsed and filled, is the given one."""
-    return text.replace("{", "{{")
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def as_template(text: str) -> str:
     """Return a text in which ``{NAME}`` is a field and every other brace stands for itself."""
-    return _NOT_A_FIELD.sub("{{", text)
+    return _FIELD_OR_BRACE.sub(lambda found: found[0] * 2 if len(found[0]) == 1 else found[0], text)

@@ -54,7 +54,7 @@ def test_submit_status_fetch(batch: Run, server: Server) -> None:
     result = batch("fetch", "batch_1")
     assert brief(result.out) == [*((n, f"say {n}") for n in range(1, 7)), (7, 65)]
     assert result.status == 65
-    assert list(rows(result.out)[0]) == ["index", "key", "record", "answer", "finish_reason", "usage"]
+    assert list(rows(result.out)[0]) == ["index", "key", "record", "answer", "model", "finish_reason", "usage"]
     assert "record" not in rows(batch("fetch", "--no-record", "batch_1").out)[0]
 
 

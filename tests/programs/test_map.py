@@ -43,7 +43,7 @@ def test_a_result_says_whose_it_is_and_what_came(run: Run) -> None:
     result = run("gptpipe-map", "-m", "echo", "say {}", stdin=b"one\ntwo")
     first, second = rows(result.out)
     assert (result.status, result.err) == (0, "")
-    assert list(first) == ["index", "key", "record", "answer", "finish_reason", "usage"]
+    assert list(first) == ["index", "key", "record", "answer", "model", "finish_reason", "usage"]
     assert (first["index"], first["record"], first["answer"], first["finish_reason"]) == (1, "one", "say one", "stop")
     assert first["usage"]["total_tokens"] == 4
     assert (second["index"], second["answer"]) == (2, "say two")
@@ -53,7 +53,13 @@ def test_a_result_says_whose_it_is_and_what_came(run: Run) -> None:
 
 INPUTS: dict[str, tuple[list[str], bytes, list[str | None]]] = {
     "lines": (["[{}]"], b"a b\n\n  c", ["[a b]", "[]", "[  c]"]),
-    "carriage returns are kept": (["[{}]"], b"a\r\nb\r\n", ["[a\r]", "[b\r]"]),
+    "carriage returns end lines": (["[{}]"], b"a\r\nb\r\r\n", ["[a]", "[b\r]"]),
+    "carriage returns before NUL are text": (["-0", "[{}]"], b"a\r\0", ["[a\r]"]),
+    "a byte order mark is not text": (["[{}]"], b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n", ["[a]", "[\ufeffb]"]),
+    "tsv": (["--tsv", "{a} {b}"], b'a\tb\r\n1,1\t"2\n3"\r\n', ["1,1 2\n3"]),
+    "a delimiter of one's own": (["--csv", "--delimiter", "|", "{b}"], b"a|b\n1,1|2\n", ["2"]),
+    "the delimiter of the header": (["--csv", "{b}"], b'"a,a";b\n1;2,5\n', ["2,5"]),
+    "both braces": (["{{{}}}"], b"a\n", ["{a}"]),
     "null": (["-0", "[{}]"], b"a\nb\0c", ["[a\nb]", "[c]"]),
     "no placeholder": (["do it"], b"a\n", ["do it\n\na"]),
     "brace": (["{{{}}"], b"a\n", ["{a}"]),
@@ -98,10 +104,10 @@ def test_input_and_template_from_files(run: Run, tmp_path: Path) -> None:
 
 
 BAD = {
-    "not JSON": (["--jsonl", "{a}"], b'{"a":1}\n{"a"\n{"a":3}\n', "no JSON"),
+    "not JSON": (["--jsonl", "{a}"], b'{"a":1}\n{"a"\n{"a":3}\n', "not JSON"),
     "no such field": (["--jsonl", "{a}"], b'{"a":1}\n{"b":2}\n{"a":3}\n', "no field 'a'"),
     "no object": (["--jsonl", "{a}"], b'{"a":1}\n[2]\n{"a":3}\n', "no field 'a'"),
-    "row of another length": (["--csv", "{a}"], b"a,b\n1,1\n2\n3,3\n", "1 cells, the header 2"),
+    "row of another length": (["--csv", "{a}"], b"a,b\n1,1\n2\n3,3\n", "line 3 has 1 cells, the header 2"),
     "not text": (["{}"], b"1\n\xff\n3\n", "not UTF-8 text"),
     "NUL": (["{}"], b"1\n\0\n3\n", "NUL"),
     "half a surrogate pair": (["--encoding", "utf-7", "{}"], b"1\n+2AA-\n3\n", "not UTF-7 text"),
@@ -144,6 +150,15 @@ REFUSED = {
     "resume and text": (["--resume", "-o", "f", "--text", "{}"], "--text"),
     "resume without a file of its own": (["--resume", "-o", "-", "{}"], "--output"),
     "too many jobs": (["-j", "257", "{}"], "257"),
+    "a misspelt column": (["--csv", "{txt}"], "no column 'txt'"),
+    "a delimiter of two characters": (["--csv", "--delimiter", ";;", "{}"], "one character"),
+    "a delimiter of lines": (["--delimiter", ";", "{}"], "--delimiter needs --csv"),
+    "a table of lines": (["--to", "csv", "{}"], "--to csv needs --csv"),
+    "a table without its records": (["--csv", "--to", "csv", "--no-record", "{}"], "exclude each other"),
+    "prune without resume": (["--prune", "-o", "x", "{}"], "--prune needs --resume"),
+    "ask without a sample": (["--dry-run", "--ask", "-o", "x", "{}"], "--ask needs --dry-run and --sample"),
+    "seed without a sample": (["--seed", "1", "{}"], "--seed needs --sample"),
+    "progress without end": (["--progress", "inf", "{}"], "--progress must be"),
     "no rate": (["--rpm", "nan", "{}"], "--rpm must be"),
     "a rate without end": (["--tpm", "inf", "{}"], "--tpm must be"),
     "a rate of none": (["--rpm", "0", "{}"], "--rpm must be"),
@@ -206,7 +221,7 @@ def test_no_more_is_read_than_the_window(spawn: Spawn, server: Server) -> None:
     late = threading.Event()
     server.reply(late.wait, say("first"), finish(), DONE)
     process = spawn("gptpipe-map", "--base-url", server.url, "-m", "m", "-j", "2", "{}", stdin=b"")
-    process.write(b"1\n")
+    process.write(b"first\n")
     server.wait_for_requests(1)  # so that it is the first record that holds up the others
     process.write(LINES)
     server.wait_for_requests(8)
@@ -247,7 +262,7 @@ def test_standard_output_is_no_new_file(run: Run, tmp_path: Path, path: str) -> 
 def test_truncated_and_refused_answers_have_an_error_beside_them(run: Run, model: str, status: int) -> None:
     result = run("gptpipe-map", "-m", model, "--no-record", "{}", stdin=b"word\n")
     (row,) = rows(result.out)
-    assert list(row) == ["index", "key", "answer", "finish_reason", "usage", "error"]
+    assert list(row) == ["index", "key", "answer", "model", "finish_reason", "usage", "error"]
     assert (row["error"]["status"], result.status) == (status, 65)
 
 
@@ -354,10 +369,10 @@ def test_an_input_limit_stops_before_the_request(run: Run, server: Server) -> No
     assert len(server.requests) == 1
 
 
-def test_a_budget_ends_a_run_in_its_middle(run: Run, home: Path) -> None:
+def test_a_budget_ends_a_run_in_its_middle(run: Run, server: Server, home: Path) -> None:
     (home / ".config/gptpipe").mkdir(parents=True)
     (home / ".config/gptpipe/config.toml").write_text("[budget]\nday_tokens = 20\n")
-    result = run("gptpipe-map", "-m", "echo", "-j", "1", "{}", stdin=LINES)
+    result = run("gptpipe-map", "--base-url", server.url, "-m", "m", "-j", "1", "{}", stdin=LINES)
     assert result.status == 6
     assert 10 <= sum("answer" in row for row in rows(result.out)) <= 12
 
@@ -512,7 +527,7 @@ def test_what_is_no_result_is_left_alone(run: Run, tmp_path: Path, data: bytes) 
     (tmp_path / "file").write_bytes(data)
     result = run("gptpipe-map", "-m", "echo", "-o", "file", "--resume", "{}", stdin=b"1\n")
     assert (result.status, (tmp_path / "file").read_bytes()) == (65, data)
-    assert result.err.startswith("gptpipe-map: file line 1 is no result")
+    assert result.err.startswith("gptpipe-map: file line 1 is not a result")
 
 
 @pytest.mark.parametrize("torn", [b"{", b'{"index":', b'{"index":1,"key":"3428baf579ba30b0","answer":"x"}'])

@@ -1,0 +1,187 @@
+"""The forms in which results are written: lines of JSON, and tables of which the input's columns are the first ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from gptpipe.errors import UsageError
+from gptpipe.message import Schema
+from gptpipe.records.keys import packed
+from gptpipe.records.results import Outcome, State, line, shown, state_of
+from gptpipe.records.rows import UNCLOSED, Header, extended, rows
+from gptpipe.storage import forward
+from gptpipe.text.strict_json import compact
+
+_BEGINNING = b'{"index":'  # of each line
+
+
+class Stored(NamedTuple):
+    """Where a result stands in a file, whose it is, and what it says."""
+
+    offset: int
+    length: int
+    number: int
+    key: int
+    state: State
+
+
+class Torn(Exception):
+    """The file ends, from ``offset`` on, with a result that a kill cut."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(offset)
+        self.offset = offset
+
+
+class Foreign(Exception):
+    """Line ``number`` of the file is not a result."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class Form(Protocol):
+    """How results are written to a file, and read from it."""
+
+    head: bytes
+
+    def encode(self, outcome: Outcome) -> bytes:
+        """Return a result with its line end."""
+
+    def read(self, descriptor: int) -> Iterator[Stored]:
+        """Yield the results in a file that has a head.
+
+        :raises Torn: at its end; Foreign: if it holds anything else.
+        """
+
+    def renumbered(self, data: bytes, number: int) -> bytes:
+        """Return a result as that of another record."""
+
+
+class Lines:
+    """A line of JSON for each result."""
+
+    head = b""
+
+    def __init__(self, *, with_record: bool) -> None:
+        self._with_record = with_record
+
+    def encode(self, outcome: Outcome) -> bytes:
+        """Return a result with its line end."""
+        return line(outcome, with_record=self._with_record).encode() + b"\n"
+
+    def read(self, descriptor: int) -> Iterator[Stored]:
+        """Yield the results in a file.
+
+        :raises Torn: at its end; Foreign: if it holds anything else.
+        """
+        for number, row in enumerate(forward(descriptor), 1):
+            if not row.ended and row.data[: len(_BEGINNING)] == _BEGINNING[: len(row.data)]:
+                raise Torn(row.offset)
+            try:
+                if not row.ended:
+                    raise ValueError(row.data)
+                yield self._stored(row.offset, row.data)
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+                raise Foreign(number) from None
+
+    def _stored(self, offset: int, data: bytes) -> Stored:
+        found = json.loads(data)
+        number, key = found["index"], packed(found.get("key"))
+        if not isinstance(number, int) or not 0 < number < 1 << 32 or not 0 <= key < 1 << 64:
+            raise ValueError(number)
+        if "answer" not in found and "error" not in found:
+            raise KeyError("answer")
+        state = state_of(found["error"]["status"]) if "error" in found else State.ANSWERED
+        return Stored(offset, len(data) + 1, number, key, state)
+
+    def renumbered(self, data: bytes, number: int) -> bytes:
+        """Return a result as that of another record."""
+        if data.startswith(b"%b%d," % (_BEGINNING, number)):
+            return data
+        found = json.loads(data) | {"index": number}
+        found.pop("same_as", None)  # that one has another number now too
+        return compact(found).encode() + b"\n"
+
+
+class Table:
+    """The rows of the input, each with its result in more columns: the answer, or with a schema its properties.
+
+    After these come ``status`` and ``error``, and with ``keyed`` the ``key`` by which a row is known again.
+
+    :raises UsageError: if the schema has no properties, or the table has one of the columns already.
+    """
+
+    def __init__(self, header: Header | None, schema: Schema | None, *, keyed: bool) -> None:
+        self._header = header
+        self._names = ["answer"] if schema is None else _properties(schema)
+        self._whole = schema is None
+        self._added = [*self._names, "status", "error", *(["key"] if keyed else [])]
+        self._keyed = keyed
+        self.head = b""
+        if header:
+            if double := [name for name in self._added if name in header.columns]:
+                raise UsageError(f"the table has a column {double[0]!r} already", "rename it, or write --to jsonl")
+            self.head = self._row(header.text, self._added)
+
+    def _row(self, text: str, cells: list[str]) -> bytes:
+        assert self._header is not None
+        row = extended(text, cells, self._header.delimiter, self._header.newline)
+        return row.encode("utf-8", "surrogateescape")
+
+    def encode(self, outcome: Outcome) -> bytes:
+        """Return a result with its line end."""
+        failure, value = outcome.failure, outcome.value
+        if self._whole:
+            answer = [shown(value)]
+        elif isinstance(value, dict):
+            answer = [shown(value.get(name)) for name in self._names]
+        else:
+            answer = [""] * len(self._names)
+        said = [str(int(failure.status)), failure.message] if failure else ["0", ""]
+        text = outcome.record.row or ""
+        if outcome.record.value is None:  # a quote in it is not closed: it would swallow what follows
+            text = '"' + text.replace('"', '""') + '"'
+        return self._row(text, [*answer, *said, *([outcome.key or ""] if self._keyed else [])])
+
+    def read(self, descriptor: int) -> Iterator[Stored]:
+        """Yield the results in a file.
+
+        :raises Torn: at its end; Foreign: if it holds anything else.
+        """
+        assert self._header is not None
+        torn = False
+
+        def lines() -> Iterator[str]:
+            nonlocal torn
+            for found in forward(descriptor):
+                if found.offset >= len(self.head):
+                    torn = not found.ended
+                    yield found.data.decode("utf-8", "surrogateescape")
+
+        offset = len(self.head)
+        first = 1 + self.head.count(b"\n")
+        for number, row in enumerate(rows(lines(), self._header.delimiter, first), 1):
+            length = len(row.text.encode("utf-8", "surrogateescape"))
+            if torn or row.problem == UNCLOSED:
+                raise Torn(offset)
+            try:
+                status, _, key = row.cells[-3:]
+                yield Stored(offset, length, number, packed(key), state_of(int(status)))
+            except ValueError:
+                raise Foreign(row.line) from None
+            offset += length
+
+    def renumbered(self, data: bytes, number: int) -> bytes:  # noqa: ARG002
+        """Return the row: it has no number."""
+        return data
+
+
+def _properties(schema: Schema) -> list[str]:
+    properties = schema.get("properties") if isinstance(schema, dict) else None
+    if not isinstance(properties, dict) or not properties or schema.get("type", "object") != "object":
+        raise UsageError("the schema is not one of an object with properties, which would be columns", "--to jsonl")
+    return list(properties)

@@ -1,0 +1,239 @@
+"""A file of results that is appended to as they come, put in order at the end, and gone on with by the next run."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from array import array
+from collections.abc import Callable, Iterator
+from itertools import count, pairwise
+from pathlib import Path
+from threading import Lock
+
+from gptpipe.console.output import write_all
+from gptpipe.errors import BadInput, NoInput, Temporary, UsageError, WriteError
+from gptpipe.records.form import Foreign, Form, Stored, Torn
+from gptpipe.records.keys import Keys, packed
+from gptpipe.records.results import Outcome, State
+from gptpipe.storage import overwrite, stands_at
+
+_BLOCK = 1 << 16  # bytes that are put in order at once
+
+
+def new_file(path: str) -> int:
+    """Make a file and return its descriptor.
+
+    :raises UsageError: if there is anything at the path.
+    :raises WriteError: if it cannot be made.
+    """
+    return _open(path, path, os.O_EXCL, "give another path")
+
+
+def _open(path: str, name: str, kind: int, hint: str) -> int:
+    try:
+        # One that is not a regular file is looked at below: opening a FIFO is not waited for.
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | kind, 0o666)
+    except FileExistsError:
+        raise UsageError(f"{name} exists", hint) from None
+    except OSError as error:
+        raise WriteError(f"cannot write {name}: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # at the end it would be replaced by one
+        raise WriteError(f"cannot write {name}: it is not a regular file")
+    return descriptor
+
+
+class ResultFile:
+    """The file. A process killed at any moment leaves whole results, and at most one that is torn, which is cut.
+
+    A result belongs to the record whose request has its key, wherever the record stands now. Several threads may use
+    it at once. With ``look`` the file, which must be there, is only read.
+
+    :raises UsageError: without ``resume``, if there is anything at the path.
+    :raises BadInput: if the file holds anything but results.
+    :raises Temporary: if another process is writing it, or has just put another in its place.
+    :raises WriteError: if it cannot be written.
+    """
+
+    def __init__(self, path: str, form: Form, say: Callable[[str], None], *, resume: bool, look: bool = False) -> None:
+        self._name = path
+        self._path = os.path.realpath(path) if path else path
+        self._form = form
+        self._say = say
+        self._lock = Lock()
+        self._offsets, self._lengths = array("q"), array("I")  # of each result in the file
+        self._numbers = array("I")  # the record of each: as the file says, and when it is taken as this run says
+        self._states = array("B")
+        self._taken = bytearray()
+        self._keys = array("Q")  # only of what was there
+        self._next = array("I")  # plus one: the next result with the same key
+        self._by_key = Keys()
+        self._settled = False  # whether the results are where they belong
+        self._moved = False  # whether a result is that of another record now
+        self._look = look
+        kind = 0 if resume else os.O_EXCL
+        self._descriptor = _open(self._path, path, kind, "--resume goes on with it; else give another path")
+        try:
+            if look:
+                self._read()
+                return
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # or two runs would ask everything twice
+            if not stands_at(self._descriptor, Path(self._path)):  # what is added to the old one would be lost
+                raise BlockingIOError
+            self._read()
+        except BlockingIOError:
+            raise Temporary(f"{path} is being written by another process") from None
+        except OSError as error:
+            raise WriteError(f"cannot write {path}: {error.strerror}") from error
+
+    def _read(self) -> None:
+        size = os.fstat(self._descriptor).st_size
+        head = self._form.head
+        found = os.pread(self._descriptor, len(head), 0)
+        if found != head:
+            if not head.startswith(found) or size > len(found):
+                raise BadInput(f"{self._name} has another header than its results would have", "give another path")
+            if self._look:
+                return
+            os.ftruncate(self._descriptor, 0)
+            write_all(self._descriptor, head, self._name)
+        try:
+            for each in self._form.read(self._descriptor):
+                self._note(each)
+                self._keys.append(each.key)
+        except Torn as torn:
+            if not self._look:
+                os.ftruncate(self._descriptor, torn.offset)  # its record is asked again
+        except Foreign as foreign:
+            raise BadInput(
+                f"{self._name} line {foreign.number} is not a result of gptpipe-map", "give another path with -o"
+            ) from None
+        self._end = os.fstat(self._descriptor).st_size
+        self._chain()
+
+    def _note(self, each: Stored) -> None:
+        self._offsets.append(each.offset)
+        self._lengths.append(each.length)
+        self._numbers.append(each.number)
+        self._states.append(each.state)
+        self._taken.append(0)
+
+    def _chain(self) -> None:
+        """Chain what has the same key, the best first, and of equally good ones in their order."""
+        self._next = array("I", bytes(4 * len(self._keys)))
+        for state in sorted(State):
+            for place in range(len(self._keys) - 1, -1, -1):
+                if self._states[place] == state and self._keys[place]:
+                    first = self._by_key.get(self._keys[place])
+                    self._next[place] = 0 if first is None else first + 1
+                    self._by_key.set(self._keys[place], place)
+
+    def take(self, number: int, key: str, *, again: bool = False) -> State:
+        """Return what the file says of a request, which from now on is that of record ``number``.
+
+        MISSING, if it is to be asked (again); ``again`` says whether what was truncated or refused is.
+        """
+        with self._lock:
+            place = self._by_key.get(packed(key))
+            if place is None:
+                return State.MISSING
+            state = State(self._states[place])
+            if state is State.FAILED or (again and state is State.INCOMPLETE):
+                return State.MISSING
+            following = self._next[place]
+            if following:
+                self._by_key.set(packed(key), following - 1)
+            elif self._taken[place]:
+                return State.MISSING  # an equal record has it
+            self._moved = self._moved or self._numbers[place] != number
+            self._taken[place], self._numbers[place] = 1, number
+            return state
+
+    def add(self, outcome: Outcome) -> None:
+        """Append a result.
+
+        :raises WriteError: if that fails.
+        """
+        data = self._form.encode(outcome)
+        write_all(self._descriptor, data, self._name)
+        state = State.ANSWERED if outcome.failure is None else State.FAILED
+        with self._lock:
+            self._note(Stored(self._end, len(data), outcome.record.number, 0, state))
+            self._taken[-1] = 1
+            self._end += len(data)
+
+    # The end
+
+    def finish(self, total: int, *, whole: bool, prune: bool) -> None:
+        """Put the file in the order of the input, which has ended after ``total`` records.
+
+        Results of records behind the input's end, which may have ended early, are kept unless ``prune`` is given;
+        without ``whole`` those of all records that were not looked at.
+
+        :raises NoInput: if the input had no record and the file has: whatever should have written it has failed.
+        :raises WriteError: if that fails; in both cases the file stays as it is.
+        """
+        if not total and self._offsets and not prune:
+            raise NoInput(f"the input is empty, and {self._name} has results", "the file is left as it is")
+        looked_at = set() if whole else {n for n, taken in zip(self._numbers, self._taken, strict=True) if taken}
+        order = array("I", bytes(4 * (max(self._numbers, default=0) + 1)))  # by record: its result's place, plus one
+        kept = left = 0
+        for place, number in enumerate(self._numbers):
+            if not self._taken[place]:
+                if prune or (
+                    number <= total or self._states[place] < State.INCOMPLETE if whole else number in looked_at
+                ):
+                    continue
+                left += 1
+            kept += not order[number]
+            order[number] = place + 1
+        if left and whole:
+            self._say(f"{left} results of records that the input no longer has are kept; --prune drops them")
+        if kept < len(self._offsets) or self._moved or any(a > b for a, b in pairwise(filter(None, order))):
+            self._replace(order)
+
+    def _replace(self, order: array[int]) -> None:
+        try:
+            self._settled = True
+            if stands_at(self._descriptor, Path(self._path)):
+                overwrite(self._path, lambda: self._sorted(order))
+            else:
+                self._beside(order)
+        except OSError as error:
+            raise WriteError(f"cannot write {self._name}: {error.strerror}") from error
+
+    def _beside(self, order: array[int]) -> None:
+        """Write the results beside what somebody else has put in the file's place."""
+        for number in count(1):
+            path = f"{self._path}.{number}"
+            try:
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            except FileExistsError:
+                continue
+            for block in self._sorted(order):
+                write_all(descriptor, block, path)
+            os.close(descriptor)
+            self._say(f"{self._name} was replaced meanwhile; its results are in {self._name}.{number}")
+            return
+
+    def close(self) -> None:
+        """Keep the results of a run that did not come to its end, if somebody else has replaced the file.
+
+        :raises WriteError: if that fails.
+        """
+        if self._offsets and not self._settled and not stands_at(self._descriptor, Path(self._path)):
+            order = array("I", bytes(4 * (max(self._numbers) + 1)))
+            for place, number in enumerate(self._numbers):
+                order[number] = place + 1
+            self._replace(order)
+
+    def _sorted(self, order: array[int]) -> Iterator[bytes]:
+        block = bytearray(self._form.head)
+        for number, place in enumerate(order):
+            if place:
+                data = os.pread(self._descriptor, self._lengths[place - 1], self._offsets[place - 1])
+                block += self._form.renumbered(data, number)
+            if len(block) > _BLOCK:
+                yield bytes(block)
+                block.clear()
+        yield bytes(block)

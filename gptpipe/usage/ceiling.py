@@ -1,0 +1,46 @@
+"""``--max-cost``: what the requests of a run may cost together."""
+
+from __future__ import annotations
+
+from threading import Lock
+
+from gptpipe.errors import OverLimit
+
+_ROUNDING = 1e-9  # a hundred times one cent is a little more than a dollar
+
+
+class Ceiling:
+    """A sum in USD, what was used of it, and what the requests on their way may take. Threads may share it."""
+
+    def __init__(self, usd: float) -> None:
+        self._usd = usd
+        self._used = 0.0
+        self._on_their_way = 0.0
+        self._largest = 0.0  # of the requests so far
+        self._lock = Lock()
+
+    def begin(self, usd: float) -> float:
+        """Set aside what a request may cost: ``usd``, or what the dearest one did; return that.
+
+        :raises OverLimit: if the sum might be passed.
+        """
+        with self._lock:
+            usd = max(usd, self._largest)
+            if self._used + self._on_their_way + usd > self._usd * (1 + _ROUNDING):
+                raise OverLimit(
+                    f"the next request could pass --max-cost {self._usd:g} (${self._used:.4f} are used)",
+                    "a higher --max-cost goes on",
+                )
+            self._on_their_way += usd
+            return usd
+
+    def use(self, usd: float) -> None:
+        """Count what a request has cost."""
+        with self._lock:
+            self._used += usd
+            self._largest = max(self._largest, usd)
+
+    def end(self, usd: float) -> None:
+        """Give back what was set aside for a request."""
+        with self._lock:
+            self._on_their_way -= usd
