@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from threading import Lock
+from threading import Condition
 
 from gptpipe.errors import OverLimit
 
@@ -17,16 +17,22 @@ class Ceiling:
         self._used = 0.0
         self._on_their_way = 0.0
         self._largest = 0.0  # of the requests so far
-        self._lock = Lock()
+        self._changed = Condition()
 
     def begin(self, usd: float) -> float:
         """Set aside what a request may cost: ``usd``, or what the dearest one did; return that.
 
+        Waits for requests on their way, if they may turn out cheaper than what was set aside for them.
+
         :raises OverLimit: if the sum might be passed.
         """
-        with self._lock:
+        with self._changed:
             usd = max(usd, self._largest)
-            if self._used + self._on_their_way + usd > self._usd * (1 + _ROUNDING):
+            most = self._usd * (1 + _ROUNDING)
+            while self._on_their_way > _ROUNDING and self._used + usd <= most < self._used + self._on_their_way + usd:
+                self._changed.wait()
+                usd = max(usd, self._largest)
+            if self._used + self._on_their_way + usd > most:
                 raise OverLimit(
                     f"the next request could pass --max-cost {self._usd:g} (${self._used:.4f} are used)",
                     "a higher --max-cost goes on",
@@ -36,11 +42,12 @@ class Ceiling:
 
     def use(self, usd: float) -> None:
         """Count what a request has cost."""
-        with self._lock:
+        with self._changed:
             self._used += usd
             self._largest = max(self._largest, usd)
 
     def end(self, usd: float) -> None:
         """Give back what was set aside for a request."""
-        with self._lock:
+        with self._changed:
             self._on_their_way -= usd
+            self._changed.notify_all()
