@@ -122,6 +122,8 @@ def answer(result: Mapping[str, Any]) -> Iterator[Event]:
     if not isinstance(response, dict):
         raise faults.from_event(result.get("error"))
     body, code = response.get("body"), response.get("status_code")
+    if body is None and result.get("error"):  # as vLLM writes it
+        body = result["error"]
     if code != 200 or not isinstance(body, dict):
         raise faults.from_response(code if isinstance(code, int) else 500, {}, json.dumps(body), "the batch")
     yield from list(whole(body, protocol.RESPONSES)) or [Finish("stop")]

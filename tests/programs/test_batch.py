@@ -298,6 +298,10 @@ RESULTS = {
     "a status that is no number": ({"response": {"status_code": "x", "body": {}}}, 75),
     "no body": ({"response": {"status_code": 200}}, 76),
     "no choices": ({"response": {"status_code": 200, "body": {"choices": 7}}}, 5),
+    "an error of vLLM": (
+        {"response": {"status_code": 400, "body": None}, "error": {"error": {"message": "too bad", "code": 400}}},
+        65,
+    ),
     "an error of words": ({"error": "late"}, 75),
     "an error that cannot be written": ({"error": {"code": "batch_expired", "message": "\ud800"}}, 75),
     "an error of an odd form": ({"response": None, "error": {"code": [1], "message": {}}}, 75),
@@ -309,7 +313,9 @@ def test_results_of_any_form(batch: Run, tmp_path: Path, reply: dict[str, Any], 
     (request,) = rows(batch("submit", "--requests-only", "{}", stdin=b"1\n").out)
     lines = ["[" * 100_000, "7", '{"custom_id":[1],"error":1}', json.dumps({"custom_id": request["custom_id"]} | reply)]
     (tmp_path / "results").write_text("\n".join(lines) + '\n{"custom')
-    assert brief(batch("fetch", "--results", "results").out) == [(1, status)]
+    result = batch("fetch", "--results", "results")
+    assert brief(result.out) == [(1, status)]
+    assert ("too bad" in result.err) == ("too bad" in str(reply))
 
 
 def test_what_is_no_file_of_results(batch: Run, shell: Run, tmp_path: Path) -> None:
