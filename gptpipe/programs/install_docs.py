@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -39,24 +38,27 @@ def links(data: Path) -> list[Link]:
     """
     found = list(_links(data))
     if not found:
-        raise NoInput(f"no manual pages are below {sys.prefix}")
+        raise NoInput(f"no manual pages are below {Path(__file__).parents[5]}")
     return found
 
 
 def _links(data: Path) -> Iterator[Link]:
-    checkout = Path(__file__).parents[2]
+    package = Path(__file__)
+    checkout, prefix = package.parents[2], package.parents[5]  # of an installation: PREFIX/lib/pythonX.Y/site-packages
     for installed, source, pattern, target in _KINDS:
-        files = sorted((checkout / source).glob(pattern)) or sorted((Path(sys.prefix) / installed).glob(pattern))
+        files = sorted((checkout / source).glob(pattern)) or sorted((prefix / installed).glob(pattern))
         yield from (Link(data / target / file.name, file) for file in files)
 
 
 def install(link: Link) -> None:
-    """Make a link, in place of an older one; a file that is not a link stays.
+    """Make a link, in place of an older one; a file that is not a link stays, as does the document where it belongs.
 
     :raises WriteError: if that fails.
     """
     with failing(WriteError, f"cannot write {link.path}"):
         link.path.parent.mkdir(parents=True, exist_ok=True)
+        if link.path.exists() and link.path.samefile(link.file):
+            return
         if link.path.is_symlink():
             link.path.unlink()
         os.symlink(link.file, link.path)
