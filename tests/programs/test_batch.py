@@ -81,10 +81,11 @@ def test_three_batches_with_failures_and_an_expired_one(batch: Run, shell: Run, 
     assert batch("list").text.split("\t")[2:] == ["m", "7", "3\n"]
 
 
-def test_failed_records_are_input_for_map(batch: Run, shell: Run) -> None:
+def test_failed_records_are_input_for_map(batch: Run, shell: Run, server: Server) -> None:
     batch("submit", "--jsonl", "{a}", stdin=b'{"a":"fail"}\n{"a":"2"}\n')
     batch("fetch", "--wait", "batch_1")
-    again = "gptpipe-batch fetch --failed-records batch_1 | gptpipe-map -m echo --jsonl --text '{a}'"
+    again = f"gptpipe-batch fetch --base-url {server.url} --failed-records batch_1"
+    again += " | gptpipe-map -m echo --jsonl --text '{a}'"
     assert shell(again).text == "fail\n"
 
 
@@ -263,7 +264,8 @@ def test_records_may_be_typed(batch: Run) -> None:
 
 
 def test_a_budget_that_is_used_up_refuses_it(batch: Run, run: Run, server: Server, home: Path) -> None:
-    run("gptpipe", "-m", "echo", "some words")
+    run("gptpipe", "--base-url", server.url, "-m", "m", "some words")
+    server.requests.clear()
     (home / ".config/gptpipe").mkdir(parents=True)
     (home / ".config/gptpipe/config.toml").write_text("[budget]\nday_tokens = 1\n")
     assert batch("submit", "{}", stdin=b"1\n").status == 6
@@ -328,7 +330,7 @@ def test_what_is_no_file_of_results(batch: Run, shell: Run, tmp_path: Path) -> N
 def test_a_reader_that_is_gone_does_not_double_the_usage(batch: Run, shell: Run, server: Server, home: Path) -> None:
     server.batches.polls = 0
     batch("submit", "{}", stdin=RECORDS)
-    assert shell("gptpipe-batch fetch batch_1 > /dev/full").status == 74
+    assert shell(f"gptpipe-batch fetch --base-url {server.url} batch_1 > /dev/full").status == 74
     batch("fetch", "batch_1")
     (path,) = home.glob(".local/state/gptpipe/usage/*-*.jsonl")
     assert len(rows(path.read_bytes())) == 6
