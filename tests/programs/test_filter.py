@@ -297,6 +297,7 @@ def test_json_and_meta_are_one_shape(run: Any, server: Server, tmp_path: Path) -
         "retries",
         "cached",
         "citations",
+        "tool_calls",
         "seconds",
         "status",
         "name",
