@@ -122,7 +122,7 @@ class Temporary(Failure):
 
     ``retry_after`` is what the server asked for, in seconds; ``repeat`` says whether trying again at once is
     safe (it is not when the work may already have been done and paid for). ``busy`` says that the server takes
-    fewer requests, so that whoever sends many should hold all of them; ``away`` that no server is there, or ready.
+    fewer requests, so that a run of many should hold all of them; ``away`` that no server is there, or ready.
     """
 
     status = Status.TEMPFAIL

@@ -17,10 +17,10 @@ complete -c gptpipe-map -l encoding -x -a 'utf-8 utf-16 latin-1 cp1252 big5 euc-
 complete -c gptpipe-map -s S -l system -x -a '(__gptpipe_at_files)' -d 'the system message; @PATH reads it from a file'
 complete -c gptpipe-map -s r -l role -x -a '(__gptpipe_roles)' -d 'a role: system message and settings'
 complete -c gptpipe-map -s V -l var -x -d "a value for the role's {KEY}"
-complete -c gptpipe-map -s j -l jobs -x -d 'so many at once'
+complete -c gptpipe-map -s j -l jobs -x -d 'requests at once'
 complete -c gptpipe-map -l rpm -x -d 'requests a minute, at most'
 complete -c gptpipe-map -l tpm -x -d 'tokens a minute, at most'
-complete -c gptpipe-map -l max-failures -x -d 'stop when so many have failed'
+complete -c gptpipe-map -l max-failures -x -d 'stop after N failures'
 complete -c gptpipe-map -l no-dedupe -d 'ask for equal records each'
 complete -c gptpipe-map -l progress -x -d 'seconds between two lines that say how far it is'
 complete -c gptpipe-map -s o -l output -r -F -d 'write the results to a new file'

@@ -59,7 +59,7 @@ end
 
 function __gptpipe_tools -a program
     complete -c $program -l tool -r -F -a '(__gptpipe_names "$XDG_CONFIG_HOME" .config tools "")' -d 'an executable that the model may call'
-    complete -c $program -l max-calls -x -d 'so many calls at most'
+    complete -c $program -l max-calls -x -d 'the most calls of tools'
     complete -c $program -l approve -d 'show each call on the terminal and ask before it runs'
 end
 

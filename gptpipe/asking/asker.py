@@ -77,14 +77,14 @@ class Asker:
         return sum(client.retries for client in self._client.made) - self._client.retries_before
 
     def close(self) -> None:
-        """Close the file of usage, for a program that goes on. The client belongs to whoever made it."""
+        """Close the file of usage, for a program that goes on. The caller closes the client."""
         self._log.close()
 
     def ask(self, request: Request, answer: Answer, receiver: Receiver) -> None:
         """Fill ``answer`` until it has ended or failed; the receiver gets each piece as it comes.
 
-        A stored answer will do if it is wanted so, and a complete one is stored then. With a schema the model is shown
-        what is wrong with its answer, and asked again, as often as is wanted.
+        With a cache, a stored answer is returned if there is one, and a complete new answer is stored. With a schema,
+        the model is shown what is wrong with its answer and asked again, up to the number of repairs in ``want``.
         """
         try:
             self._ask(request, answer, receiver)
@@ -302,7 +302,7 @@ def stored(answers: Path) -> tuple[int, int]:
 
 
 def forget(answers: Path, older_than: float | None) -> int:
-    """Remove the stored answers, or those older than so many seconds; return how many there were.
+    """Remove the stored answers, or only those older than ``older_than`` seconds; return how many were removed.
 
     :raises NoInput: if the folder cannot be read.
     :raises WriteError: if an answer cannot be removed.

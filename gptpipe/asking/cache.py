@@ -56,7 +56,7 @@ def put(directory: Path, key: str, answer: Mapping[str, Any]) -> None:
 
 
 def clear(directory: Path, older_than: float | None = None) -> int:
-    """Remove the entries, or those older than so many seconds; return how many there were.
+    """Remove the entries, or only those older than ``older_than`` seconds; return how many were removed.
 
     :raises NoInput: if the folder cannot be read.
     :raises WriteError: if an entry cannot be removed.

@@ -18,7 +18,7 @@ class Judge:
     """Runs the command for each answer; ``env`` is its environment. Several threads may use it at once.
 
     :raises UsageError: if ``command`` cannot be taken apart into words.
-    :raises NoInput: if there is no such program that can be run.
+    :raises NoInput: if the program does not exist or cannot be run.
     """
 
     def __init__(self, command: str, env: Mapping[str, str]) -> None:
@@ -28,7 +28,7 @@ class Judge:
             raise UsageError(f"--check {command!r}: {str(error).lower()}") from None
         program = shutil.which(words[0], path=env.get("PATH")) if words else None
         if program is None:
-            raise NoInput(f"--check {command!r} cannot be run: there is no such program")
+            raise NoInput(f"--check {command!r} cannot be run: no such program")
         self._name = words[0]
         self._words = [program, *words[1:]]
         self._env = env

@@ -97,7 +97,7 @@ def find(name: str, folder: Path) -> str:
     path = name if "/" in name else str(folder / name)
     if not name or not os.path.isfile(path):
         hint = None if "/" in name else f"./{name} is a file in this folder; gptpipe-config tools lists the others"
-        raise NoInput(f"there is no tool {path if name else repr(name)}", hint)
+        raise NoInput(f"no such tool: {path if name else repr(name)}", hint)
     if not os.access(path, os.X_OK):
         raise NoInput(f"the tool {path} is not executable", f"chmod +x {path}")
     return path
@@ -226,7 +226,7 @@ def _allowed(name: str, arguments: Any, toolbox: Toolbox) -> Tool:
     """
     tool = next((tool for tool in toolbox.tools if tool.spec.name == name), None)
     if tool is None:
-        raise _NotRun(f"there is no tool {name}; there are: {', '.join(tool.spec.name for tool in toolbox.tools)}")
+        raise _NotRun(f"no such tool: {name}; there are: {', '.join(tool.spec.name for tool in toolbox.tools)}")
     try:
         problem = schema.violation(arguments, tool.spec.parameters)
     except ConfigError as failure:
@@ -237,7 +237,7 @@ def _allowed(name: str, arguments: Any, toolbox: Toolbox) -> Tool:
         try:
             agreed = toolbox.approve(f"run the tool {described(name, arguments)}?")
         except OSError:
-            raise _NotRun("the user must approve each call, and there is no terminal to ask on") from None
+            raise _NotRun("the user must approve each call, but this run has no terminal to ask on") from None
         if not agreed:
             raise _NotRun("the user does not allow this call")
     return tool

@@ -211,7 +211,7 @@ def _looked_at(question: Question, context: Context, warn: Warn) -> Iterator[mes
         return
     try:
         context.sessions.path(name).stat(follow_symlinks=False)
-    except OSError:  # whoever opens it will say why
+    except OSError:  # opening it will say why
         return
     with suppress(NoSession):  # it is empty, or has gone in this moment
         yield from context.sessions.history(name, warn)

@@ -51,7 +51,7 @@ def run(
     :raises OSError: if it cannot be started.
     :raises TimeoutError: if it has not ended by ``until``.
     """
-    import subprocess  # 10 ms, paid only by whoever runs a program
+    import subprocess  # 10 ms, paid only by a call that runs a program
 
     process = None
     try:

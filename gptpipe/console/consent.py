@@ -19,7 +19,7 @@ def agrees(question: str) -> bool:
     The terminal is that of the session, wherever standard input and output lead. What was typed before the question
     is dropped. Characters that a terminal does not show, or obeys, appear as escapes.
 
-    :raises OSError: if there is no terminal.
+    :raises OSError: if the process has no terminal.
     """
     descriptor = os.open(_TERMINAL, os.O_RDWR | os.O_CLOEXEC)
     try:

@@ -22,7 +22,7 @@ from gptpipe.errors import Failure, Interrupted, Status, Temporary
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _ANSWERS_ONLY = (signal.SIGINT, signal.SIGALRM)  # in the chat, which goes on after these
-_GRACE = 1.0  # seconds for the last words: whoever reads standard error may have stopped reading
+_GRACE = 1.0  # seconds for the last words: the reader of standard error may have stopped reading
 
 _holding = False
 _pending: int | None = None

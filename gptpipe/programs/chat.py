@@ -168,7 +168,7 @@ def _converse(talk: Talk, lines: Iterator[bytes], style: _Style) -> Status:
 def _answer(talk: Talk, question: Question, style: _Style) -> None:
     """Ask and write.
 
-    :raises Failure: if there is no answer, or it is not complete.
+    :raises Failure: if no answer comes, or it is not complete.
     """
     signals.catch()
     with signals.held():  # what is imported half way cannot be imported again

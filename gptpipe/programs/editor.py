@@ -29,8 +29,8 @@ def written(text: str, env: Mapping[str, str], deadline: Deadline) -> Iterator[s
     to which the file's name is added. Its time does not count towards the deadline. If the block fails, or the deadline
     ends it, the text stays in the editor's file, and a message names the file.
 
-    :raises UsageError: if there is no terminal, the editor fails, or nothing new was written.
-    :raises WriteError: if there is no place for the file.
+    :raises UsageError: if the process has no terminal, the editor fails, or nothing new was written.
+    :raises WriteError: if the file cannot be written.
     :raises BadInput: if what the editor left is not text.
     """
     terminal = _terminal()

@@ -110,7 +110,7 @@ def _history(path: Path | None) -> History:
 
     class Past(FileHistory):
         def store_string(self, string: str) -> None:
-            with suppress(OSError):  # a full disk is no reason not to ask
+            with suppress(OSError):  # the question can be asked even if the disk is full
                 super().store_string(string)
 
     try:

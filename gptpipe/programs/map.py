@@ -51,10 +51,18 @@ _count = click.IntRange(1)
 @option("--seed", group="input", metavar="N", type=int, help="the same sample again")
 @options.system
 @options.role
-@option("-j", "--jobs", group="run", metavar="N", type=click.IntRange(1, 256), default=8, help="so many at once (8)")
+@option(
+    "-j",
+    "--jobs",
+    group="run",
+    metavar="N",
+    type=click.IntRange(1, 256),
+    default=8,
+    help="requests at once (default 8)",
+)
 @option("--rpm", group="run", metavar="N", type=float, help="requests a minute, at most")
 @option("--tpm", group="run", metavar="N", type=float, help="tokens a minute, at most")
-@option("--max-failures", group="run", metavar="N", type=_count, help="stop when so many have failed")
+@option("--max-failures", group="run", metavar="N", type=_count, help="stop after N failures")
 @option("--no-dedupe", group="run", is_flag=True, help="ask for equal records each, not once for all")
 @option("--progress", group="run", metavar="SECONDS", type=float, help="say so often how far it is")
 @option("-o", "--output", group="output", metavar="PATH", help="write the results to PATH, a new file")

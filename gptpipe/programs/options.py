@@ -193,7 +193,7 @@ schema = together(
 )
 
 _calls = (
-    option("--max-calls", group="tools", metavar="N", type=int, help="so many calls at most (default 10)"),
+    option("--max-calls", group="tools", metavar="N", type=int, help="the most calls of tools (default 10)"),
     option("--approve", group="tools", is_flag=True, help="show each call on the terminal and ask before it runs"),
 )
 _tool = option(

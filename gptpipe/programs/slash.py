@@ -81,7 +81,7 @@ class Talk:
         command = COMMANDS.get(word)
         if command is None:
             raise UsageError(
-                f"there is no command {word}",
+                f"no such command: {word}",
                 "/help lists the commands; a question that begins with a slash is written with two",
             )
         if argument.strip() and not command.argument:
@@ -125,7 +125,7 @@ def _system(talk: Talk, text: str) -> str:
     if text:
         talk.set(system=text_or_file(text))
         return ""
-    return f"{talk.current.system or 'there is no system message'}\n"
+    return f"{talk.current.system or 'no system message'}\n"
 
 
 def _history(talk: Talk, number: str) -> str:
@@ -173,7 +173,7 @@ def _undo(talk: Talk, _: str) -> str:
         ):
             taken = take_back(session)
     if taken is None:
-        raise UsageError("there is no turn to take back")
+        raise UsageError("no turn to take back")
     talk.last = None
     asked = " ".join("".join(text_of(message.get("content")) for message in taken.question).split())
     return f"taken back: {asked[:_SHOWN]}{'…' if len(asked) > _SHOWN else ''}\n"
@@ -195,7 +195,7 @@ def _clear(talk: Talk, _: str) -> str:
 
 def _tools(talk: Talk, _: str) -> str:
     lines = [f"{spec.name:<17} {' '.join(spec.description.split())}\n" for spec in talk.call.want.specs]
-    return "".join(lines) or "there are no tools; --tool PATH or a role names them\n"
+    return "".join(lines) or "no tools; --tool PATH or a role names them\n"
 
 
 def _leave(_: Talk, __: str) -> None:

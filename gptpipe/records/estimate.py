@@ -33,7 +33,7 @@ class Estimate:
         self._costs.append(prices.cost(used, chosen))
 
     def found(self, rehearsal: Rehearsal, seconds: float, jobs: int) -> dict[str, Any]:
-        """Return the JSON of it. The sample took so many ``seconds``."""
+        """Return the estimate as JSON. The sample took ``seconds``."""
         number, asked = rehearsal.open, self._asked
         known = [cost for cost in self._costs if cost is not None]
         price = spread = None

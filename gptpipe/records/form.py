@@ -1,4 +1,4 @@
-"""The forms in which results are written: lines of JSON, and tables of which the input's columns are the first ones."""
+"""The forms in which results are written: lines of JSON, and tables that begin with the input's columns."""
 
 from __future__ import annotations
 

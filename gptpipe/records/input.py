@@ -99,13 +99,13 @@ def open_input(path: str | None) -> int:
 
 
 def read(descriptor: int, how: Input, say: Callable[[str], None]) -> Source:
-    """Return the records, of which the header of a table is read at once.
+    """Return the records. The header of a table is read at once.
 
-    ``say`` announces a long wait for them, and that they are to be typed.
+    ``say`` announces a long wait for them, and that a person is to type them.
 
     :raises NoInput: if the input cannot be read; also by the iteration.
-    :raises BadInput: if it is not in its encoding in a way that leaves no record, or a table has no header; also by
-        the iteration.
+    :raises BadInput: if the encoding is so wrong that no record can be found, or a table has no header; also by the
+        iteration.
     :raises UsageError: if the encoding is unknown.
     """
     texts = _split(descriptor, "\0" if how.null else "\n", how.encoding, say)
@@ -200,7 +200,7 @@ def _checked(number: int, value: Any, text: str, encoding: str) -> Record:
 
 
 def shown(text: str) -> str:
-    """Return a text in which what is no Unicode is marked, as a name or record that is printed."""
+    """Return a text for printing: what is not valid Unicode in it is marked."""
     return strict_json.mend(text)
 
 

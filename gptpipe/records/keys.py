@@ -48,8 +48,8 @@ class Keys:
 
 
 def packed(key: str | None) -> int:
-    """Return a key of hexadecimal digits as a number; that of none is 0.
+    """Return a key of hexadecimal digits as a number, 0 for None.
 
-    :raises ValueError: if it is no such key.
+    :raises ValueError: if the key has other characters.
     """
     return int(key, 16) if key else 0

@@ -41,7 +41,7 @@ def estimate(request: Request) -> int:
 
 
 class Pace(Gate):
-    """The gate of all threads of a run. ``rpm`` and ``tpm`` are requests and tokens a minute, None is no cap.
+    """The gate of all threads of a run. ``rpm`` and ``tpm`` are requests and tokens a minute, None means no cap.
 
     ``say`` writes an announcement; ``patience`` is from how many seconds on a wait is announced. ``deadline`` is when
     the run ends (monotonic), None for never: a wait beyond it ends the run at once. ``over`` is why the run gave up.
@@ -190,7 +190,7 @@ class Pace(Gate):
             self._say(f"the server is busy: no requests for {seconds:.0f} s")
 
     def _hopeless(self, failure: Temporary, now: float) -> bool:
-        """End the run if there is no hope; return whether the record is to be given up."""
+        """End the run if it cannot succeed any more; return whether to give the record up."""
         if self._deadline is not None and self._until > self._deadline:
             self._give_up(f"{failure.message}; the next try is due after --max-time")
         elif not self._away or failure.retry_after is not None:

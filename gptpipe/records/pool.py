@@ -21,11 +21,11 @@ _END = object()
 
 
 class Pool(Generic[Item, Result]):
-    """``jobs`` threads that make a result of each item. Iterate once; the iteration is what moves the window.
+    """``jobs`` threads that make a result of each item. Iterate once; the iteration moves the window.
 
     Reader and workers are daemon threads: a process that ends leaves them where they are. ``work`` may raise Stopped
-    for an item that is to have no result; ``stopping`` is called, by the iteration, when the pool is stopped. What
-    ``items`` raises is raised after the last result.
+    for an item that gets no result. The iteration calls ``stopping`` when the pool is stopped. What ``items`` raises
+    is raised after the last result.
     """
 
     def __init__(

@@ -44,7 +44,7 @@ class Rate:
         self._refusals: deque[_Refusal] = deque()
 
     def at(self, moment: float) -> float | None:
-        """Return the rate in requests a second, or None if there is no limit."""
+        """Return the rate in requests a second, or None without a limit."""
         if self._rate is None:
             return self._cap
         rate = self._rate * 2 ** min(60.0, max(0.0, moment - self._since) / self._doubles)

@@ -55,9 +55,9 @@ class Maker(NamedTuple):
 
 
 def maker_of(template: str | None, options: Mapping[str, Any], place: Context) -> tuple[Maker, Want]:
-    """Return what makes the requests, and what is wanted of the answers. ``options`` are those that were given.
+    """Return the maker of the requests, and what an answer must be. ``options`` are those that were given.
 
-    :raises UsageError: if there is no template, it does not fit the input, or options exclude each other.
+    :raises UsageError: if the template is missing or does not fit the input, or options exclude each other.
     :raises Failure: if settings, role or schema are faulty.
     """
     how = input.how(options)

@@ -82,9 +82,9 @@ def rows(lines: Iterable[str], delimiter: str, first: int = 1) -> Iterator[Row]:
 
 
 def header(lines: Iterator[str], delimiter: str | None) -> tuple[Header, Iterator[Row]] | None:
-    """Return the header and the rows after it, or None of an empty input. Without a delimiter it is guessed.
+    """Return the header and the rows after it, or None if the input is empty. Without a delimiter, guess it.
 
-    :raises BadInput: if the first row is no header.
+    :raises BadInput: if the first row cannot be a header.
     """
     first = next((line for line in lines if line.strip("\r" + BOM)), None)
     if first is None:

@@ -10,7 +10,7 @@ from gptpipe.records.input import Record
 
 
 class Sample:
-    """So many records of all that are offered, each with the same chance (reservoir sampling)."""
+    """A random sample of the records offered, each with the same chance (reservoir sampling)."""
 
     def __init__(self, size: int, seed: int | None) -> None:
         self._size = size
@@ -32,7 +32,7 @@ class Sample:
 
 
 def selected(records: Iterable[Record], limit: int | None, sample: int | None, seed: int | None) -> Iterator[Record]:
-    """Yield the first ``limit`` records, or ``sample`` of them at random; None is no bound."""
+    """Yield the first ``limit`` records, or ``sample`` of them at random; None means all."""
     first = islice(records, limit)
     if sample is None:
         yield from first

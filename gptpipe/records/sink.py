@@ -54,7 +54,7 @@ class Stream:
             self._printer.write(self._head.decode("utf-8", "surrogateescape"))
 
     def close(self) -> None:
-        """Do nothing: whoever opened the descriptor ends it."""
+        """Do nothing: the code that opened the descriptor closes it."""
 
 
 class Kept:

@@ -168,7 +168,7 @@ def _prepare(
                 remembered.write(compact(note) + "\n")
         files.close()
     if not files.paths:
-        raise NoInput("there is no record that could be asked")
+        raise NoInput("no record can be asked")
     endpoint = {"model": chosen.model, "profile": chosen.profile, "base_url": chosen.base_url}
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     submission = Submission(folder, at, endpoint, want, found, failed, [])
@@ -237,7 +237,7 @@ def load(directory: Path, name: str) -> Submission:
     for found in load_all(directory):
         if name == found.name or name in (part.id for part in found.parts):
             return found
-    raise NoInput(f"there is no batch {name}", "gptpipe-batch list names them")
+    raise NoInput(f"no such batch: {name}", "gptpipe-batch list names them")
 
 
 def _load(folder: Path) -> Submission:
@@ -247,7 +247,7 @@ def _load(folder: Path) -> Submission:
         counted = found["records"], found["failed"]
         return Submission(folder, found["at"], found["endpoint"], found["want"], *counted, parts, found["entered"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise NoInput(f"{folder} is no batch that can be read") from None
+        raise NoInput(f"{folder} does not hold a batch that can be read") from None
 
 
 def _remembered(submission: Submission) -> Iterator[tuple[str | None, dict[str, Any]]]:

@@ -62,5 +62,5 @@ class Worker(NamedTuple):
 
     def _stopping(self, outcome: Outcome) -> Outcome:
         if outcome.failure and stops(outcome.failure):
-            self.pace.stop()  # at once: whoever judges the results sees this one in its turn
+            self.pace.stop()  # at once: the results are judged in their order, later
         return outcome

@@ -67,7 +67,7 @@ def _is_mp3_frame(head: bytes) -> bool:
 def part(data: bytes, name: str) -> Part | None:
     """Return the content part for a file, or None if files of its kind are not sent as parts.
 
-    ``name`` is the path, of which a PDF's part says the last component.
+    ``name`` is the path; the part of a PDF has its last component.
 
     :raises BadInput: if it is larger than the API takes.
     """

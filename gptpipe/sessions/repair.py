@@ -67,7 +67,7 @@ def repair(store: SessionStore, name: str, *, timeout: float | None, waiting: Wa
             _set_aside(session.fd, damages, damaged_path(session.path))
             with new_file(session.fd, _between(damages, os.fstat(session.fd).st_size), store.directory) as new:
                 os.chmod(new, os.fstat(session.fd).st_mode & 0o777)
-                os.rename(new, session.path)  # in one step: whoever reads meanwhile, or after a crash, has all turns
+                os.rename(new, session.path)  # in one step: a reader meanwhile, or after a crash, sees all turns
             sync_folder(store.directory)
     return damages
 

@@ -27,7 +27,7 @@ _NUMBERS = ("turns", "tokens", "size")
 
 
 def table(summaries: Iterable[Summary], *, header: bool) -> str:
-    """Return one line for each session: columns of words, none of which holds white space.
+    """Return one line for each session: columns of words without white space in them.
 
     The last use is in local time, the size in bytes, an unknown model ``-``.
     """

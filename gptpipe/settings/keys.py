@@ -191,7 +191,7 @@ def _no_key(settings: Settings, base_url: str) -> ConfigError:
 
 
 def keyless(env: Mapping[str, str], config: Config, *known: str | None) -> dict[str, str]:
-    """Return the environment for a program that is to see no key.
+    """Return the environment for a program that must not see a key.
 
     It is without each variable that a profile names for its key, also one that this call does not use, without the
     folder of systemd's credentials, and without each variable that holds one of these keys, or a ``known`` one, under

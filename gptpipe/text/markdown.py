@@ -19,7 +19,7 @@ _FENCES = re.compile(r"(`{3,})[^`]*|(~{3,}).*")
 _FENCE_TO_BE = re.compile(r"(`+[^`]*|~+.*)?")
 _CLOSING_TO_BE = re.compile(r"(`*|~*)[ \t\r]*")
 _HEADING = re.compile(r"#{1,6} ")
-_UNDECIDED = re.compile(r"[-*]|#{1,6}")  # the beginning of a line of which more must be seen
+_UNDECIDED = re.compile(r"[-*]|#{1,6}")  # a line's beginning that can still become several things
 _MARK = re.compile(r"`+|\*\*|\*$")
 _CODE_SPAN = re.compile(r"(`+)((?:[^`]|(?!\1(?!`))`+)+?)\1(?!`)")
 _BOLD_SPAN = re.compile(r"\*\*(?=[^\s*])((?:`[^`]*`|(?!\*\*)[^`])+)(?<=[^\s*])\*\*")

@@ -36,7 +36,7 @@ def _columns(line: str) -> int:
 
 
 def cut(text: str, columns: int) -> str:
-    """Return a text of at most so many columns; ``…`` stands for what is cut off."""
+    """Return the text, cut to at most ``columns`` columns; ``…`` stands for the rest."""
     if width_of(text) <= columns:
         return text
     end = next(end for end in range(len(text), -1, -1) if width_of(text[:end]) < columns)

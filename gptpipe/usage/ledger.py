@@ -220,7 +220,7 @@ def _entry(line: bytes) -> Entry:
     value = json.loads(line)
     if not isinstance(value, dict):
         raise TypeError
-    from datetime import datetime  # only whoever prints a table reads whole entries
+    from datetime import datetime  # only a table of usage needs whole entries
 
     entry = Entry(**{key: item for key, item in value.items() if key in Entry._fields})
     for number in (entry.input, entry.output, entry.cached, entry.reasoning, entry.seconds, entry.usd or 0):

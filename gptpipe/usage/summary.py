@@ -13,7 +13,7 @@ GROUPS = ("day", "model", "session", "program")
 class Row(NamedTuple):
     """The sums over the requests of one group. ``usd`` is None if no request's price is known.
 
-    ``unpriced`` counts the requests with tokens of which no price is known: they are not in ``usd``.
+    ``unpriced`` counts the requests whose model has no known price: their tokens are not in ``usd``.
     """
 
     group: str

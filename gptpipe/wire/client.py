@@ -32,7 +32,7 @@ _MOST_WAITS = 100  # of one request, where the server asks for them again and ag
 
 
 class Wait(NamedTuple):
-    """What follows a failed try: a wait of so many ``seconds``.
+    """What follows a failed try: a wait of ``seconds``.
 
     A ``free`` wait spends no try; after the ``last`` the request is given up.
     """

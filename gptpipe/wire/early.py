@@ -1,8 +1,8 @@
 """The way to an endpoint, opened while input is read and modules are imported.
 
 Only the standard library is needed for it: name, TCP and TLS to the first host, which is the proxy if there is one.
-Nothing is sent over the connection here. Whoever makes the request takes it over (:func:`backend`), unless it is no
-longer alive: then another is opened, silently.
+Nothing is sent over the connection here. The request takes it over (:func:`backend`) if it is still alive. Otherwise
+another is opened, silently.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def answer(method: str, path: str, content: bytes, tries: Iterator[int], default
 
 
 def respond(path: str, body: dict[str, Any], knobs: Knobs, earlier: int = 0) -> Reply:
-    """Return what the model replies to the body of a request, after so many ``earlier`` tries."""
+    """Return the model's reply to the body of a request, after ``earlier`` tries."""
     knobs = of_this_try(knobs, earlier)
     spoken = echo_responses if path.endswith("/responses") else echo_chat
     if knobs.status is not None:

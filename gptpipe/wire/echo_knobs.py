@@ -21,9 +21,9 @@ class Knobs(NamedTuple):
     after: float | None = None
     """Send ``Retry-After``, in seconds, with an error."""
     cut: int | None = None
-    """End the body after this many characters, without finish reason and ``[DONE]``."""
+    """End the body after N characters, without finish reason and ``[DONE]``."""
     stall: int | None = None
-    """Fall silent after this many characters."""
+    """Fall silent after N characters."""
     finish: str = "stop"
     """The finish reason."""
     delay: float = 0.0
@@ -59,7 +59,7 @@ def parse(model: str) -> Knobs:
 
 
 def of_this_try(knobs: Knobs, earlier: int) -> Knobs:
-    """Return the knobs that count after so many earlier tries."""
+    """Return the knobs that count after ``earlier`` tries."""
     if knobs.fails is None:
         return knobs
     if earlier >= knobs.fails:

@@ -95,9 +95,9 @@ class Exchange:
         return self
 
     def head(self, timeout: float | None) -> Head:
-        """Return the head. Once there is a connection, ``timeout`` (seconds) is no limit any more.
+        """Return the head. ``timeout`` (seconds) limits the wait for the connection, not that for the head.
 
-        :raises Empty: if there is no connection in time. What ``ask`` raised is raised here.
+        :raises Empty: if the connection is not made in time. What ``ask`` raised is raised here.
         """
         try:
             item = self._items.get(timeout=timeout)

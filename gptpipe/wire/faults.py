@@ -72,7 +72,7 @@ def from_event(error: object) -> Failure:
 
 
 def _parsed(text: str) -> object:
-    """Return the JSON of an error body, all of which can be written as UTF-8, or None if it is something else."""
+    """Return the JSON of an error body, made valid Unicode, or None if it is not JSON."""
     try:
         return strict_json.clean(json.loads(text))
     except (ValueError, RecursionError):

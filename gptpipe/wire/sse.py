@@ -2,8 +2,8 @@
 
 The framing is that of https://html.spec.whatwg.org/multipage/server-sent-events.html. Real servers do not keep to it.
 The decoder takes what it can use and ignores what it does not know. What would make the answer wrong becomes an
-``Error`` or ``Malformed`` event. There is no input or output here, and the way in which the bytes were cut into packets
-makes no difference to the events.
+``Error`` or ``Malformed`` event. The module does no input or output, and the way in which the bytes were cut into
+packets makes no difference to the events.
 """
 
 from __future__ import annotations

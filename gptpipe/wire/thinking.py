@@ -25,7 +25,7 @@ def cut_thinking(text: str) -> tuple[str, str]:
 
     Where the server's template opened the thinking, the model sends only the ``</think>`` that ends it. A tag inside
     a code span or a fenced block is text, and so is a ``</think>`` after a ``<think>``. The answer begins with the
-    first character that is no white space; without a tag to cut at, the text is returned as it is.
+    first character that is not white space; without a tag to cut at, the text is returned as it is.
     """
     tags = (match for match in re.finditer(_TAG_OR_CODE, text) if match["tag"]) if _CLOSE in text else iter(())
     tag = next(tags, None)
@@ -94,7 +94,7 @@ class _Thinking:
             self._assumed = False
 
     def feed(self, text: str, events: list[Event]) -> None:
-        """Append what can be told by now to ``events``."""
+        """Append to ``events`` what is certain by now."""
         self._held += text
         if not self._inside and not self._ended:
             self._begin()

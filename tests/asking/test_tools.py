@@ -54,7 +54,7 @@ def test_a_name_is_not_looked_for_on_the_path_or_here(tmp_path: Path, monkeypatc
     monkeypatch.setenv("PATH", str(tmp_path))
     found = failure("lookup")
     assert isinstance(found, NoInput)
-    assert found.message == "there is no tool /nonexistent/lookup"
+    assert found.message == "no such tool: /nonexistent/lookup"
     assert found.hint is not None
     assert found.hint.startswith("./lookup")
 
@@ -62,7 +62,7 @@ def test_a_name_is_not_looked_for_on_the_path_or_here(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("content", "mode", "message"),
     [
-        pytest.param(None, 0, "there is no tool {}", id="not there"),
+        pytest.param(None, 0, "no such tool: {}", id="not there"),
         pytest.param(b"#!/bin/sh\n", 0o644, "the tool {} is not executable", id="not executable"),
         pytest.param(b"echo {}\n", 0o755, "the tool {} cannot be run: exec format error", id="no first line"),
         pytest.param(b"#!/nonexistent/sh\n", 0o755, "the tool {} cannot be run: no such file", id="no interpreter"),
@@ -79,7 +79,7 @@ def test_what_cannot_be_run_is_not_there(tmp_path: Path, content: bytes | None, 
 
 
 def test_a_folder_is_not_a_tool(tmp_path: Path) -> None:
-    assert failure(tmp_path).message == f"there is no tool {tmp_path}"
+    assert failure(tmp_path).message == f"no such tool: {tmp_path}"
 
 
 # Descriptions
@@ -227,7 +227,7 @@ def test_a_call_that_goes_wrong(tmp_path: Path, leash: Leash, script: str, statu
 @pytest.mark.parametrize(
     ("name", "arguments", "kept", "told"),
     [
-        pytest.param("find", "{}", {}, "error: there is no tool find; there are: lookup", id="unknown name"),
+        pytest.param("find", "{}", {}, "error: no such tool: find; there are: lookup", id="unknown name"),
         pytest.param("lookup", '{"order":', '{"order":', "error: the arguments are not JSON: ", id="not JSON"),
         pytest.param("lookup", "NaN", "NaN", "error: the arguments are not JSON: it holds NaN", id="NaN"),
         pytest.param("lookup", "[1]", [1], "error: the arguments are not valid for the tool: at $: ", id="no object"),

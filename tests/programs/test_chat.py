@@ -81,7 +81,7 @@ def test_the_conversation_is_sent_along(run: Run, server: Server) -> None:
         pytest.param("/model echo:finish=length\na\n", 3, b"a\n", "the answer is truncated", id="a truncated one"),
         pytest.param("/model echo:refuse\na\n", 4, b"", "", id="a refused one"),
         pytest.param("/model echo:status=400\na\n/model echo:empty\nb\n", 5, b"", "is empty", id="the last of two"),
-        pytest.param("/nope\na\n", 2, b"a\n", "there is no command /nope\n/help lists", id="no such command"),
+        pytest.param("/nope\na\n", 2, b"a\n", "no such command: /nope\n/help lists", id="no such command"),
         pytest.param("/help me\na\n", 2, b"a\n", "nothing can follow /help", id="too much"),
         pytest.param("/save\na\n", 2, b"a\n", "/save needs NAME after it", id="too little"),
         pytest.param("/history x\na\n", 2, b"a\n", "/history takes a number of turns, not x", id="no number"),
@@ -151,7 +151,7 @@ def test_model(run: Run, server: Server) -> None:
 def test_system(run: Run, server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("from a file")
     result = run(*model(server), stdin=b"/system\none\n/system be brief\n/system\ntwo\n/system @file\nthree\n")
-    assert result.err == "there is no system message\nbe brief\n"
+    assert result.err == "no system message\nbe brief\n"
     assert [texts[0] for texts in asked(server)] == ["one", "be brief", "from a file"]
 
 
@@ -231,7 +231,7 @@ def test_undo_takes_the_last_turn_back(run: Run, server: Server, session: list[s
         "taken back: cut",
         "taken back: three",
     ]
-    assert result.err.endswith("there is no turn to take back\ngptpipe-chat: nothing was asked yet\n")
+    assert result.err.endswith("no turn to take back\ngptpipe-chat: nothing was asked yet\n")
 
 
 def test_what_was_taken_back_stays_in_the_file_and_is_not_sent(run: Run, server: Server, home: Path) -> None:
@@ -255,7 +255,7 @@ def test_tools_are_listed(run: Run, tmp_path: Path) -> None:
     tool.write_text(f"#!/bin/sh\ncat <<'END'\n{json.dumps(described)}\nEND\n")
     tool.chmod(0o700)
     assert run(*ECHO, "--tool", str(tool), stdin=b"/tools\n").err == "clock             Tell the time.\n"
-    assert run(*ECHO, stdin=b"/tools\n").err == "there are no tools; --tool PATH or a role names them\n"
+    assert run(*ECHO, stdin=b"/tools\n").err == "no tools; --tool PATH or a role names them\n"
 
 
 def test_undo_waits_for_the_session(run: Run, spawn: Spawn, server: Server) -> None:

@@ -410,7 +410,7 @@ def test_without_a_terminal_nothing_is_approved(run: Run, server: Server, tmp_pa
     server.reply(answers("I was not allowed to."))
     found = ask(run, server, "--approve", "--tool", str(tool), "where?")
     assert found == (0, b"I was not allowed to.\n", "")
-    assert told(server) == ["error: the user must approve each call, and there is no terminal to ask on"]
+    assert told(server) == ["error: the user must approve each call, but this run has no terminal to ask on"]
     assert not (tmp_path / "ran").exists()
 
 
