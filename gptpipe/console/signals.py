@@ -164,7 +164,10 @@ class Deadline:
         self._began: float | None = self.started  # None while the time does not count
         self._changed = threading.Condition()
         self._seconds: float | None = None
-        self._ends: list[Callable[[], None]] = []
+        # Without a lock: the threads of a map would wait for one another at it.
+        self._ends: dict[object, Callable[[], None]] = {}
+        self._holders: set[object] = set()
+        self._leaving = False
         self._stop = self._leave
         self._watched = False
 
@@ -193,19 +196,31 @@ class Deadline:
 
         ``call`` runs in another thread. The block does not end after that: the process does.
         """
-        with self._changed:
-            self._ends.append(call)
+        key = object()
+        self._ends[key] = call
         try:
             yield
         finally:
-            with self._changed:
-                self._ends.remove(call)
+            del self._ends[key]
+            self._stay()
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Run a short block to its end before the process may end: what it does is not to be done by half, or twice."""
-        with self._changed:
+        holder = object()
+        self._holders.add(holder)
+        try:
+            if self._leaving:
+                self._holders.discard(holder)
+                self._stay()
             yield
+        finally:
+            self._holders.discard(holder)
+
+    def _stay(self) -> None:
+        """Go no further if the process is about to end."""
+        if self._leaving:
+            threading.Event().wait()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -265,8 +280,11 @@ class Deadline:
 
     def _leave(self) -> None:
         """End the process, after what :meth:`ending` holds was called."""
+        self._leaving = True
         try:
-            for call in reversed(self._ends):
+            while self._holders:
+                time.sleep(0.001)
+            for call in reversed(tuple(self._ends.values())):
                 with _reported():
                     call()
             threading.Thread(target=_leave_soon, daemon=True).start()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from math import inf
 from queue import Empty, SimpleQueue
-from threading import Thread, local
+from threading import Lock, Thread, local
 from typing import Any, NamedTuple, Protocol
 
 from gptpipe.errors import exhausted
@@ -61,7 +61,25 @@ Item = Head | bytes | BaseException | None
 """What the thread hands over: Head, the blocks of the body, None for its end; an exception instead is the last."""
 
 
-_here = local()  # ``last`` is the exchange that a thread made before
+class _Hand:
+    """A daemon thread that makes the exchanges of another thread, one after another."""
+
+    def __init__(self) -> None:
+        self._todo: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self.last: Exchange | None = None
+        Thread(target=self._work, daemon=True).start()
+
+    def make(self, exchange: Exchange, work: Callable[[], None]) -> None:
+        """Do the work of an exchange."""
+        self.last = exchange
+        self._todo.put(work)
+
+    def _work(self) -> None:
+        while True:
+            self._todo.get()()
+
+
+_here = local()  # ``hand`` makes the exchanges of a thread
 
 
 class Exchange:
@@ -78,20 +96,21 @@ class Exchange:
         self._over = False  # the body is at its end
         self._left = inf  # when the reader left
         self._response: Response | None = None
-        self._thread = Thread(target=self._work, daemon=True)
+        self._working = Lock()  # until the body is at its end, or nobody wants it any more
 
     def __enter__(self) -> Exchange:
         """Send the request.
 
         :raises Temporary: if the system has no thread left.
         """
-        if last := getattr(_here, "last", None):
-            last._part()
-        _here.last = self
-        try:
-            self._thread.start()
-        except RuntimeError as error:
-            raise exhausted(error) or error from error
+        self._working.acquire()
+        hand: _Hand | None = getattr(_here, "hand", None)
+        if hand is None or (hand.last and not hand.last._part()):
+            try:
+                hand = _here.hand = _Hand()
+            except RuntimeError as error:
+                raise exhausted(error) or error from error
+        hand.make(self, self._work)
         return self
 
     def head(self, timeout: float | None) -> Head:
@@ -145,6 +164,8 @@ class Exchange:
                 self.hand_over(response)
         except BaseException as error:
             self._items.put(error)
+        finally:
+            self._working.release()
 
     def hand_over(self, response: Response) -> None:
         """Hand a reply over, from its head to its end. Called in the exchange's own thread."""
@@ -166,11 +187,16 @@ class Exchange:
         if kind is not None:
             self._shut()
 
-    def _part(self) -> None:
-        """Wait for the end of the body, so that the next exchange gets the connection; but not for long."""
-        if self._response is not None:
-            self._thread.join(max(0.0, self._left + _PARTING - time.monotonic()))
-            self._shut()
+    def _part(self) -> bool:
+        """Wait for the end of the body, so that the next exchange gets the connection; but not for long.
+
+        Return whether the thread is free for the next one: a name lookup cannot be ended.
+        """
+        left = 0.0 if self._response is None else max(0.0, self._left + _PARTING - time.monotonic())
+        if self._working.acquire(timeout=left):
+            return True
+        self._shut()
+        return False
 
     def _shut(self) -> None:
         """Shut the socket if the body has not ended: that wakes the thread."""
