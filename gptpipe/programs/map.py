@@ -171,7 +171,9 @@ def _sink(run: _Run) -> Sink:
     values, path = run.values, run.values["output"]
     if path is not None and not values["text"]:
         whole = values["limit"] is None and values["sample"] is None
-        return Kept(path, run.form, output.say, resume=values["resume"], whole=whole, prune=values["prune"])
+        share = not values["no_dedupe"]
+        file = ResultFile(path, run.form, output.say, resume=values["resume"], share=share)
+        return Kept(file, whole=whole, prune=values["prune"])
     descriptor = output.STDOUT if path is None else new_file(path)
     if values["text"]:
         return Stream(descriptor, bare_lines(null=values["null"]))
@@ -186,10 +188,10 @@ def _rehearse(run: _Run) -> int:
     values, path = run.values, run.values["output"]
     is_open = None
     if values["resume"] and os.path.exists(path):
-        file = ResultFile(path, run.form, output.say, resume=True, look=True)
+        file = ResultFile(path, run.form, output.say, resume=True, share=not values["no_dedupe"], look=True)
 
-        def is_open(number: int, key: str) -> bool:
-            return file.take(number, key, again=values["retry_failed"]) is State.MISSING
+        def is_open(record: Record, key: str) -> bool:
+            return file.take(record, key, again=values["retry_failed"]) is State.MISSING
 
     rehearsal = Rehearsal(run.maker, run.context, is_open)
     some = Sample(values["sample"] or 0, values["seed"])

@@ -8,9 +8,10 @@ from typing import NamedTuple, Protocol
 
 from gptpipe.errors import UsageError
 from gptpipe.message import Schema
-from gptpipe.records.keys import packed
+from gptpipe.records.input import Record, displayed
+from gptpipe.records.keys import hashed, packed
 from gptpipe.records.results import Outcome, State, line, shown, state_of
-from gptpipe.records.rows import UNCLOSED, Header, extended, rows
+from gptpipe.records.rows import UNCLOSED, Header, Row, extended, rows
 from gptpipe.storage import forward
 from gptpipe.text.strict_json import compact
 
@@ -18,13 +19,14 @@ _BEGINNING = b'{"index":'  # of each line
 
 
 class Stored(NamedTuple):
-    """Where a result stands in a file, whose it is, and what it says."""
+    """Where a result stands in a file, whose it is, and what it says. ``mark`` is that of its record."""
 
     offset: int
     length: int
     number: int
     key: int
     state: State
+    mark: int = 0
 
 
 class Torn(Exception):
@@ -57,8 +59,14 @@ class Form(Protocol):
         :raises Torn: at its end; Foreign: if it holds anything else.
         """
 
+    def mark(self, record: Record) -> int:
+        """Return a number of 64 bits that results of equal records share; 0 if a result does not show its record."""
+
     def renumbered(self, data: bytes, number: int) -> bytes:
-        """Return a result as that of another record."""
+        """Return a result as that of the same record, which now has another number."""
+
+    def copied(self, data: bytes, record: Record) -> bytes:
+        """Return a result as that of another record that makes the same request."""
 
 
 class Lines:
@@ -96,14 +104,27 @@ class Lines:
         if "answer" not in found and "error" not in found:
             raise KeyError("answer")
         state = state_of(found["error"]["status"]) if "error" in found else State.ANSWERED
-        return Stored(offset, len(data) + 1, number, key, state)
+        mark = hashed(compact(found["record"])) if self._with_record and "record" in found else 0
+        return Stored(offset, len(data) + 1, number, key, state, mark)
+
+    def mark(self, record: Record) -> int:
+        """Return a number of 64 bits that results of equal records share; 0 if a result does not show its record."""
+        return hashed(compact(displayed(record.value))) if self._with_record else 0
 
     def renumbered(self, data: bytes, number: int) -> bytes:
-        """Return a result as that of another record."""
+        """Return a result as that of the same record, which now has another number."""
         if data.startswith(b"%b%d," % (_BEGINNING, number)):
             return data
         found = json.loads(data) | {"index": number}
         found.pop("same_as", None)  # that one has another number now too
+        return compact(found).encode() + b"\n"
+
+    def copied(self, data: bytes, record: Record) -> bytes:
+        """Return a result as that of another record that makes the same request; that one used nothing."""
+        found = json.loads(data) | {"index": record.number, "usage": None}
+        found.pop("same_as", None)
+        if self._with_record:
+            found["record"] = displayed(record.value)
         return compact(found).encode() + b"\n"
 
 
@@ -142,10 +163,7 @@ class Table:
         else:
             answer = [""] * len(self._names)
         said = [str(int(failure.status)), failure.message] if failure else ["0", ""]
-        text = outcome.record.row or ""
-        if outcome.record.value is None:  # a quote in it is not closed: it would swallow what follows
-            text = '"' + text.replace('"', '""') + '"'
-        return self._row(text, [*answer, *said, *([outcome.key or ""] if self._keyed else [])])
+        return self._row(_text(outcome.record), [*answer, *said, *([outcome.key or ""] if self._keyed else [])])
 
     def read(self, descriptor: int) -> Iterator[Stored]:
         """Yield the results in a file.
@@ -170,14 +188,38 @@ class Table:
                 raise Torn(offset)
             try:
                 status, _, key = row.cells[-3:]
-                yield Stored(offset, length, number, packed(key), state_of(int(status)))
+                yield Stored(offset, length, number, packed(key), state_of(int(status)), self._mark(row))
             except ValueError:
                 raise Foreign(row.line) from None
             offset += length
 
+    def _mark(self, row: Row) -> int:
+        assert self._header is not None
+        added = extended("", row.cells[-len(self._added) :], self._header.delimiter, self._header.newline)
+        # What another program has quoted in its own way is not that of any record.
+        return hashed(row.text.removesuffix(added)) if row.text.endswith(added) else 0
+
+    def mark(self, record: Record) -> int:
+        """Return a number of 64 bits that results of equal records share."""
+        return hashed(_text(record).rstrip("\r\n"))
+
     def renumbered(self, data: bytes, number: int) -> bytes:  # noqa: ARG002
         """Return the row: it has no number."""
         return data
+
+    def copied(self, data: bytes, record: Record) -> bytes:
+        """Return the row of another record that makes the same request, with the result of this one."""
+        assert self._header is not None
+        lines = data.decode("utf-8", "surrogateescape").removesuffix("\n").split("\n")
+        (row,) = rows(lines, self._header.delimiter, 1)
+        return self._row(_text(record), row.cells[-len(self._added) :])
+
+
+def _text(record: Record) -> str:
+    """Return the row of a record as it is written."""
+    text = record.row or ""
+    # A quote that is not closed would swallow what follows.
+    return text if record.value is not None else '"' + text.replace('"', '""') + '"'
 
 
 def _properties(schema: Schema) -> list[str]:

@@ -53,3 +53,8 @@ def packed(key: str | None) -> int:
     :raises ValueError: if the key has other characters.
     """
     return int(key, 16) if key else 0
+
+
+def hashed(text: str) -> int:
+    """Return 64 bits of a text, the same for equal ones in this process."""
+    return hash(text) & (1 << 64) - 1

@@ -83,7 +83,7 @@ class Rehearsal:
     ``is_open`` says whether a record is still to be asked; only these are priced.
     """
 
-    def __init__(self, maker: Maker, context: Context, is_open: Callable[[int, str], bool] | None = None) -> None:
+    def __init__(self, maker: Maker, context: Context, is_open: Callable[[Record, str], bool] | None = None) -> None:
         self._maker = maker
         self._context = context
         self._is_open = is_open
@@ -104,7 +104,7 @@ class Rehearsal:
             self.failed += 1
             return
         self._first = self._first or asked
-        if self._is_open is not None and not self._is_open(record.number, key(asked)):
+        if self._is_open is not None and not self._is_open(record, key(asked)):
             return
         self.open += 1
         counted = self._meter.prompt(asked.messages)

@@ -14,6 +14,7 @@ from threading import Lock
 from gptpipe.console.output import write_all
 from gptpipe.errors import BadInput, NoInput, Temporary, UsageError, WriteError
 from gptpipe.records.form import Foreign, Form, Stored, Torn
+from gptpipe.records.input import Record
 from gptpipe.records.keys import Keys, packed
 from gptpipe.records.results import Outcome, State
 from gptpipe.storage import overwrite, stands_at
@@ -46,8 +47,9 @@ def _open(path: str, name: str, kind: int, hint: str) -> int:
 class ResultFile:
     """The file. A process killed at any moment leaves whole results, and at most one that is torn, which is cut.
 
-    A result belongs to the record whose request has its key, wherever the record stands now. Several threads may use
-    it at once. With ``look`` the file, which must be there, is only read.
+    A result belongs to the record that it shows and whose request has its key, wherever the record stands now. With
+    ``share`` it is also, in a copy, that of every other record which makes this request. Several threads may use it at
+    once. With ``look`` the file, which must be there, is only read.
 
     :raises UsageError: without ``resume``, if there is anything at the path.
     :raises BadInput: if the file holds anything but results.
@@ -55,7 +57,16 @@ class ResultFile:
     :raises WriteError: if it cannot be written.
     """
 
-    def __init__(self, path: str, form: Form, say: Callable[[str], None], *, resume: bool, look: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        form: Form,
+        say: Callable[[str], None],
+        *,
+        resume: bool,
+        share: bool = False,
+        look: bool = False,
+    ) -> None:
         self._name = path
         self._path = os.path.realpath(path) if path else path
         self._form = form
@@ -65,9 +76,11 @@ class ResultFile:
         self._numbers = array("I")  # the record of each: as the file says, and when it is taken as this run says
         self._states = array("B")
         self._taken = bytearray()
-        self._keys = array("Q")  # only of what was there
-        self._next = array("I")  # plus one: the next result with the same key
-        self._by_key = Keys()
+        self._keys, self._marks = array("Q"), array("Q")  # only of what was there
+        self._next = array("I")  # plus one: the next result of an equal record
+        self._by_record = Keys()
+        self._by_request = Keys()
+        self._share = share
         self._settled = False  # whether the results are where they belong
         self._moved = False  # whether a result is that of another record now
         self._look = look
@@ -101,6 +114,7 @@ class ResultFile:
             for each in self._form.read(self._descriptor):
                 self._note(each)
                 self._keys.append(each.key)
+                self._marks.append(each.mark)
         except Torn as torn:
             if not self._look:
                 os.ftruncate(self._descriptor, torn.offset)  # its record is asked again
@@ -119,35 +133,45 @@ class ResultFile:
         self._taken.append(0)
 
     def _chain(self) -> None:
-        """Chain what has the same key, the best first, and of equally good ones in their order."""
+        """Chain the results of equal records, the best first, and equally good ones in their order."""
         self._next = array("I", bytes(4 * len(self._keys)))
         for state in sorted(State):
             for place in range(len(self._keys) - 1, -1, -1):
-                if self._states[place] == state and self._keys[place]:
-                    first = self._by_key.get(self._keys[place])
+                if self._states[place] == state and (key := self._keys[place]):
+                    first = self._by_record.get(key ^ self._marks[place])
                     self._next[place] = 0 if first is None else first + 1
-                    self._by_key.set(self._keys[place], place)
+                    self._by_record.set(key ^ self._marks[place], place)
+                    self._by_request.set(key, place)
 
-    def take(self, number: int, key: str, *, again: bool = False) -> State:
-        """Return what the file says of a request, which from now on is that of record ``number``.
+    def take(self, record: Record, key: str, *, again: bool = False) -> State:
+        """Return what the file says of a record, whose request has the key; from now on it says so of this record.
 
         MISSING, if it is to be asked (again); ``again`` says whether what was truncated or refused is.
+
+        :raises WriteError: if the result of an equal request cannot be copied.
         """
+        wanted = packed(key)
         with self._lock:
-            place = self._by_key.get(packed(key))
-            if place is None:
+            own = self._usable(self._by_record.get(wanted ^ self._form.mark(record)), again)
+            if own is not None and not self._taken[own]:
+                if following := self._next[own]:
+                    self._by_record.set(wanted ^ self._form.mark(record), following - 1)
+                self._moved = self._moved or self._numbers[own] != record.number
+                self._taken[own], self._numbers[own] = 1, record.number
+                return State(self._states[own])
+            other = self._usable(self._by_request.get(wanted), again) if self._share else None
+            if other is None:
                 return State.MISSING
-            state = State(self._states[place])
-            if state is State.FAILED or (again and state is State.INCOMPLETE):
-                return State.MISSING
-            following = self._next[place]
-            if following:
-                self._by_key.set(packed(key), following - 1)
-            elif self._taken[place]:
-                return State.MISSING  # an equal record has it
-            self._moved = self._moved or self._numbers[place] != number
-            self._taken[place], self._numbers[place] = 1, number
+            state = State(self._states[other])
+            if not self._look:
+                self._append(self._form.copied(self._data(other), record), record.number, state)
             return state
+
+    def _usable(self, place: int | None, again: bool) -> int | None:
+        """Return the place of a result, unless its record is asked again."""
+        if place is None or self._states[place] == State.FAILED:
+            return None
+        return None if again and self._states[place] == State.INCOMPLETE else place
 
     def add(self, outcome: Outcome) -> None:
         """Append a result.
@@ -155,12 +179,17 @@ class ResultFile:
         :raises WriteError: if that fails.
         """
         data = self._form.encode(outcome)
-        write_all(self._descriptor, data, self._name)
-        state = State.ANSWERED if outcome.failure is None else State.FAILED
         with self._lock:
-            self._note(Stored(self._end, len(data), outcome.record.number, 0, state))
-            self._taken[-1] = 1
-            self._end += len(data)
+            self._append(data, outcome.record.number, State.ANSWERED if outcome.failure is None else State.FAILED)
+
+    def _append(self, data: bytes, number: int, state: State) -> None:
+        write_all(self._descriptor, data, self._name)
+        self._note(Stored(self._end, len(data), number, 0, state))
+        self._taken[-1] = 1
+        self._end += len(data)
+
+    def _data(self, place: int) -> bytes:
+        return os.pread(self._descriptor, self._lengths[place], self._offsets[place])
 
     # The end
 
@@ -231,8 +260,7 @@ class ResultFile:
         block = bytearray(self._form.head)
         for number, place in enumerate(order):
             if place:
-                data = os.pread(self._descriptor, self._lengths[place - 1], self._offsets[place - 1])
-                block += self._form.renumbered(data, number)
+                block += self._form.renumbered(self._data(place - 1), number)
             if len(block) > _BLOCK:
                 yield bytes(block)
                 block.clear()

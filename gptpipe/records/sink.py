@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gptpipe.console.output import Printer
-from gptpipe.records.form import Form
+from gptpipe.records.input import Record
 from gptpipe.records.result_file import ResultFile
 from gptpipe.records.results import Outcome, State, bare
 
@@ -17,8 +17,8 @@ class Sink(Protocol):
 
     to_terminal: bool
 
-    def take(self, number: int, key: str, *, again: bool = False) -> State:
-        """Return what an earlier run has found for this request, which is that of record ``number`` now."""
+    def take(self, record: Record, key: str, *, again: bool = False) -> State:
+        """Return what an earlier run has found for this record, whose request has the key."""
 
     def write(self, outcome: Outcome) -> None:
         """Write a result."""
@@ -39,7 +39,7 @@ class Stream:
         self._encode = encode
         self._head = head
 
-    def take(self, number: int, key: str, *, again: bool = False) -> State:  # noqa: ARG002
+    def take(self, record: Record, key: str, *, again: bool = False) -> State:  # noqa: ARG002
         """Return MISSING: nothing is known."""
         return State.MISSING
 
@@ -62,8 +62,8 @@ class Kept:
 
     to_terminal = False
 
-    def __init__(self, path: str, form: Form, say: Callable[[str], None], *, resume: bool, whole: bool, prune: bool):
-        self._file = ResultFile(path, form, say, resume=resume)
+    def __init__(self, file: ResultFile, *, whole: bool, prune: bool) -> None:
+        self._file = file
         self._whole = whole
         self._prune = prune
         self.take = self._file.take

@@ -44,7 +44,7 @@ class Worker(NamedTuple):
         try:
             asked = self.maker.request(record)
             key = request.key(asked)
-            known = self.sink.take(record.number, key, again=self.again)
+            known = self.sink.take(record, key, again=self.again)
         except Failure as failure:
             return self._stopping(Outcome(record, key, failure))
         if known is not State.MISSING:

@@ -242,3 +242,40 @@ def test_progress_in_lines(run: Run, server: Server) -> None:
     args = ("--base-url", server.url, "-m", "m", "--progress", "0.2", "--text", "{}")
     result = run("gptpipe-map", *args, stdin=b"1\n")
     assert result.err.startswith("gptpipe-map: 0 records, 0 failed; 0 tokens in, 0 out")
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_resumed_run_gives_each_record_its_own_row(run: Run, server: Server, tmp_path: Path, form: str) -> None:
+    """Records that make the same request differ in what the template does not use."""
+    if form == "csv":
+        lines = [f'{n},"kind {n % 3}, quoted"' for n in range(1, 13)]
+        (tmp_path / "in").write_text("\n".join(["id,text", *lines, ""]))
+    else:
+        lines = [f'{{"id":{n},"text":"kind {n % 3}"}}' for n in range(1, 13)]
+        (tmp_path / "in").write_text("\n".join([*lines, ""]))
+    args = ("gptpipe-map", "--base-url", server.url, "-m", "m", f"--{form}", "-f", "in", "say {text}")
+    assert run(*args, "-o", f"whole.{form}").status == 0
+    whole = (tmp_path / f"whole.{form}").read_text().splitlines(keepends=True)
+    head = whole[:1] if form == "csv" else []
+    (tmp_path / f"out.{form}").write_text(
+        "".join(head + [whole[len(head) + n] for n in (4, 8, 2)])
+    )  # as a kill leaves it
+    server.requests.clear()
+    assert run(*args, "-o", f"out.{form}", "--resume", "--dry-run").json()["open"] == 4
+    assert run(*args, "-o", f"out.{form}", "--resume").status == 0
+    assert len(server.requests) == 1  # of the three requests two had been answered, for some of their records
+    if form == "csv":
+        assert (tmp_path / f"out.{form}").read_text() == (tmp_path / f"whole.{form}").read_text()
+    else:
+        found = rows((tmp_path / f"out.{form}").read_bytes())
+        assert [(row["index"], row["record"]["id"]) for row in found] == [(n, n) for n in range(1, 13)]
+        assert [row["answer"] for row in found] == [f"say kind {n % 3}" for n in range(1, 13)]
+
+
+def test_without_sharing_each_equal_record_is_asked_in_the_resumed_run_too(
+    run: Run, server: Server, tmp_path: Path
+) -> None:
+    args = ("gptpipe-map", "--base-url", server.url, "-m", "m", "-o", "out", "--resume", "--no-dedupe", "{}")
+    assert run(*args, stdin=b"a\n").status == 0
+    assert run(*args, stdin=b"a\na\na\n").status == 0
+    assert len(server.requests) == 3
