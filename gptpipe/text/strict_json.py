@@ -12,7 +12,7 @@ def compact(value: object) -> str:
 
     :raises ValueError: for NaN and infinities, which JSON does not have.
     """
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _encode(value)
 
 
 def parse(text: str) -> Any:
@@ -41,18 +41,20 @@ def _finite(text: str) -> float:
     return value
 
 
+# Made once: a map writes several lines for each record.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 _NESTING = 16
 
 
 def mend(text: str) -> str:
     """Return the text with surrogate pairs joined, and lone surrogates replaced by U+FFFD."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def clean(value: Any, depth: int = _NESTING) -> Any:
     """Return the value as JSON in UTF-8 can hold it: whole strings, finite numbers, limited nesting."""
     if isinstance(value, str):
-        return value if value.isascii() else mend(value)
+        return mend(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, (list, dict)) and not depth:

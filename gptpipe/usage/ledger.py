@@ -14,6 +14,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple, Self
@@ -151,7 +152,12 @@ class Log:
 
 def todays_file(directory: Path) -> Path:
     """Return the file of today's usage."""
-    return directory / "{:04}-{:02}-{:02}.jsonl".format(*today_as_numbers())
+    return _file_of(directory, today_as_numbers())
+
+
+@lru_cache(1)
+def _file_of(directory: Path, date: tuple[int, int, int]) -> Path:
+    return directory / "{:04}-{:02}-{:02}.jsonl".format(*date)
 
 
 def today_as_numbers() -> tuple[int, int, int]:
