@@ -12,6 +12,7 @@ complete -c gptpipe-chat -l history-tokens -x -d 'send the latest turns that fit
 complete -c gptpipe-chat -l lock-timeout -x -d 'wait this long for another process in the session'
 complete -c gptpipe-chat -l cache -x -d 'reuse the answer to the same request'
 complete -c gptpipe-chat -l cache-only -d 'never ask, only reuse'
+complete -c gptpipe-chat -l max-cost -x -d 'what the chat may cost in USD'
 complete -c gptpipe-chat -l web -d 'let the model search the web'
 complete -c gptpipe-chat -l over-budget -d 'go on when a budget is reached'
 complete -c gptpipe-chat -l plain -d 'show answers as they were written'

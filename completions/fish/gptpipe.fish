@@ -94,6 +94,7 @@ complete -c gptpipe -l meta -r -F -d 'write that JSON to a file'
 complete -c gptpipe -l reasoning -d "show the model's reasoning on standard error"
 complete -c gptpipe -l cache -x -d 'reuse the answer to the same request'
 complete -c gptpipe -l cache-only -d 'never ask, only reuse'
+complete -c gptpipe -l max-cost -x -d 'what the run may cost in USD'
 complete -c gptpipe -l web -d 'let the model search the web'
 complete -c gptpipe -l over-budget -d 'go on when a budget is reached'
 complete -c gptpipe -l save-role -x -d "write this call's settings as a role"

@@ -22,7 +22,6 @@ from gptpipe.settings import keys
 from gptpipe.settings.settings import Settings
 from gptpipe.text.strict_json import compact
 from gptpipe.usage import budget, ledger, prices
-from gptpipe.usage.ceiling import Ceiling
 from gptpipe.wire import protocol
 from gptpipe.wire.client import Client
 from gptpipe.wire.events import Again, Event, Reasoning, Refusal, Text, ToolCall
@@ -64,7 +63,7 @@ class Asker:
         self._want = want
         self._client = _Once(connect)
         self._log = ledger.Log(context.paths.usage)
-        self._ceiling = None if want.max_cost is None or settings.base_url is None else Ceiling(want.max_cost)
+        self._ceiling = want.ceiling if settings.base_url else None
 
     @property
     def connected(self) -> bool:
@@ -162,7 +161,7 @@ class Asker:
             yield
             return
         limit = request.params.get("max_tokens")
-        most = Counts(tokens.estimate(request.messages), limit if isinstance(limit, int) else 0)
+        most = Counts(tokens.estimate([*request.messages, *offered(request)]), limit if isinstance(limit, int) else 0)
         reserved = self._ceiling.begin(prices.cost(most, self._settings) or 0.0)
         try:
             yield
@@ -261,7 +260,7 @@ def check_spending(context: Context, settings: Settings, want: Want) -> None:
     budget.check_budget(settings, context.paths, over=want.over_budget)
     if want.over_budget or settings.base_url is None:
         return
-    if want.max_cost is not None and prices.cost(Counts(1, 1), settings) is None:
+    if want.ceiling is not None and prices.cost(Counts(1, 1), settings) is None:
         raise OverLimit(
             f"the price of {settings.model} is not known, and --max-cost is given",
             "[prices] in the settings file can give it; --over-budget asks all the same",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import Any, NamedTuple
 
 from gptpipe.asking import schema, tools
@@ -13,6 +14,7 @@ from gptpipe.message import Schema, ToolSpec
 from gptpipe.settings.keys import keyless
 from gptpipe.settings.roles import Role
 from gptpipe.text.age import parse_age
+from gptpipe.usage.ceiling import Ceiling
 
 MAX_CALLS = 10  # of tools, in a turn or for a record
 
@@ -26,7 +28,7 @@ class Want(NamedTuple):
     ``reasoning`` asks for the model's reasoning too, and ``web`` lets it search the web.
     The model may call ``tools``, at most ``max_calls`` times; with ``approve`` the user is asked each time. With
     ``calls_only`` the calls are the answer, and none is run.
-    ``judge`` returns what is wrong with an answer, or None. All requests may cost ``max_cost`` USD.
+    ``judge`` returns what is wrong with an answer, or None. All requests under this want share the ``ceiling``.
     """
 
     extract: str | None = None
@@ -42,7 +44,7 @@ class Want(NamedTuple):
     approve: bool = False
     calls_only: bool = False
     judge: Callable[[str], str | None] | None = None
-    max_cost: float | None = None
+    ceiling: Ceiling | None = None
 
     @property
     def specs(self) -> tuple[ToolSpec, ...]:
@@ -72,9 +74,11 @@ def wanted(options: Mapping[str, Any], role: Role, context: Context) -> Want:
         extract, path = role.extract, role.schema
         if extract and path:
             raise ConfigError("schema and extract exclude each other, and the role has both")
-    age, repair = options.get("cache"), options.get("repair", 1)
+    age, repair, most = options.get("cache"), options.get("repair", 1), options.get("max_cost")
     if repair < 0:
         raise UsageError("--repair must be a whole number, 0 or more")
+    if most is not None and not 0 <= most < inf:
+        raise UsageError("--max-cost must be a number, 0 or more")
     return Want(
         extract,
         schema.load(path) if path is not None else None,
@@ -84,7 +88,7 @@ def wanted(options: Mapping[str, Any], role: Role, context: Context) -> Want:
         options.get("over_budget", False),
         options.get("reasoning", False),
         options.get("web", False),
-        max_cost=options.get("max_cost"),
+        ceiling=None if most is None else Ceiling(most),
         **_tools(options, role, context),
     )
 

@@ -79,7 +79,6 @@ _count = click.IntRange(1)
 @options.web
 @options.tools
 @options.limits
-@options.max_cost
 @options.cost
 @options.network
 @options.config
@@ -228,7 +227,7 @@ def _ask(run: _Run, records: Any, sink: Sink, counted: Any = lambda _: None) -> 
     # Beside what is typed at the terminal a bar would only be in the way.
     wanted = not os.isatty(run.descriptor)
     progress = Progress(lambda: values["limit"] or input.count(run.descriptor, maker.how), "records", wanted=wanted)
-    bar = Bar(progress, tally, settings, verbose=values["verbose"], every=values["progress"], most=want.max_cost)
+    bar = Bar(progress, tally, settings, verbose=values["verbose"], every=values["progress"], most=values["max_cost"])
     pace = Pace(values["rpm"], values["tpm"], bar.say, output.patience(), context.deadline.at)
     asker = Asker(context, settings, want, partial(connect, context, settings, key, waiting=bar.waiting, gate=pace))
     equals = None if values["no_dedupe"] else Equals(context.paths.cache)

@@ -214,15 +214,14 @@ check = option(
     help="a command that reads an answer and fails if it is not good enough",
 )
 
-max_cost = option(
-    "--max-cost", group="limits", metavar="USD", type=float, help="send nothing that could make the run cost more"
-)
-
 over_budget = option("--over-budget", group="limits", is_flag=True, help="ask although a budget is used up")
 
 cost = together(
     option("--cache", group="limits", metavar="AGE", help="reuse an answer to the same request (30m, 12h, 7d)"),
     option("--cache-only", group="limits", is_flag=True, help="never ask, only reuse"),
+    option(
+        "--max-cost", group="limits", metavar="USD", type=float, help="send nothing that could make the run cost more"
+    ),
     over_budget,
 )
 

@@ -1,4 +1,4 @@
-"""``--max-cost``: what the requests of a run may cost together."""
+"""``--max-cost``: what the requests of a run, or of a whole chat, may cost together."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Ceiling:
             if self._used + self._on_their_way + usd > most:
                 raise OverLimit(
                     f"the next request could pass --max-cost {self._usd:g} (${self._used:.4f} are used)",
-                    "a higher --max-cost goes on",
+                    "a higher --max-cost allows it",
                 )
             self._on_their_way += usd
             return usd

@@ -201,6 +201,20 @@ def test_each_answer_is_counted_and_bound_by_the_budget(run: Run, server: Server
     assert [json.loads(line)["program"] for line in entries.read_text().splitlines()] == ["gptpipe-chat"] * 3
 
 
+def test_the_cost_is_that_of_the_whole_chat(run: Run, server: Server, home: Path) -> None:
+    path = home / ".config/gptpipe/config.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text("[prices.m]\ninput = 10000\noutput = 0\n")  # 0.01 USD a token
+    cheap = run(*model(server), "--max-cost", "0.1", stdin=b"one\n")
+    assert (cheap.status, cheap.out) == (0, b"one\n")
+    result = run(*model(server), "--max-cost", "0.1", "--history", "0", stdin=b"one\n" * 9)
+    asked = len(server.requests) - 1
+    assert result.status == 6
+    assert 1 < asked < 9
+    assert result.out == b"one\n" * asked
+    assert result.err.count("the next request could pass --max-cost 0.1 ") == 9 - asked
+
+
 def test_retry_asks_anew_where_an_answer_is_stored(run: Run, server: Server) -> None:
     run(*model(server), "--cache", "1h", stdin=b"one\n")
     run(*model(server), "--cache", "1h", stdin=b"one\n/retry\n")

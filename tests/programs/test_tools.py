@@ -243,6 +243,77 @@ def test_a_model_that_never_stops_calling(run: Run, server: Server, home: Path, 
     server.reply(answers("new"))
 
 
+def priced(home: Path, usd: float = 0.01) -> None:
+    """Give a token of the model ``m`` this price, in and out."""
+    (home / ".config/gptpipe").mkdir(parents=True)
+    (home / ".config/gptpipe/config.toml").write_text(f"[prices.m]\ninput = {usd * 1e6}\noutput = {usd * 1e6}\n")
+
+
+def test_the_cost_of_a_run_is_looked_at_before_each_round(run: Run, server: Server, home: Path, tmp_path: Path) -> None:
+    priced(home)
+    tool = write_tool(tmp_path, f"echo x >>{tmp_path}/ran")
+    server.reply(calls(usage={"prompt_tokens": 100, "completion_tokens": 100, "total_tokens": 200}), times=20)
+    found = ask(run, server, "--max-cost", "7.5", "--meta", "meta", "--tool", str(tool), "where?")
+    assert (found.status, found.out) == (6, b"")
+    first, hint = found.err.splitlines()
+    assert first == "gptpipe: the next request could pass --max-cost 7.5 ($6.0000 are used)"
+    assert hint.strip() == "a higher --max-cost allows it"
+    assert len(server.requests) == 3
+    assert (tmp_path / "ran").read_text() == "x\n" * 3
+    assert json.loads((tmp_path / "meta").read_text())["usage"]["total_tokens"] == 600
+
+
+def test_the_cost_of_a_run_is_looked_at_before_a_repair(run: Run, server: Server, home: Path, tmp_path: Path) -> None:
+    priced(home)
+    (tmp_path / "s.json").write_text("{}")
+    server.reply(answers("no JSON"), times=9)
+    found = ask(run, server, "--schema", "s.json", "--repair", "9", "--max-cost", "1", "where?")
+    assert found.status == 6
+    assert 1 < len(server.requests) < 6
+
+
+@pytest.mark.parametrize("words", [[], ["--tool", "./lookup"], ["--schema", "s.json"]])
+def test_a_price_that_is_not_known(run: Run, server: Server, tool: Path, tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "s.json").write_text("{}")
+    server.reply(answers("{}"))
+    found = ask(run, server, "--max-cost", "1", *words, "where?")
+    assert (found.status, server.requests) == (6, [])
+    assert found.err.startswith("gptpipe: the price of m is not known, and --max-cost is given\n")
+    assert ask(run, server, "--max-cost", "1", "--over-budget", *words, "where?").out == b"{}\n"
+
+
+@pytest.mark.parametrize("usd", ["-1", "nan", "inf"])
+def test_a_cost_that_is_none(run: Run, server: Server, usd: str) -> None:
+    found = ask(run, server, "--max-cost", usd, "where?")
+    assert found.status == 2
+    assert found.err.startswith("gptpipe: --max-cost must be a number, 0 or more\n")
+    assert server.requests == []
+
+
+def test_the_descriptions_of_tools_count_for_the_cost(run: Run, server: Server, home: Path, tool: Path) -> None:
+    priced(home)
+    words = ("--max-cost", "0.2", "where?")
+    assert ask(run, server, *words).status == 0
+    assert ask(run, server, "--tool", str(tool), *words).status == 6
+    assert len(server.requests) == 1
+
+
+def test_the_cost_of_a_map_counts_the_rounds_of_all_records(
+    run: Run, server: Server, home: Path, tmp_path: Path
+) -> None:
+    priced(home)
+    write_tool(tmp_path, "cat")
+    role = home / ".config/gptpipe/roles/where.md"
+    role.parent.mkdir()
+    role.write_text(f'+++\ntools = ["{tmp_path}/lookup"]\n+++\n')
+    server.reply(calls(usage={"prompt_tokens": 50, "completion_tokens": 50, "total_tokens": 100}), times=50)
+    words = ("gptpipe-map", "-m", "m", "--base-url", server.url, "-r", "where", "-j", "2", "--max-cost", "5.5", "{}")
+    found = run(*words, stdin=b"one\ntwo\nthree\n")
+    assert found.status == 6
+    assert len(server.requests) == 5
+    assert {json.loads(line)["error"]["status"] for line in found.out.splitlines()} == {6}
+
+
 def test_ten_calls_are_the_limit(run: Run, server: Server, tmp_path: Path) -> None:
     tool = write_tool(tmp_path, f"echo x >>{tmp_path}/ran")
     server.reply(calls(*[function(id=f"call_{n}") for n in range(11)]))
