@@ -133,7 +133,6 @@ class Temporary(Failure):
         hint: str | None = None,
         *,
         repeat: bool = False,
-        retry_after: float | None = None,
         busy: bool = False,
         away: bool = False,
     ) -> None:
@@ -141,11 +140,11 @@ class Temporary(Failure):
         self.repeat = repeat
         self.busy = busy
         self.away = away
-        self.retry_after = retry_after
+        self.retry_after: float | None = None
 
 
 class ProtocolError(Failure):
-    """The reply is not Chat Completions."""
+    """The reply is not one of the protocol."""
 
     status = Status.PROTOCOL
 

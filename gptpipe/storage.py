@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from gptpipe.errors import Failure, WriteError
+from gptpipe.errors import Failure, NoInput, WriteError
 
 FIRST_BLOCK = 1 << 13
 LARGEST_BLOCK = 1 << 20
@@ -30,6 +30,18 @@ def failing(kind: type[Failure], what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise kind(f"{what}: {error.strerror}") from error
+
+
+def listed(folder: Path) -> list[str]:
+    """Return the names in a folder, in any order; none if the folder does not exist.
+
+    :raises NoInput: if it cannot be read.
+    """
+    with failing(NoInput, f"cannot read {folder}"):
+        try:
+            return os.listdir(folder)
+        except FileNotFoundError:
+            return []
 
 
 def make_folder(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""An answer: what has come of it so far, and what its requests used."""
+"""An answer: what has arrived of it, what is wrong with it, and what its requests used."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ class Bill:
         self._pending: list[_Pending] = []  # one or none
 
     def void(self) -> None:
-        """Forget what the server said of the present request: it comes to nothing."""
+        """Forget the usage of the present request: its answer does not count."""
         self.used, self.accepted = None, False
 
     def mend(self) -> None:
-        """Keep what the server said, before the answer is asked for again."""
+        """Keep the usage so far, before the answer is asked for again."""
         self._mended = True
         self._go_on()
 
     def call(self) -> None:
-        """Keep what the server said, before it is told what came of its calls."""
+        """Keep the usage so far, before the results of the calls are sent."""
         self._called = True
         self._go_on()
 
@@ -61,15 +61,15 @@ class Bill:
 
     @property
     def total(self) -> dict[str, Any] | None:
-        """What the server says that all requests took."""
+        """The usage of all requests, as the server reported it."""
         return add_usage(self._before, self.used)
 
     @property
     def measured(self) -> dict[str, Any] | None:
         """The usage as if the answer had come at once: the prompt of the first request, the completion of the last.
 
-        By as much as the prompt has grown through calls and results, the completion is larger. Of repairs nothing is
-        kept, so after both no figure says what the turn adds.
+        What calls and results added to the prompt counts as completion. The turn keeps no repairs, so after repairs
+        and calls together the figure is not known.
         """
         if self._mended and self._called:
             return None
@@ -83,16 +83,16 @@ class Bill:
         return last | prompt
 
     def drawn(self) -> list[ledger.Entry]:
-        """Return the lines of usage that are to be booked, once."""
+        """Return the lines of usage to book, and forget them."""
         entries, self._entries = self._entries, []
         return entries
 
     def begin(self, account: ledger.Account, messages: list[Message]) -> None:
-        """Begin with a request that is about to be sent."""
+        """Note a request that is about to be sent."""
         self._pending = [_Pending(account, messages, time.monotonic())]
 
     def end(self, status: int, said: str) -> None:
-        """End the request on its way, if there is one; ``said`` is what came of its answer.
+        """End the request on its way, if there is one; ``said`` is the text that arrived.
 
         A request that the server has not accepted used nothing.
         """
@@ -107,12 +107,12 @@ class Bill:
 
 
 class Answer:
-    """What has come of an answer so far, and, once it has ended, whether it is what was wanted.
+    """An answer as far as it has arrived, and, once it has ended, whether it is what ``want`` says.
 
-    ``finish_reason`` is as the server sent it, ``served_by`` the model that it says answered, ``bill`` what the answer
-    used. ``api`` is the protocol in which it came, and ``citations`` are the sources that it names. ``failure`` is why
-    the answer is not complete; None says that it is. ``calls`` are those that the model wants now, ``called`` what came
-    of earlier ones, and ``rounds`` are the messages with both, as the model gets them.
+    ``finish_reason`` is as the server sent it, ``served_by`` the model that answered, ``bill`` the usage. ``api`` is
+    the protocol, and ``citations`` are the sources that the answer names. ``failure`` is why the answer is not
+    complete; None says that it is. ``calls`` are the tool calls that the model wants now, ``called`` the outcomes of
+    earlier ones, and ``rounds`` the messages with both, as the model gets them.
     """
 
     def __init__(self, want: Want) -> None:
@@ -138,19 +138,19 @@ class Answer:
         self.failure: Failure | None = Temporary("the answer did not end")
 
     def void(self) -> None:
-        """Forget what came: the try is repeated, or a stored answer will not do."""
+        """Forget what arrived: the try is repeated, or the stored answer cannot be used."""
         self._forget()
         self.bill.void()
         if self.cached:
             self.cached, self.first_token = False, None
 
     def mend(self) -> None:
-        """Forget what came, but not what it cost: it is asked for again."""
+        """Forget what arrived, but not its usage: the answer is asked for again."""
         self._forget()
         self.bill.mend()
 
     def begin_round(self) -> list[ToolCall]:
-        """Return the calls that the model wants, and forget what came with them but for the message itself."""
+        """Return the calls that the model wants, move its message to ``rounds``, and begin anew."""
         calls = self.calls
         self.rounds.append(self.message)
         self._forget()
@@ -158,18 +158,18 @@ class Answer:
         return calls
 
     def add_result(self, call: ToolCall, called: Called) -> None:
-        """Add what came of a call."""
+        """Add the outcome of a call."""
         self.called.append(called)
         self.rounds.append({"role": "tool", "tool_call_id": call.id, "content": called.result})
 
     def listed(self) -> list[dict[str, Any]]:
-        """Return the calls for ``tool_calls`` in ``--json``, those that were not run with null."""
+        """Return the calls for ``tool_calls`` in ``--json``; null is the status of those that were not run."""
         left = [{**_listed(call), "status": None, "seconds": None} for call in self.calls]
         return [called.listed() for called in self.called] + left
 
     @property
     def message(self) -> Message:
-        """What came, in the form of the API."""
+        """The message so far, in the form of the API."""
         said: Message = {"role": "assistant", "content": self.text}
         if self.refusal:
             said["refusal"] = self.refusal
@@ -208,13 +208,13 @@ class Answer:
 
     @property
     def finished(self) -> bool:
-        """Whether the conversation can go on from it: it is complete, or as long as it may be."""
+        """Whether later turns can follow: the answer is complete, or reached the length limit."""
         reason = (self.finish_reason or "").lower()
         return not self.calls and reason in message.COMPLETE_REASONS | message.LENGTH_REASONS
 
     @property
     def usage(self) -> dict[str, Any] | None:
-        """What the server says that it took, repairs included; None also if it was stored."""
+        """The usage that the server reported, repairs included; None for a stored answer."""
         return None if self.cached else self.bill.total
 
     @property
@@ -279,7 +279,7 @@ class Answer:
                 self.void()
 
     def judge(self) -> None:
-        """Find out whether the answer, which has ended, is complete and what was wanted.
+        """Set ``failure``: why the answer, which has ended, is incomplete or not what ``want`` says; None if it is.
 
         :raises ConfigError: if the schema refers to itself without end.
         """
@@ -303,7 +303,7 @@ class Answer:
 
 
 def _unfinished(answer: Answer) -> Failure | None:
-    """Return what its finish reason says against the answer, or None."""
+    """Return why the finish reason makes the answer a failure, or None."""
     word = answer.finish_reason or ""
     reason = word.lower()
     if answer.refusal:
@@ -325,7 +325,7 @@ def _unfinished(answer: Answer) -> Failure | None:
 
 
 def _missing(answer: Answer) -> Absent | None:
-    """Return what was asked for and is not in the answer, or None."""
+    """Return the failure of an answer that lacks what was asked for, or None."""
     if answer.calls:
         return None
     if answer.want.calls_only:

@@ -38,13 +38,13 @@ class Receiver:
         """Take a piece of the answer."""
 
     def called(self, call: Called) -> None:
-        """Take what came of a call of a tool."""
+        """Take the outcome of a tool call."""
 
     def reasoning(self, text: str) -> None:
         """Take a piece of the reasoning."""
 
     def again(self) -> None:
-        """Forget what came: it is asked for again."""
+        """Forget what arrived: the answer is asked for again."""
 
     def repeatable(self) -> bool:
         """Return whether a try that failed may be repeated: nothing was passed on."""
@@ -67,7 +67,7 @@ class Asker:
 
     @property
     def connected(self) -> bool:
-        """Whether a request was certain."""
+        """Whether the client was made, because a request was certain."""
         return bool(self._client.made)
 
     @property
@@ -113,7 +113,7 @@ class Asker:
     def _run_calls(self, answer: Answer, receiver: Receiver) -> None:
         """Run the calls of a round.
 
-        :raises OverLimit: if the model wants more of them than may be run.
+        :raises OverLimit: if the model wants more calls than ``--max-calls`` allows.
         """
         env = keys.keyless(self._context.env, self._context.config, *self._client().way.secrets)
         toolbox = Toolbox(self._want.tools, env, consent.agrees if self._want.approve else None)
@@ -128,7 +128,7 @@ class Asker:
     # One request
 
     def _send(self, request: Request, answer: Answer, receiver: Receiver) -> None:
-        """Send a request and pass on what comes. Where tools are offered, the text waits until no call can follow.
+        """Send a request and pass its events on. With tools, the text waits until no call can follow.
 
         :raises OverLimit: if the request would pass a limit.
         """
@@ -207,9 +207,9 @@ class Asker:
     # Stored answers
 
     def _recalled(self, request: Request, answer: Answer, receiver: Receiver) -> bool:
-        """Fill ``answer`` from what is stored for the request, if that is complete; return whether it was.
+        """Fill ``answer`` from the stored answer, if there is a complete one; return whether there was.
 
-        :raises NoInput: if it was not, and nothing may be asked.
+        :raises NoInput: if there was none, and ``--cache-only`` forbids to ask.
         """
         stored = cache.get(self._context.paths.answers, self._key(request), self._want.max_age)
         if stored is not None:
@@ -236,12 +236,12 @@ class Asker:
 
 
 def offered(request: Request) -> list[Message]:
-    """Return what the tools of a request add to its prompt, as a message, or none."""
+    """Return the tools of a request as a message, for counting tokens; an empty list without tools."""
     return [{"role": "system", "content": compact([tool._asdict() for tool in request.tools])}] if request.tools else []
 
 
 def _pass_on(event: Event, answer: Answer, receiver: Receiver, *, held: bool) -> None:
-    """Add an event to the answer, and give the receiver what is for it; the text not if it is ``held``."""
+    """Add an event to the answer, and pass text and reasoning on to the receiver; text is not passed on if ``held``."""
     if answer.first_token is None and isinstance(event, (Text, Refusal, ToolCall)):
         receiver.begin()
     answer.take(event)
@@ -254,8 +254,8 @@ def _pass_on(event: Event, answer: Answer, receiver: Receiver, *, held: bool) ->
 def check_spending(context: Context, settings: Settings, want: Want) -> None:
     """Check that the budgets allow a request, unless ``--over-budget`` was given.
 
-    :raises OverLimit: if one is used up, or is in USD and the model's price is not known.
-    :raises WriteError: if a budget is set, and what will be used cannot be booked.
+    :raises OverLimit: if a budget is used up, or is in USD and the price of the model is not known.
+    :raises WriteError: if a budget is set, and usage cannot be booked.
     """
     budget.check_budget(settings, context.paths, over=want.over_budget)
     if want.over_budget or settings.base_url is None:

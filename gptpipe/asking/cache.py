@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gptpipe.errors import NoInput, WriteError
-from gptpipe.storage import make_folder, open_regular, replace
+from gptpipe.errors import WriteError
+from gptpipe.storage import listed, make_folder, open_regular, replace
 from gptpipe.text.strict_json import compact
 
 _ENTRY = re.compile(r"([0-9a-f]{64})\.json|\.[0-9a-f]{64}\.json\..*")  # an entry, or what a kill left of its writing
@@ -87,10 +87,4 @@ def size(directory: Path) -> tuple[int, int]:
 
 
 def _entries(directory: Path) -> Iterator[Path]:
-    try:
-        names = os.listdir(directory)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise NoInput(f"cannot read {directory}: {error.strerror}") from error
-    yield from (directory / name for name in names if _ENTRY.fullmatch(name))
+    return (directory / name for name in listed(directory) if _ENTRY.fullmatch(name))

@@ -1,4 +1,4 @@
-"""Where a run happens, the role that it was given, its way to the endpoint: what comes before anything is asked."""
+"""What a run needs before anything is asked: where it happens, its role, its key and its client."""
 
 from __future__ import annotations
 

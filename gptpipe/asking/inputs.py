@@ -195,7 +195,7 @@ def _told(_: str) -> None:
 
 
 def piped(say: Callable[[str], None], meanwhile: Callable[[], None], *, alone: bool, explicit: bool) -> bytes:
-    """Return what is on standard input, if it is to be read; nothing if it is not.
+    """Return what is on standard input, if it should be read; else nothing.
 
     ``explicit`` is whether ``-f -`` asks for it, ``alone`` whether there is nothing else to ask.
 

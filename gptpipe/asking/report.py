@@ -1,4 +1,4 @@
-"""What is said of a turn beside its answer: ``--dry-run``, ``--json``, ``--meta``, ``--verbose``."""
+"""Reports on a turn, beside its answer: ``--dry-run``, ``--json``, ``--meta``, ``--verbose``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers that are JSON of a given form: the schema, how the API is told, and whether an answer keeps to it.
+"""Answers that are JSON of a given form: the schema, how it is read and checked, and whether an answer is valid.
 
 A schema is a JSON Schema of any draft from 3 to 2020-12, the latter if it does not say. Nothing is fetched:
 what it refers to stands in its own file. ``format`` is a note to the model and not checked.
@@ -145,6 +145,6 @@ def violation(value: Any, schema: Schema) -> str | None:
 
 
 def repair_message(problem: Invalid, *, json: bool = True) -> Message:
-    """Return the message that shows the model what was wrong with its answer, which is to be ``json``."""
+    """Return the message that shows the model what is wrong; ``json`` says whether the answer must be JSON."""
     what = "the JSON" if json else "the answer"
     return {"role": "user", "content": f"That cannot be used: {problem.message}. Answer again, with {what} only."}

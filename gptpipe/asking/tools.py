@@ -18,6 +18,7 @@ from gptpipe.console import children, output
 from gptpipe.console.children import Ended
 from gptpipe.errors import BadInput, ConfigError, NoInput, clause
 from gptpipe.message import ToolSpec
+from gptpipe.storage import listed
 from gptpipe.text.strict_json import compact, parse
 
 DESCRIBE_LIMIT = 10.0  # seconds
@@ -38,7 +39,7 @@ class Tool(NamedTuple):
 
 
 class Called(NamedTuple):
-    """What came of a call. ``result`` is what the model is told.
+    """The outcome of a call. ``result`` is the text for the model.
 
     ``arguments`` are the value, or the text if it is not JSON. ``status`` is as a shell shows it, and None if nothing
     was run. ``seconds`` include the time in which the user was asked.
@@ -80,13 +81,7 @@ def names(folder: Path) -> list[str]:
 
     :raises NoInput: if the folder cannot be read; one that is not there holds none.
     """
-    try:
-        found = os.listdir(folder)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise NoInput(f"cannot read {folder}: {error.strerror}") from error
-    return sorted(name for name in found if not name.startswith(".") and (folder / name).is_file())
+    return sorted(name for name in listed(folder) if not name.startswith(".") and (folder / name).is_file())
 
 
 def find(name: str, folder: Path) -> str:
@@ -144,7 +139,7 @@ def describe(path: str, env: Mapping[str, str]) -> Tool:
 def _spec(ended: Ended) -> ToolSpec:
     """Return what a description says.
 
-    :raises ValueError: if it is none.
+    :raises ValueError: if it is not a description.
     """
     if ended.cut:
         raise ValueError(f"it prints more than {LARGEST} bytes")
@@ -185,9 +180,9 @@ class _NotRun(Exception):
 
 
 def call(name: str, arguments: str, toolbox: Toolbox, waiting: Waiting) -> Called:
-    """Run a call as the model wants it, and return what came of it; ``arguments`` is the text that the model sent.
+    """Run a tool as the model asks, and return the outcome; ``arguments`` is the text that the model sent.
 
-    Whatever goes wrong is told to the model: it may know better then. A call that lasts is announced by ``waiting``.
+    An error becomes the result, so that the model can react to it. ``waiting`` announces a call that takes long.
     """
     started = time.monotonic()
     status = None
@@ -244,7 +239,7 @@ def _allowed(name: str, arguments: Any, toolbox: Toolbox) -> Tool:
 
 
 def _result(ended: Ended) -> str:
-    """Return what the model is told of a tool that ended."""
+    """Return the result for the model of a tool that ended."""
     reader_was_gone = ended.cut and ended.status == 128 + SIGPIPE
     if ended.status and not reader_was_gone:
         return "\n".join([f"error: the tool ended with status {ended.status}", *_last_lines(ended)])

@@ -29,7 +29,7 @@ from gptpipe.wire.request import Request, system_of
 
 
 class Call(NamedTuple):
-    """What a command line and a role say, as ``settings.resolve`` takes it, and what they want of an answer."""
+    """The options of a command line and a role, as ``settings.resolve`` takes them, and what an answer must be."""
 
     options: Mapping[str, Any]
     role: Mapping[str, Any]
@@ -44,10 +44,10 @@ class Call(NamedTuple):
 
 
 class Question(NamedTuple):
-    """What one turn asks, under which call, whose ``settings`` a session may change.
+    """The question of one turn. A session may change the ``settings``, which are those of the ``call``.
 
     ``save`` is false for a turn that reads the session and appends nothing. ``memory`` holds the conversation if
-    the settings name no session. ``again`` leaves the latest turns out that asked the same.
+    the settings name no session. ``again`` leaves out the latest turns, if they asked the same.
     """
 
     content: Content
@@ -59,7 +59,7 @@ class Question(NamedTuple):
 
 
 class Composed(NamedTuple):
-    """A turn's request, ready to be sent: its settings, the turns of history in it, how many were left out."""
+    """A turn's request, ready to be sent; its settings, the turns of history in it, and how many were left out."""
 
     settings: Settings
     request: Request
@@ -71,10 +71,10 @@ Append = Callable[[message.Turn, bool], None]
 
 
 class Turn:
-    """One question and what has come of it so far.
+    """One question, and its answer as far as it has arrived.
 
-    ``settings`` are those of the call until the session has had its say. ``turns_sent`` and ``turns_dropped`` count
-    its history. ``asked`` says that a request was ready, ``connected`` that it was to be sent.
+    ``settings`` are those of the call until the session has been read. ``turns_sent`` and ``turns_dropped`` count the
+    history. ``asked`` says that a request was ready, ``connected`` that there was a client to send it.
 
     ``link`` may be that of the turn before.
     """
@@ -89,7 +89,7 @@ class Turn:
         self.turns_sent = self.turns_dropped = self.retries = 0
 
     def take(self, receiver: Receiver) -> None:
-        """Ask and append. ``answer`` has what came of it.
+        """Ask, and append the turn to the session. ``answer`` holds the result.
 
         :raises Failure: if the turn cannot be asked or appended.
         :raises Interrupted: after the turn was appended, if a signal came.
@@ -101,7 +101,6 @@ class Turn:
             check_spending(context, early, question.call.want)
             client.preload()
             self._link.open(early)
-            client.preload()
             self._link.key(early)  # before the lock is taken; a stored answer needs none
         with _history(question, context, early) as (turns, append):
             turns, latest = tee(turns)
@@ -136,7 +135,7 @@ class Turn:
 
 
 def prepare(question: Question, context: Context, link: Link) -> None:
-    """Find out what would end a turn before it is asked, for a question that is not written yet.
+    """Check settings, budget and key, for a question that is still to be written.
 
     :raises Failure: if a setting is faulty, a budget used up, or no key there.
     """
@@ -155,7 +154,7 @@ def preview(question: Question, context: Context) -> Composed:
 def compose(question: Question, context: Context, chosen: Settings, turns: Iterator[message.Turn]) -> Composed:
     """Return the request: the system message, the history that fits, and the question.
 
-    ``turns`` are the session's from the newest; no more of them are read than are needed.
+    ``turns`` are the session's from the newest; only as many as needed are read.
 
     :raises BadInput: OverLimit: if it is too large.
     """
@@ -180,7 +179,7 @@ def compose(question: Question, context: Context, chosen: Settings, turns: Itera
 
 
 def _settled(question: Question, context: Context, past: _Past) -> Settings:
-    """Return the settings after the session has had its say.
+    """Return the settings, with those of the session in them.
 
     :raises ConfigError: if no model was named, or the session goes on with a profile that does not exist.
     """
@@ -219,7 +218,7 @@ def _looked_at(question: Question, context: Context, warn: Warn) -> Iterator[mes
 
 @contextmanager
 def _history(question: Question, context: Context, chosen: Settings) -> Iterator[tuple[Iterator[message.Turn], Append]]:
-    """Give the session's turns from the newest, and what appends one: under its lock until the block ends."""
+    """Give the block the session's turns from the newest, and a function that appends one; hold the lock meanwhile."""
     name = chosen.session
     if name is None and question.memory:
         yield question.memory.history(), partial(_remember, question.memory)

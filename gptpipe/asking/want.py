@@ -20,10 +20,10 @@ MAX_CALLS = 10  # of tools, in a turn or for a record
 
 
 class Want(NamedTuple):
-    """What an answer must be, and whether a stored one will do.
+    """What an answer must be, and whether a stored answer may be used.
 
     ``extract`` is ``"first"`` or ``"last"``: of the text only that code block counts. With a ``schema`` the text is
-    JSON; ``repair`` is how often the model is shown what is wrong with it. A stored answer will do if it is at most
+    JSON; ``repair`` is how often the model is shown what is wrong with it. A stored answer may be used if it is at most
     ``max_age`` seconds old. With ``cache_only`` nothing is asked, and without an age the answer may be of any age.
     ``reasoning`` asks for the model's reasoning too, and ``web`` lets it search the web.
     The model may call ``tools``, at most ``max_calls`` times; with ``approve`` the user is asked each time. With
@@ -48,19 +48,19 @@ class Want(NamedTuple):
 
     @property
     def specs(self) -> tuple[ToolSpec, ...]:
-        """What the model is told of the tools."""
+        """The tools as the model sees them."""
         return tuple(tool.spec for tool in self.tools)
 
     @property
     def stored(self) -> bool:
-        """Whether a stored answer will do."""
+        """Whether a stored answer may be used."""
         return self.cache_only or self.max_age is not None
 
 
 def wanted(options: Mapping[str, Any], role: Role, context: Context) -> Want:
-    """Return what the options, by long name with underscores, and else the role want of an answer.
+    """Return what an answer must be, by the options (long names with underscores) or else by the role.
 
-    Tools are those of both. Each is asked to describe itself.
+    The tools are those of both. Each is asked to describe itself.
 
     :raises UsageError: if they exclude each other.
     :raises NoInput: ConfigError: if the schema or a tool cannot be used.
@@ -94,7 +94,7 @@ def wanted(options: Mapping[str, Any], role: Role, context: Context) -> Want:
 
 
 def _tools(options: Mapping[str, Any], role: Role, context: Context) -> dict[str, Any]:
-    """Return what options and role say of tools.
+    """Return the fields about tools, by options and role.
 
     :raises UsageError: NoInput: ConfigError: as :func:`wanted` does.
     """

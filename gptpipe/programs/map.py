@@ -51,20 +51,12 @@ _count = click.IntRange(1)
 @option("--seed", group="input", metavar="N", type=int, help="the same sample again")
 @options.system
 @options.role
-@option(
-    "-j",
-    "--jobs",
-    group="run",
-    metavar="N",
-    type=click.IntRange(1, 256),
-    default=8,
-    help="requests at once (default 8)",
-)
+@option("-j", "--jobs", group="run", metavar="N", type=click.IntRange(1, 256), default=8, help="requests at once (8)")
 @option("--rpm", group="run", metavar="N", type=float, help="requests a minute, at most")
 @option("--tpm", group="run", metavar="N", type=float, help="tokens a minute, at most")
 @option("--max-failures", group="run", metavar="N", type=_count, help="stop after N failures")
 @option("--no-dedupe", group="run", is_flag=True, help="ask for equal records each, not once for all")
-@option("--progress", group="run", metavar="SECONDS", type=float, help="say so often how far it is")
+@option("--progress", group="run", metavar="SECONDS", type=float, help="seconds between two lines that say how far it is")
 @option("-o", "--output", group="output", metavar="PATH", help="write the results to PATH, a new file")
 @option("--to", group="output", type=click.Choice(["jsonl", "csv", "tsv"]), help="results as lines of JSON, or a table")
 @option("--resume", group="output", is_flag=True, help="go on with PATH: ask what has no answer there")
@@ -100,7 +92,10 @@ def command(template: str | None, **values: Any) -> int:
     source = input.read(descriptor, maker.how, output.say)
     check_columns(maker.template, source.header)
     run = _Run(values, context, maker, want, source, descriptor, _form(values, maker, want, source))
-    return _rehearse(run) if values["dry_run"] else _status(*_ask(run, _selected(run), _sink(run)))
+    if values["dry_run"]:
+        return _rehearse(run)
+    records = selected(source.records, values["limit"], values["sample"], values["seed"])
+    return _status(*_ask(run, records, _sink(run)))
 
 
 def _check(values: dict[str, Any]) -> None:
@@ -158,11 +153,6 @@ def _form(values: dict[str, Any], maker: Maker, want: Want, source: Source) -> F
     if values["no_record"]:
         raise UsageError(f"--no-record and --to {to} exclude each other")
     return Table(source.header, want.schema, keyed=values["output"] is not None)
-
-
-def _selected(run: _Run) -> Any:
-    values = run.values
-    return selected(run.source.records, values["limit"], values["sample"], values["seed"])
 
 
 def _sink(run: _Run) -> Sink:

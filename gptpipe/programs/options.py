@@ -196,13 +196,7 @@ _calls = (
     option("--max-calls", group="tools", metavar="N", type=int, help="the most calls of tools (default 10)"),
     option("--approve", group="tools", is_flag=True, help="show each call on the terminal and ask before it runs"),
 )
-_tool = option(
-    "--tool",
-    group="tools",
-    metavar="PATH",
-    multiple=True,
-    help="an executable that the model may call",
-)
+_tool = option("--tool", group="tools", metavar="PATH", multiple=True, help="an executable that the model may call")
 _tool_calls = option("--tool-calls", group="tools", is_flag=True, help="print the calls as JSON lines, run none")
 chat_tools = together(_tool, *_calls)
 tools = together(_tool, _tool_calls, *_calls)

@@ -97,7 +97,7 @@ class Talk:
         return self.question(self.last)
 
     def question(self, content: Content, *, again: bool = False) -> Question:
-        """Return the question for this content. ``again`` is as in ``turn.Question``; then no stored answer will do."""
+        """Return the question for this content. ``again`` is as in ``turn.Question``; then no stored answer is used."""
         call = self.call._replace(want=self.call.want._replace(max_age=None)) if again else self.call
         return Question(content, call, self.settings, memory=self.memory, again=again)
 

@@ -1,6 +1,6 @@
-"""Equal records: each request is asked once in a run, and its answer is that of all records that make it.
+"""Equal records: each request is sent once in a run, and all records that make it get its answer.
 
-What came of each request is kept in a file without a name, and in memory only where it stands there.
+The outcomes are kept in a file without a name; memory holds only their offsets.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _IN_MEMORY = 1 << 20  # bytes, before there is a file
 
 
 class Equals:
-    """What came of the requests so far. Several threads may use it at once; ``folder`` is where the file may be."""
+    """The outcomes of the requests so far. Several threads may use it at once; ``folder`` is where the file may be."""
 
     def __init__(self, folder: Path) -> None:
         import tempfile
@@ -36,7 +36,7 @@ class Equals:
         self._last: tuple[int, list[Any]] | None = None
 
     def once(self, record: Record, key: str, ask: Callable[[], Outcome]) -> Outcome:
-        """Return what came of a request: by asking, unless an equal one was asked; that one is waited for."""
+        """Return the outcome of a request. If an equal one was sent, wait for its outcome; else call ``ask``."""
         with self._lock:
             place = self._places.get(packed(key))
             if place is None:
@@ -87,7 +87,7 @@ class Equals:
 
 
 def _outcome(record: Record, key: str, found: list[Any]) -> Outcome:
-    """Return what came of an equal record as that of this one; it used nothing."""
+    """Return the outcome of an equal record as that of this one, without usage."""
     number, value, model, finish_reason, error = found
     return Outcome(record, key, _failure(*error) if error else None, value, model, finish_reason, same_as=number)
 

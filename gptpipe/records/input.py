@@ -144,7 +144,7 @@ def count(descriptor: int, how: Input) -> int | None:
 
 
 def _split(descriptor: int, separator: str, encoding: str, say: Callable[[str], None]) -> Iterator[str]:
-    """Yield what stands between the separators, as soon as it is there; undecodable bytes as lone surrogates."""
+    """Yield the text between the separators, as soon as it arrives; undecodable bytes as lone surrogates."""
     typed = os.isatty(descriptor)
     if typed:
         say("reading the records from the terminal; ^D ends them")

@@ -2,7 +2,7 @@
 
 - A 429, or a wait that the server asked for, holds all requests and spends no try of the record. The run ends when
   HOLDS such waits in a row and PATIENCE seconds brought no accepted request.
-- No connection, 502, 503 or 529 is the affair of its record, until ROW of them came with no answer in between. Then
+- No connection, 502, 503 or 529 concerns only its record, until ROW of them came with no answer in between. Then
   all are held, and one request tries from time to time. After OUTAGE seconds its record is given up, because the
   fault may be in the record; if the next one fares no better, the run ends.
 
@@ -210,7 +210,7 @@ class Pace(Gate):
     def sleep(self, seconds: float) -> None:
         """Wait.
 
-        :raises Stopped: if no more requests are to be sent.
+        :raises Stopped: if no more requests may be sent.
         """
         with self._changed:
             self._wait_until(time.monotonic() + seconds)

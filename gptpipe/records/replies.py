@@ -44,7 +44,7 @@ def find(directory: Path, results: Path) -> Submission:
 
 
 class Replies:
-    """Files of results, in any order; in memory is only where each stands.
+    """Files of results, in any order; memory holds only the offset of each.
 
     :raises NoInput: if a file cannot be read.
     """
@@ -98,7 +98,7 @@ def collect(submission: Submission, states: list[Batch], client: Client) -> list
 
 
 def outcomes(submission: Submission, replies: Replies, states: list[Batch], want: Want) -> Iterator[Outcome]:
-    """Yield what has come of each record, in the order of the input."""
+    """Yield the outcome of each record, in the order of the input."""
     left = list(zip(submission.parts, states, strict=False))
     sent = left[-1][0].last if left else submission.records
     for name, note in _remembered(submission):
@@ -120,7 +120,7 @@ def outcomes(submission: Submission, replies: Replies, states: list[Batch], want
 
 
 def enter(submission: Submission, outcomes: Iterator[Outcome], directory: Path) -> Iterator[Outcome]:
-    """Pass the outcomes on; the first time that all are, what they used is entered among the usage in the folder.
+    """Pass the outcomes on, and book their usage in the folder when all were passed on for the first time.
 
     :raises WriteError: if that fails.
     """
@@ -146,7 +146,7 @@ def enter(submission: Submission, outcomes: Iterator[Outcome], directory: Path) 
 
 
 def _take(answer: Answer, reply: dict[str, Any] | None, state: Batch | None) -> Failure | None:
-    """Fill the answer with a reply; return why it is none, or not complete."""
+    """Fill the answer with a reply; return why there is no complete answer, or None."""
     if reply is None:
         if state is not None and state.problem:
             return BadInput(f"the batch {state.status}: {state.problem}")

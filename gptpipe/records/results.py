@@ -1,4 +1,4 @@
-"""Results: what came of each record, and the line that says so. The format is specified in gptpipe-map(1)."""
+"""Results: the outcome of each record, and its line. The format is specified in gptpipe-map(1)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class State(IntEnum):
 
 
 class Outcome(NamedTuple):
-    """What has come of a record. ``key`` is None if it could not be made a request.
+    """The outcome of a record. ``key`` is None if it could not be made a request.
 
     ``value`` is the answer as a result shows it: its text, or the JSON that a schema asked for. ``model`` was asked.
     ``known`` is what a file of results already says of the record, if that is why it was not asked. ``same_as`` is the
@@ -74,7 +74,7 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r"})
 
 
 def bare(outcome: Outcome, *, null: bool) -> str:
-    """Return the answer alone, on one line or without NUL, so that one can follow; nothing if there is none."""
+    """Return the answer alone, on one line or without NUL, so that another can follow; nothing without an answer."""
     if outcome.failure is not None:
         return ""
     text = shown(outcome.value)

@@ -52,7 +52,7 @@ def delimiter_of(text: str) -> str:
 
 
 def rows(lines: Iterable[str], delimiter: str, first: int = 1) -> Iterator[Row]:
-    """Yield the rows in lines that have no newline; ``first`` is the number of the first line. Empty ones are none."""
+    """Yield the rows in lines that have no newline; ``first`` is the number of the first line. Skips empty lines."""
     csv.field_size_limit(_LONGEST_CELL)
     taken: list[str] = []
     number = first - 1

@@ -13,12 +13,12 @@ from gptpipe.records.results import Outcome, State, bare
 
 
 class Sink(Protocol):
-    """What the results are given to, one after another."""
+    """Takes the results, one after another."""
 
     to_terminal: bool
 
     def take(self, record: Record, key: str, *, again: bool = False) -> State:
-        """Return what an earlier run has found for this record, whose request has the key."""
+        """Return the state of this record, whose request has the key, in an earlier run."""
 
     def write(self, outcome: Outcome) -> None:
         """Write a result."""

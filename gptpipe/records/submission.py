@@ -50,7 +50,7 @@ class Submission(NamedTuple):
     """What was submitted under one name: that of its first batch.
 
     ``endpoint`` is what ``settings.resolve`` takes as that of a session. ``records`` counts them, ``failed`` those of
-    them that could not be made requests. ``entered`` says whether what it used is among the usage.
+    them that could not be made requests. ``entered`` says whether its usage is booked.
     """
 
     folder: Path
@@ -177,7 +177,7 @@ def _prepare(
 
 
 def custom_id(number: int, key: str) -> str:
-    """Return what a request is known by in the files."""
+    """Return the id of a request in the files."""
     return f"{number}-{key}"
 
 
@@ -203,7 +203,7 @@ def submit(prepared: Prepared, client: Client) -> Submission:
                 failure.hint = f"'gptpipe-batch cancel {submission.name}' cancels what was submitted before"
             raise
         submission = submission._replace(parts=[*submission.parts, Part(started.id, last)])
-        submission.save()  # before all else: from here on a kill does not lose what is to be paid
+        submission.save()  # before all else: from here on a kill does not lose a batch that must be paid
         if len(submission.parts) == 1 and _NAME.fullmatch(started.id):
             with failing(WriteError, f"cannot rename {submission.folder}"):
                 submission = submission._replace(folder=submission.folder.rename(submission.folder.parent / started.id))

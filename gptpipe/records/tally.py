@@ -1,4 +1,4 @@
-"""What the records of a run come to: counts, and the failure that the run ends with."""
+"""The tally of a run: how many records were answered, and the failure with which the run ends."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def stops(failure: Failure) -> bool:
 
 
 class Tally:
-    """What the records of a run have come to so far.
+    """Counts the outcomes of a run's records.
 
-    ``fatal`` is the failure that every other record would meet too; then the run is to be stopped.
+    ``fatal`` is the failure that every other record would meet too; then the run must stop.
     """
 
     def __init__(self, jobs: int, max_failures: int | None) -> None:
@@ -77,7 +77,7 @@ class Tally:
 
     @property
     def over(self) -> bool:
-        """Whether no more records are to be asked."""
+        """Whether the run must ask for no more records."""
         limit = self._max_failures
         return self.fatal is not None or (limit is not None and self.failed - self._stale >= limit)
 

@@ -22,9 +22,9 @@ from gptpipe.wire.request import Request
 
 
 class Worker(NamedTuple):
-    """What asks for a record, unless ``sink`` has its result, or an equal one was asked.
+    """Asks for each record, unless ``sink`` has its result or an equal record was asked.
 
-    Without ``equals`` equal records are asked each. With ``again`` what was truncated or refused is asked again.
+    Without ``equals`` each equal record is asked. With ``again``, truncated and refused answers are asked for again.
     """
 
     maker: Maker
@@ -36,7 +36,7 @@ class Worker(NamedTuple):
     again: bool = False
 
     def answer(self, record: Record) -> Outcome:
-        """Return what has come of the record.
+        """Return the outcome of the record.
 
         :raises Stopped: if the run takes no more requests.
         """

@@ -66,7 +66,7 @@ def latest(store: SessionStore, name: str, count: int, warn: Warn) -> list[Recor
     records = list(islice(standing(store.records(name, warn)), max(count, 1)))[:count][::-1]  # 0 needs a session too
     if all(record.turn.n for record in records):
         return records
-    last = {record.offset for record in records}  # lines of another program: they are to be counted
+    last = {record.offset for record in records}  # lines of another program without numbers: count them
     return [record for record in oldest_first(store, name, silent) if record.offset in last]
 
 

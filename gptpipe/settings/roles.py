@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from gptpipe.errors import ConfigError, NoInput, UsageError, WriteError, clause
 from gptpipe.settings.file import SAMPLING, Named, nearest, read_table
 from gptpipe.settings.values import params, profile_name, text, text_or_empty
-from gptpipe.storage import failing, make_folder, open_regular
+from gptpipe.storage import failing, listed, make_folder, open_regular
 from gptpipe.text import toml
 from gptpipe.text.names import check_name
 from gptpipe.text.template import Template, fields, fill, is_name, parse
@@ -73,13 +73,7 @@ def names(directory: Path) -> list[str]:
 
     :raises NoInput: if the folder cannot be read; one that is not there holds none.
     """
-    try:
-        found = os.listdir(directory)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise NoInput(f"cannot read {directory}: {error.strerror}") from error
-    return sorted(name.removesuffix(_SUFFIX) for name in found if name.endswith(_SUFFIX) and _is_role(name))
+    return sorted(name.removesuffix(_SUFFIX) for name in listed(directory) if name.endswith(_SUFFIX) and _is_role(name))
 
 
 def _is_role(file: str) -> bool:

@@ -32,7 +32,7 @@ def _tokens(lines: list[str]) -> list[Token]:
 
     parser = MarkdownIt("commonmark")
     found: list[Token] = []
-    # The blocks alone: what stands inside a line is not looked at, and no character is replaced.
+    # The blocks alone: inline code is not looked at, and no character is replaced.
     parser.block.parse("\n".join(line.removesuffix("\r") for line in lines), parser, {}, found)
     return found
 

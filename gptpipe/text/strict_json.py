@@ -15,6 +15,11 @@ def compact(value: object) -> str:
     return _encode(value)
 
 
+def table(value: object) -> dict[str, Any]:
+    """Return the value if it is a JSON object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
 def parse(text: str) -> Any:
     """Return the value of a JSON text. NaN, numbers too large for a float and lone surrogates are refused.
 

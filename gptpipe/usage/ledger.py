@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Self
 from gptpipe.errors import NoInput, WriteError
 from gptpipe.message import counts
 from gptpipe.settings.settings import Settings
-from gptpipe.storage import failing, forward, make_folder, open_regular
+from gptpipe.storage import failing, forward, listed, make_folder, open_regular
 from gptpipe.text.address import stored
 from gptpipe.text.strict_json import compact
 
@@ -196,12 +196,7 @@ def is_date(text: str) -> bool:
 
 def days(directory: Path) -> list[tuple[str, Path]]:
     """Return each day with usage and its file, oldest first."""
-    with failing(NoInput, f"cannot read {directory}"):
-        try:
-            names = os.listdir(directory)
-        except FileNotFoundError:
-            return []
-    return sorted((match[1], directory / name) for name in names if (match := _DAY_FILE.fullmatch(name)))
+    return sorted((match[1], directory / name) for name in listed(directory) if (match := _DAY_FILE.fullmatch(name)))
 
 
 def _entries(path: Path, warn: Callable[[str], None]) -> Iterator[Entry]:

@@ -92,8 +92,7 @@ class Reader:
 
         ``failed``: it is an error, whatever it looks like.
         """
-        if not self._served:
-            self._serve(value, events)
+        self.serve(value, events)
         error, usage, choices = value.get("error"), value.get("usage"), value.get("choices")
         reason: Any = None
         for choice in choices if isinstance(choices, list) else ():
@@ -133,8 +132,9 @@ class Reader:
         """Append what was held back to ``events``: the body has ended, and the answer may not have."""
         self._pieces.flush(False, events)
 
-    def _serve(self, chunk: dict[str, Any], events: list[Event]) -> None:
-        model = chunk.get("model")
+    def serve(self, value: dict[str, Any], events: list[Event]) -> None:
+        """Append the name of the model that answers, the first time that an object has it."""
+        model = None if self._served else value.get("model")
         if model and isinstance(model, str):
             self._served = True
             events.append(Served(clean(model)))

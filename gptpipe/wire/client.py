@@ -57,7 +57,7 @@ class Gate:
         """Called when the server has accepted a request."""
 
     def failed(self, failure: Failure, seconds: float) -> Wait:  # noqa: ARG002
-        """Return what follows a try that failed; ``seconds`` is how long it would be waited for by itself."""
+        """Return what follows a failed try; ``seconds`` is the wait that one request alone would make."""
         return Wait(seconds)
 
     def sleep(self, seconds: float) -> None:

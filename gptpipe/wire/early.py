@@ -66,14 +66,14 @@ class Early:
             self._socket = found
         except OSError as error:
             self._failure = error
-        except Exception:  # the certificates cannot be used: who makes the request is told
+        except Exception:  # the certificates cannot be used: the request will fail and say so
             pass
         if found is not None and self._socket is None:
             found.close()
         self._ended = time.monotonic()
 
     def take(self) -> socket.socket | None:
-        """Return the connection, once, or None if there is none that is alive.
+        """Return the connection, once, or None if it is not alive.
 
         :raises OSError: if it failed while it was waited for.
         """

@@ -35,7 +35,7 @@ class Knobs(NamedTuple):
     fails: int | None = None
     """Only the first tries of this process meet ``status``, ``cut`` or ``stall`` (status 503 if none is given)."""
     call: str | None = None
-    """Call this tool, or several with ``+`` between, with the message as arguments; then say what came of it."""
+    """Call this tool, or several with ``+`` between, with the message as arguments; then say its result."""
     text: str | None = None
     """Answer with this text instead. It comes last and may hold commas."""
 

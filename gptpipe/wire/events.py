@@ -89,7 +89,7 @@ class Opened(NamedTuple):
 
 
 class Again(NamedTuple):
-    """A try failed and is repeated: what came of it is void. Made by the client."""
+    """A try failed and is repeated: its events do not count. Made by the client."""
 
     failure: Failure
 

@@ -22,7 +22,7 @@ _PARTING = 1.0  # seconds for which the end of a body may come when the answer h
 
 
 class Response(Protocol):
-    """What is needed of a response of the HTTP library."""
+    """The part of the HTTP library's response that is used here."""
 
     @property
     def status_code(self) -> int:

@@ -1,4 +1,4 @@
-"""The parts of an answer: what is known of each, and in which order they are passed on."""
+"""The parts of an answer: their texts, and the order in which they are passed on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two protocols, and which of them a request is sent by."""
+"""The two protocols, and the choice between them for a request."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from gptpipe.wire.request import Request
 
 
 class Protocol(NamedTuple):
-    """How a request is put, and how its answer is read.
+    """How a request is written, and how its answer is read.
 
-    ``name`` is that of ``--api``, ``path`` follows the base URL, and ``title`` is what people call it. ``body`` returns
-    the JSON of a request without the fields that were refused, ``whole`` the events of a reply in one piece.
+    ``name`` is that of ``--api``, ``path`` follows the base URL, and ``title`` is the name in messages. ``body``
+    returns the JSON of a request without the fields that were refused, ``whole`` the events of a reply in one piece.
     """
 
     name: str

@@ -27,11 +27,7 @@ _CUT = "the answer was cut"
 
 
 class Reply:
-    """The reply to one request for an answer.
-
-    ``seen`` is true once there was text; ``known`` once an event said something; ``ended`` is when the answer ended
-    (monotonic).
-    """
+    """The reply to one request for an answer."""
 
     def __init__(self, exchange: Exchange, head: Head, way: Way, spoken: Protocol, waiting: Waiting) -> None:
         self._exchange = exchange
@@ -39,8 +35,9 @@ class Reply:
         self._way = way
         self._spoken = spoken
         self._waiting = waiting
-        self._text = self._known = False
-        self._ended: float | None = None
+        self._text = False  # whether text or a tool call came
+        self._known = False  # whether any event could be read
+        self._ended: float | None = None  # when the answer ended (monotonic)
 
     def events(self) -> Iterator[Event]:
         """Yield what the server says until the answer has ended.
@@ -227,7 +224,7 @@ def _joined(first: bytes, blocks: Iterator[bytes], where: str) -> bytes:
 
 
 def _broken(error: Exception, way: Way, path: str) -> Exception:
-    """Return what an exception in the midst of a reply means: its head was HTTP, so what follows was damaged."""
+    """Return the failure for an exception inside a reply: its head was HTTP, so the rest was damaged."""
     failure = way.failure(error, path)
     if isinstance(failure, ProtocolError):
         return Temporary(f"{_CUT}: {reason(error)}", repeat=True)

@@ -1,4 +1,4 @@
-"""A request, before it is put into the words of a protocol."""
+"""A request, independent of the protocol that will carry it."""
 
 from __future__ import annotations
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gptpipe.text.strict_json import clean
+from gptpipe.text.strict_json import clean, table
 from gptpipe.wire import chat
 from gptpipe.wire.calls import Calls
-from gptpipe.wire.events import Done, Error, Event, Finish, KeepAlive, Reasoning, Refusal, Served, Text, Usage
+from gptpipe.wire.events import Done, Error, Event, Finish, KeepAlive, Reasoning, Refusal, Text, Usage
 from gptpipe.wire.parts import Kind, Parts, Place
 from gptpipe.wire.thinking import Pieces
 
@@ -49,7 +49,6 @@ class Reader:
     def __init__(self, thinks: bool = False) -> None:
         self._chat = chat.Reader(thinks)  # for a server that answers with chunks of Chat Completions
         self._chunks = False
-        self._served = False
         self._pieces = Pieces(thinks)
         self._parts = Parts()
         self._asides: set[int] = set()  # messages that are not the answer
@@ -65,11 +64,11 @@ class Reader:
         if begin in _TEXTS and end in ("delta", "done"):
             self._text(begin, end == "done", value, events)
         elif name in _ENDINGS:
-            self.end(_object(value.get("response")) or value, end, events)
+            self.end(table(value.get("response")) or value, end, events)
         elif name == "error" or failed or (not name and value.get("error")):
             self._fail(value.get("error") or {key: value[key] for key in value if key != "type"}, events)
         elif begin == "response.output_item":
-            self._item(_number(value, "output_index"), _object(value.get("item")), end == "done", events)
+            self._item(_number(value, "output_index"), table(value.get("item")), end == "done", events)
         elif begin == "response.function_call_arguments":
             self._argue(_number(value, "output_index"), end, value)
         elif name == "response.output_text.annotation.added":
@@ -80,7 +79,7 @@ class Reader:
             self._chunks = True
             self._chat.take(value, failed, events)
         else:
-            self._serve(_object(value.get("response")), events)
+            self._chat.serve(table(value.get("response")), events)
 
     def done(self, events: list[Event]) -> None:
         """Append what ``[DONE]`` means to ``events``: nothing, unless chunks came before it."""
@@ -94,13 +93,13 @@ class Reader:
 
     def end(self, response: dict[str, Any], status: object, events: list[Event]) -> None:
         """Append what the final ``response`` says to ``events``; ``status`` is its status if it names none."""
-        self._serve(response, events)
+        self._chat.serve(response, events)
         self._rest(response, events)
-        if usage := _usage(_object(response.get("usage"))):
+        if usage := _usage(table(response.get("usage"))):
             events.append(Usage(clean(usage)))
         if response.get("status") in _ENDED:
             status = response["status"]
-        reason = _object(response.get("incomplete_details")).get("reason")
+        reason = table(response.get("incomplete_details")).get("reason")
         if response.get("error") or status == "failed":
             self._fail(response.get("error") or "no reason given", events)
             return
@@ -114,12 +113,6 @@ class Reader:
             word = clean(str(reason or status))
             events.append(Finish(_REASONS.get(word, word)))
         events.append(Done())
-
-    def _serve(self, response: dict[str, Any], events: list[Event]) -> None:
-        model = response.get("model")
-        if not self._served and model and isinstance(model, str):
-            self._served = True
-            events.append(Served(clean(model)))
 
     # Texts
 
@@ -202,13 +195,9 @@ class Reader:
         events.append(Error(clean(error)))
 
 
-def _object(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
 def _objects(value: dict[str, Any], key: str) -> list[dict[str, Any]]:
     found = value.get(key)
-    return [_object(item) for item in found] if isinstance(found, list) else []
+    return [table(item) for item in found] if isinstance(found, list) else []
 
 
 def _number(value: dict[str, Any], key: str) -> int:

@@ -82,7 +82,7 @@ class _Thinking:
 
     def __init__(self, assumed: bool) -> None:
         self.over = False
-        self._assumed = assumed  # thinking without a tag that opened it; what came is kept, it may be the answer
+        self._assumed = assumed  # thinking without a tag that opened it; the text is kept, it may be the answer
         self._inside = False
         self._ended = False
         self._thoughts: list[str] = []

@@ -195,7 +195,7 @@ def to_echo(model: str) -> httpx2.BaseTransport:
 
 
 def _failure(error: BaseException, settings: Settings, url: str) -> Failure | None:
-    """Return what an exception of the HTTP library means, None if it is none of the transport's; ``url`` was asked."""
+    """Return what an exception of the HTTP library means, None if it is not the transport's; ``url`` was asked."""
     import httpx2
 
     if isinstance(error, httpx2.ConnectTimeout):
