@@ -13,9 +13,10 @@ from threading import Lock
 
 from gptpipe.console.output import write_all
 from gptpipe.errors import BadInput, NoInput, Temporary, UsageError, WriteError
+from gptpipe.records.earlier import Earlier
 from gptpipe.records.form import Foreign, Form, Stored, Torn
 from gptpipe.records.input import Record
-from gptpipe.records.keys import Keys, packed
+from gptpipe.records.keys import packed
 from gptpipe.records.results import Outcome, State
 from gptpipe.storage import overwrite, stands_at
 
@@ -76,10 +77,7 @@ class ResultFile:
         self._numbers = array("I")  # the record of each: as the file says, and when it is taken as this run says
         self._states = array("B")
         self._taken = bytearray()
-        self._keys, self._marks = array("Q"), array("Q")  # only of what was there
-        self._next = array("I")  # plus one: the next result of an equal record
-        self._by_record = Keys()
-        self._by_request = Keys()
+        self._earlier = Earlier()
         self._share = share
         self._settled = False  # whether the results are where they belong
         self._moved = False  # whether a result is that of another record now
@@ -113,8 +111,7 @@ class ResultFile:
         try:
             for each in self._form.read(self._descriptor):
                 self._note(each)
-                self._keys.append(each.key)
-                self._marks.append(each.mark)
+                self._earlier.note(each.key, each.mark)
         except Torn as torn:
             if not self._look:
                 os.ftruncate(self._descriptor, torn.offset)  # its record is asked again
@@ -123,7 +120,7 @@ class ResultFile:
                 f"{self._name} line {foreign.number} is not a result of gptpipe-map", "give another path with -o"
             ) from None
         self._end = os.fstat(self._descriptor).st_size
-        self._chain()
+        self._earlier.chain(self._states)
 
     def _note(self, each: Stored) -> None:
         self._offsets.append(each.offset)
@@ -131,17 +128,6 @@ class ResultFile:
         self._numbers.append(each.number)
         self._states.append(each.state)
         self._taken.append(0)
-
-    def _chain(self) -> None:
-        """Chain the results of equal records, the best first, and equally good ones in their order."""
-        self._next = array("I", bytes(4 * len(self._keys)))
-        for state in sorted(State):
-            for place in range(len(self._keys) - 1, -1, -1):
-                if self._states[place] == state and (key := self._keys[place]):
-                    first = self._by_record.get(key ^ self._marks[place])
-                    self._next[place] = 0 if first is None else first + 1
-                    self._by_record.set(key ^ self._marks[place], place)
-                    self._by_request.set(key, place)
 
     def take(self, record: Record, key: str, *, again: bool = False) -> State:
         """Return what the file says of a record, whose request has the key; from now on it says so of this record.
@@ -152,14 +138,13 @@ class ResultFile:
         """
         wanted = packed(key)
         with self._lock:
-            own = self._usable(self._by_record.get(wanted ^ self._form.mark(record)), again)
+            own = self._usable(self._earlier.own(wanted, self._form.mark(record)), again)
             if own is not None and not self._taken[own]:
-                if following := self._next[own]:
-                    self._by_record.set(wanted ^ self._form.mark(record), following - 1)
+                self._earlier.take(own)
                 self._moved = self._moved or self._numbers[own] != record.number
                 self._taken[own], self._numbers[own] = 1, record.number
                 return State(self._states[own])
-            other = self._usable(self._by_request.get(wanted), again) if self._share else None
+            other = self._usable(self._earlier.equal(wanted), again) if self._share else None
             if other is None:
                 return State.MISSING
             state = State(self._states[other])
@@ -168,10 +153,9 @@ class ResultFile:
             return state
 
     def _usable(self, place: int | None, again: bool) -> int | None:
-        """Return the place of a result, unless its record is asked again."""
-        if place is None or self._states[place] == State.FAILED:
-            return None
-        return None if again and self._states[place] == State.INCOMPLETE else place
+        """Return the place, unless there is none or its record is asked again."""
+        worst = State.ANSWERED if again else State.INCOMPLETE
+        return None if place is None or self._states[place] < worst else place
 
     def add(self, outcome: Outcome) -> None:
         """Append a result.
