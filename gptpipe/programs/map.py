@@ -14,7 +14,6 @@ import click
 
 from gptpipe.asking.asker import Asker, check_spending
 from gptpipe.asking.context import Context, connect, here, key_for
-from gptpipe.asking.want import Want
 from gptpipe.console import output, signals
 from gptpipe.console.progress import Progress
 from gptpipe.errors import Interrupted, Status, UsageError
@@ -87,11 +86,11 @@ def command(template: str | None, **values: Any) -> int:
     if values["output"] is None and not values["dry_run"]:
         output.check_stdout()
     context = here("gptpipe-map", values)
-    maker, want = maker_of(template, given(values), context)
+    maker = maker_of(template, given(values), context)
     descriptor = input.open_input(values["file"])
     source = input.read(descriptor, maker.how, output.say)
     check_columns(maker.template, source.header)
-    run = _Run(values, context, maker, want, source, descriptor, _form(values, maker, want, source))
+    run = _Run(values, context, maker, source, descriptor, _form(values, maker, source))
     if values["dry_run"]:
         return _rehearse(run)
     records = selected(source.records, values["limit"], values["sample"], values["seed"])
@@ -134,13 +133,12 @@ class _Run(NamedTuple):
     values: dict[str, Any]
     context: Context
     maker: Maker
-    want: Want
     source: Source
     descriptor: int
     form: Form
 
 
-def _form(values: dict[str, Any], maker: Maker, want: Want, source: Source) -> Form:
+def _form(values: dict[str, Any], maker: Maker, source: Source) -> Form:
     """Return how results are written: as lines of JSON, or as the table that went in."""
     kind = "tsv" if values["tsv"] else "csv"
     to = values["to"]
@@ -152,7 +150,7 @@ def _form(values: dict[str, Any], maker: Maker, want: Want, source: Source) -> F
         raise UsageError(f"--to {to} needs --{to}: the columns are kept as they are")
     if values["no_record"]:
         raise UsageError(f"--no-record and --to {to} exclude each other")
-    return Table(source.header, want.schema, keyed=values["output"] is not None)
+    return Table(source.header, maker.want.schema, keyed=values["output"] is not None)
 
 
 def _sink(run: _Run) -> Sink:
@@ -205,8 +203,8 @@ def _rehearse(run: _Run) -> int:
 
 def _ask(run: _Run, records: Any, sink: Sink, counted: Any = lambda _: None) -> tuple[Any, ...]:
     """Ask for each record and write what comes; return the signal and the failure with which the run ends, if any."""
-    values, context, maker, want = run.values, run.context, run.maker, run.want
-    settings = maker.settings
+    values, context, maker = run.values, run.context, run.maker
+    settings, want = maker.settings, maker.want
     key = None
     if not want.stored:
         check_spending(context, settings, want)
@@ -221,7 +219,7 @@ def _ask(run: _Run, records: Any, sink: Sink, counted: Any = lambda _: None) -> 
     pace = Pace(values["rpm"], values["tpm"], bar.say, output.patience(), context.deadline.at)
     asker = Asker(context, settings, want, partial(connect, context, settings, key, waiting=bar.waiting, gate=pace))
     equals = None if values["no_dedupe"] else Equals(context.paths.cache)
-    worker = Worker(maker, asker, want, pace, sink, equals, values["retry_failed"])
+    worker = Worker(maker, asker, pace, sink, equals, values["retry_failed"])
     ordered = isinstance(sink, Stream) and not values["unordered"]
     pool: Pool[Record, Outcome] = Pool(records, worker.answer, number, ordered=ordered, stopping=lambda: _stop(pace))
     signalled = signals.catch_once(pool.stop)

@@ -15,7 +15,7 @@ from gptpipe.asking.judge import Judge
 from gptpipe.asking.want import Want, wanted
 from gptpipe.errors import BadInput, Failure, NoInput, UsageError
 from gptpipe.message import Content, Counts, Message, Part
-from gptpipe.records import input, rows
+from gptpipe.records import input
 from gptpipe.records.input import FILES, LINES, Input, Record, shown
 from gptpipe.records.results import Outcome
 from gptpipe.records.rows import Header
@@ -37,7 +37,7 @@ class Maker(NamedTuple):
     how: Input
     settings: Settings
     spoken: Protocol
-    want: Want = Want()
+    want: Want
 
     def request(self, record: Record) -> Request:
         """Return the request.
@@ -54,8 +54,8 @@ class Maker(NamedTuple):
         return make(chosen, messages, want.schema, want.specs, web=want.web)
 
 
-def maker_of(template: str | None, options: Mapping[str, Any], place: Context) -> tuple[Maker, Want]:
-    """Return the maker of the requests, and what an answer must be. ``options`` are those that were given.
+def maker_of(template: str | None, options: Mapping[str, Any], place: Context) -> Maker:
+    """Return the maker of the requests. ``options`` are those that were given.
 
     :raises UsageError: if the template is missing or does not fit the input, or options exclude each other.
     :raises Failure: if settings, role or schema are faulty.
@@ -74,7 +74,7 @@ def maker_of(template: str | None, options: Mapping[str, Any], place: Context) -
     chosen = resolve.resolve(options, role.settings, {}, place.env, place.config)
     chosen = chosen._replace(session=None)
     spoken = protocol.of(chosen, make(chosen, [], tools=want.specs, web=want.web))
-    return Maker(pieces, how, chosen, spoken, want), want
+    return Maker(pieces, how, chosen, spoken, want)
 
 
 class Rehearsal:
@@ -148,8 +148,11 @@ def check_columns(template: Template, header: Header | None) -> None:
 
     :raises UsageError: naming the columns.
     """
-    if header is not None:
-        rows.check_columns(filter(None, fields(template)), header.columns)
+    columns = header.columns if header else []
+    for name in filter(None, fields(template) if header else ()):
+        if columns.count(name) != 1:
+            how = "two columns" if name in columns else "no column"
+            raise UsageError(f"the table has {how} {name!r}, and the template names it", ", ".join(columns))
 
 
 def content(record: Record, template: Template, how: Input) -> Content:

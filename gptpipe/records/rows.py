@@ -110,17 +110,6 @@ def _guessed(line: str) -> str:
     return max(_DELIMITERS, key=lambda each: counted[each])
 
 
-def check_columns(names: Iterable[str], columns: list[str]) -> None:
-    """Raise if the table has no column of such a name, or two.
-
-    :raises UsageError: naming the columns.
-    """
-    for name in names:
-        if columns.count(name) != 1:
-            how = "two columns" if name in columns else "no column"
-            raise UsageError(f"the table has {how} {name!r}, and the template names it", f"{', '.join(columns)}")
-
-
 def cell(text: str, delimiter: str) -> str:
     """Return a text as a cell, in quotes where it needs them."""
     if any(char in text for char in (delimiter, '"', "\n", "\r")) or text.startswith(BOM):

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from gptpipe.asking.answer import Answer
 from gptpipe.asking.asker import Asker, Receiver
-from gptpipe.asking.want import Want
 from gptpipe.errors import Failure
 from gptpipe.message import counts
 from gptpipe.records import request
@@ -29,7 +28,6 @@ class Worker(NamedTuple):
 
     maker: Maker
     asker: Asker
-    want: Want
     pace: Pace
     sink: Sink
     equals: Equals | None = None
@@ -53,7 +51,7 @@ class Worker(NamedTuple):
         return ask() if self.equals is None else self.equals.once(record, key, ask)
 
     def _ask(self, record: Record, key: str, asked: Request) -> Outcome:
-        answer = Answer(self.want)
+        answer = Answer(self.maker.want)
         self.asker.ask(asked, answer, Receiver())
         if answer.usage:
             used = counts(answer.usage)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from gptpipe.errors import NoInput, WriteError
 from gptpipe.message import counts
@@ -104,12 +104,6 @@ class Log:
         self._path: Path | None = None  # of the file that is open
         self._descriptor = -1
         self._end = 0  # up to here the file is known to hold whole lines
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def append(self, entry: Entry) -> None:
         """Add an entry.

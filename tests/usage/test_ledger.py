@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def entry(**fields: Any) -> Entry:
 
 
 def add(folder: Path, *entries: Entry) -> None:
-    with ledger.Log(folder) as log:
+    with closing(ledger.Log(folder)) as log:
         for each in entries:
             log.append(each)
 
@@ -205,6 +206,7 @@ def test_threads_share_a_log(folder: Path) -> None:
 APPENDING = """
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 from gptpipe.usage import ledger as usage
 
@@ -212,7 +214,7 @@ def run(process):
     os.read(gate, 1)
     for n in range(20):
         used = {"prompt_tokens": process, "completion_tokens": n}
-        with usage.Log(Path(sys.argv[1])) as log:
+        with closing(usage.Log(Path(sys.argv[1]))) as log:
             log.append(usage.counted(used, (0, 0), usage.Account("gptpipe", None, "m" * 300), 0, 0))
 
 gate, opener = os.pipe()
