@@ -91,7 +91,11 @@ def find(name: str, folder: Path) -> str:
     """
     path = name if "/" in name else str(folder / name)
     if not name or not os.path.isfile(path):
-        hint = None if "/" in name else f"./{name} is a file in this folder; gptpipe-config tools lists the others"
+        hint = (
+            None
+            if not name or "/" in name
+            else f"a file in this folder is named ./{name}; gptpipe-config tools lists the others"
+        )
         raise NoInput(f"no such tool: {path if name else repr(name)}", hint)
     if not os.access(path, os.X_OK):
         raise NoInput(f"the tool {path} is not executable", f"chmod +x {path}")

@@ -25,6 +25,7 @@ from gptpipe.text.address import is_local, is_plain, masked, masked_headers
 COMMAND_LIMIT = 30.0  # seconds
 NOT_NEEDED = "none needed"  # the source of no key
 _SHORTEST = 8  # characters of a key that is looked for in other values: a shorter one may stand there by chance
+_ADDRESSES = ("OPENAI_BASE_URL", "GPTPIPE_BASE_URL", "GPTPIPE_PROXY")
 LARGEST = 65536  # bytes, of a key file and of what a key command prints
 
 _HEADER_SAFE = re.compile(r"[\x20-\x7e]+")
@@ -194,13 +195,14 @@ def keyless(env: Mapping[str, str], config: Config, *known: str | None) -> dict[
     """Return the environment for a program that must not see a key.
 
     It is without each variable that a profile names for its key, also one that this call does not use, without the
-    folder of systemd's credentials, and without each variable that holds one of these keys, or a ``known`` one, under
-    another name or as a part of its value.
+    folder of systemd's credentials, without gptpipe's own addresses with a password or a query, and without each
+    variable that holds one of these keys, or a ``known`` one, under another name or as a part of its value.
     """
     profiles = [*BUILT_IN.values(), *config.profiles.values()]
     variables = {"OPENAI_API_KEY", *(profile["api_key_env"] for profile in profiles if "api_key_env" in profile)}
     secrets = [key.strip() for key in (*map(env.get, variables), *known) if key and len(key.strip()) >= _SHORTEST]
-    hidden = {*variables, "CREDENTIALS_DIRECTORY"}
+    with_secret = (name for name in _ADDRESSES if masked(value := env.get(name, "")) != value)
+    hidden = {*variables, "CREDENTIALS_DIRECTORY", *with_secret}
     return {
         name: value
         for name, value in env.items()

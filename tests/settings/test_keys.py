@@ -301,3 +301,10 @@ def test_an_environment_without_keys() -> None:
 def test_a_short_key_is_not_looked_for_in_other_values() -> None:
     env = {"OPENAI_API_KEY": "x", "PATH": "/usr/X11/bin:/x"}
     assert keys.keyless(env, Config()) == {"PATH": "/usr/X11/bin:/x"}
+
+
+@pytest.mark.parametrize("name", ["OPENAI_BASE_URL", "GPTPIPE_BASE_URL", "GPTPIPE_PROXY"])
+@pytest.mark.parametrize("address", ["https://u:secret-pw@h/v1", "https://h/v1?key=secret-key"])
+def test_a_tool_does_not_see_an_address_with_a_secret(name: str, address: str) -> None:
+    assert keys.keyless({name: address}, Config()) == {}
+    assert keys.keyless({name: "https://h/v1"}, Config()) == {name: "https://h/v1"}
