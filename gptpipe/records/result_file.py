@@ -7,7 +7,7 @@ import os
 import stat
 from array import array
 from collections.abc import Callable, Iterator
-from itertools import count, pairwise
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 
@@ -211,23 +211,10 @@ class ResultFile:
             if stands_at(self._descriptor, Path(self._path)):
                 overwrite(self._path, lambda: self._sorted(order))
             else:
-                self._beside(order)
+                number = _write_beside(self._path, self._sorted(order))
+                self._say(f"{self._name} was replaced meanwhile; its results are in {self._name}.{number}")
         except OSError as error:
             raise WriteError(f"cannot write {self._name}: {error.strerror}") from error
-
-    def _beside(self, order: array[int]) -> None:
-        """Write the results beside what somebody else has put in the file's place."""
-        for number in count(1):
-            path = f"{self._path}.{number}"
-            try:
-                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-            except FileExistsError:
-                continue
-            for block in self._sorted(order):
-                write_all(descriptor, block, path)
-            os.close(descriptor)
-            self._say(f"{self._name} was replaced meanwhile; its results are in {self._name}.{number}")
-            return
 
     def close(self) -> None:
         """Keep the results of a run that did not come to its end, if somebody else has replaced the file.
@@ -249,3 +236,19 @@ class ResultFile:
                 yield bytes(block)
                 block.clear()
         yield bytes(block)
+
+
+def _write_beside(path: str, blocks: Iterator[bytes]) -> int:
+    """Write to a new file beside the one that somebody else has put at the path; return the number in its name."""
+    number = 1
+    while True:
+        name = f"{path}.{number}"
+        try:
+            descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            break
+        except FileExistsError:
+            number += 1
+    for block in blocks:
+        write_all(descriptor, block, name)
+    os.close(descriptor)
+    return number
