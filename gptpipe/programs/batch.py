@@ -60,7 +60,7 @@ def submit(template: str | None, **values: Any) -> int:
     """Send a request for each record, and print the name of the batch."""
     output.check_stdout()
     place = here("gptpipe-batch", values)
-    maker = maker_of(template, given(values), place)
+    maker = maker_of(template, given(values), place, tools=False)
     chosen, want = maker.settings, maker.want
     if chosen.base_url is None and not (values["requests_only"] or values["dry_run"]):
         raise UsageError("the model echo has no Batch API", "--requests-only writes the requests")

@@ -54,14 +54,17 @@ class Maker(NamedTuple):
         return make(chosen, messages, want.schema, want.specs, web=want.web)
 
 
-def maker_of(template: str | None, options: Mapping[str, Any], place: Context) -> Maker:
+def maker_of(template: str | None, options: Mapping[str, Any], place: Context, *, tools: bool = True) -> Maker:
     """Return the maker of the requests. ``options`` are those that were given.
 
-    :raises UsageError: if the template is missing or does not fit the input, or options exclude each other.
+    :raises UsageError: if the template is missing or does not fit the input, options exclude each other, or the role
+        names tools and ``tools`` cannot be run.
     :raises Failure: if settings, role or schema are faulty.
     """
     how = input.how(options)
     role = role_of(place, options.get("role"), dict(options.get("var", ())))
+    if role.tools and not tools:
+        raise UsageError(f"{place.program} runs no tools, and the role names some", "gptpipe-map runs them")
     if template is None and role.prompt is None:
         raise UsageError("no template was given", "{} in it is the record, as in 'translate: {}'")
     pieces: Template = [role.prompt or ""]

@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import Run
 from tests.harness.server import Server
+from tests.harness.toolbox import write_tool
 
 RECORDS = b"".join(b"%d\n" % number for number in range(1, 7)) + b"fail\n"
 
@@ -377,3 +378,16 @@ def test_requests_of_the_responses_api(batch: Run, run: Run, server: Server) -> 
     assert server.batches.batches["batch_1"]["endpoint"] == "/v1/responses"
     mapped = run("gptpipe-map", "--base-url", server.url, "-m", "m", *call, stdin=b"1\n2\n")
     assert batch("fetch", "--wait", "batch_1") == (0, mapped.out, "")
+
+
+def test_a_role_that_names_tools_is_refused(batch: Run, server: Server, home: Path, tmp_path: Path) -> None:
+    tool = write_tool(tmp_path, "cat", f"touch {tmp_path}/described")
+    role = home / ".config/gptpipe/roles/where.md"
+    role.parent.mkdir(parents=True)
+    role.write_text(f'+++\ntools = ["{tool}"]\n+++\n')
+    for more in ([], ["--dry-run"], ["--requests-only"]):
+        found = batch("submit", "-r", "where", *more, "{}", stdin=b"1\n")
+        assert (found.status, found.out) == (2, b"")
+        assert found.err.startswith("gptpipe-batch: gptpipe-batch runs no tools, and the role names some\n")
+    assert server.requests == []
+    assert not (tmp_path / "described").exists()
