@@ -15,7 +15,7 @@ from gptpipe.asking.answer import Answer
 from gptpipe.asking.context import Context
 from gptpipe.asking.tools import Called, Toolbox
 from gptpipe.asking.want import Want
-from gptpipe.console import consent, output
+from gptpipe.console import output
 from gptpipe.errors import Failure, NoInput, OverLimit, Status, WriteError, status_of
 from gptpipe.message import Counts, Message
 from gptpipe.settings import keys
@@ -116,7 +116,7 @@ class Asker:
         :raises OverLimit: if the model wants more calls than ``--max-calls`` allows.
         """
         env = keys.keyless(self._context.env, self._context.config, *self._client().way.secrets)
-        toolbox = Toolbox(self._want.tools, env, consent.agrees if self._want.approve else None)
+        toolbox = Toolbox(self._want.tools, env, self._want.approve)
         for call in answer.begin_round():
             if len(answer.called) >= self._want.max_calls:
                 raise OverLimit(f"the model wants more than {self._want.max_calls} calls of tools (--max-calls)")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from gptpipe.asking import schema, tools
 from gptpipe.asking.context import Context
 from gptpipe.asking.tools import Tool
+from gptpipe.console import consent
 from gptpipe.errors import ConfigError, UsageError
 from gptpipe.message import Schema, ToolSpec
 from gptpipe.settings.keys import keyless
@@ -26,8 +27,8 @@ class Want(NamedTuple):
     JSON; ``repair`` is how often the model is shown what is wrong with it. A stored answer may be used if it is at most
     ``max_age`` seconds old. With ``cache_only`` nothing is asked, and without an age the answer may be of any age.
     ``reasoning`` asks for the model's reasoning too, and ``web`` lets it search the web.
-    The model may call ``tools``, at most ``max_calls`` times; with ``approve`` the user is asked each time. With
-    ``calls_only`` the calls are the answer, and none is run.
+    The model may call ``tools``, at most ``max_calls`` times; ``approve``, if there is one, says to a question about
+    each whether it may run. With ``calls_only`` the calls are the answer, and none is run.
     ``judge`` returns what is wrong with an answer, or None. All requests under this want share the ``ceiling``.
     """
 
@@ -41,7 +42,7 @@ class Want(NamedTuple):
     web: bool = False
     tools: tuple[Tool, ...] = ()
     max_calls: int = MAX_CALLS
-    approve: bool = False
+    approve: Callable[[str], bool] | None = None
     calls_only: bool = False
     judge: Callable[[str], str | None] | None = None
     ceiling: Ceiling | None = None
@@ -110,6 +111,6 @@ def _tools(options: Mapping[str, Any], role: Role, context: Context) -> dict[str
     return {
         "tools": tools.load(names, context.paths.tools, env),
         "max_calls": most,
-        "approve": options.get("approve", False),
+        "approve": consent.agrees if options.get("approve") else None,
         "calls_only": calls_only,
     }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from gptpipe.console.output import STDERR, say, visible
@@ -22,6 +23,8 @@ class Progress:
 
     def __init__(self, total: Callable[[], int | None], unit: str, *, wanted: bool = True) -> None:
         self._bar: tqdm[Any] | None = None
+        self._lock = Lock()
+        self._hidden = 0  # how many blocks keep it away
         if wanted and os.isatty(STDERR):
             import tqdm as library
 
@@ -40,20 +43,35 @@ class Progress:
     def advance(self, done: int, note: str) -> None:
         """Move the bar forward by the number done, with a note behind it."""
         if self._bar is not None:
-            self._bar.set_postfix_str(visible(note), refresh=False)
-            self._bar.update(done)
+            with self._lock:
+                self._bar.set_postfix_str(visible(note), refresh=False)
+                if self._hidden:
+                    self._bar.n += done
+                else:
+                    self._bar.update(done)
 
     def say(self, message: str) -> None:
         """Write a line to standard error as :func:`gptpipe.console.output.say` does, above the bar."""
-        if self._bar is None:
+        with self.aside():
             say(message)
-        else:
-            with self._bar.external_write_mode(file=sys.stderr):
-                say(message)
 
-    def aside(self) -> AbstractContextManager[None]:
-        """Hide the bar while the block writes to a terminal, which may be the same one."""
-        return nullcontext() if self._bar is None else self._bar.external_write_mode(file=sys.stderr)
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Hide the bar while the block uses a terminal, which may be the same one. Others may advance it meanwhile."""
+        bar = self._bar
+        if bar is None:
+            yield
+            return
+        with self._lock:
+            self._hidden += 1
+            bar.clear()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._hidden -= 1
+                if not self._hidden:
+                    bar.refresh()
 
     def close(self) -> None:
         """Leave the bar as it is, on a line of its own."""

@@ -14,7 +14,7 @@ import click
 
 from gptpipe.asking.asker import Asker, check_spending
 from gptpipe.asking.context import Context, connect, here, key_for
-from gptpipe.console import output, signals
+from gptpipe.console import consent, output, signals
 from gptpipe.console.progress import Progress
 from gptpipe.errors import Interrupted, Status, UsageError
 from gptpipe.programs import options
@@ -216,6 +216,8 @@ def _ask(run: _Run, records: Any, sink: Sink, counted: Any = lambda _: None) -> 
     wanted = not os.isatty(run.descriptor)
     progress = Progress(lambda: values["limit"] or input.count(run.descriptor, maker.how), "records", wanted=wanted)
     bar = Bar(progress, tally, settings, verbose=values["verbose"], every=values["progress"], most=values["max_cost"])
+    if want.approve:
+        want = want._replace(approve=partial(consent.agrees, aside=progress.aside))
     pace = Pace(values["rpm"], values["tpm"], bar.say, output.patience(), context.deadline.at)
     asker = Asker(context, settings, want, partial(connect, context, settings, key, waiting=bar.waiting, gate=pace))
     equals = None if values["no_dedupe"] else Equals(context.paths.cache)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -473,6 +475,31 @@ def test_approval_on_the_terminal(server: Server, tmp_path: Path, tool: Path, ty
     assert call["status"] == status
     if status is None:
         assert told(server) == ["error: the user does not allow this call"]
+
+
+def test_approval_moves_the_bar_of_a_map_aside(caller: Server, tmp_path: Path, tool: Path) -> None:
+    (tmp_path / "in").write_text('{"order":1}\n{"order":2}\n{"order":3}\n')
+    words = ["gptpipe-map", "-m", "m", "--base-url", caller.url, "--approve", "--tool", str(tool)]
+    pid, terminal = os.forkpty()
+    if pid == 0:  # pragma: no cover
+        os.execvp("gptpipe-map", [*words, "-f", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "{}"])
+    seen = b""
+    for _ in range(3):
+        while not seen.endswith(b"[y/N] "):
+            seen += os.read(terminal, 4096)
+        line = seen.replace(b"\n", b"\r").rpartition(b"\r")[2].decode()
+        assert line.startswith('run the tool lookup {"order":'), "nothing else stands on its line"
+        time.sleep(0.3)  # in which another record may end
+        assert not select.select([terminal], [], [], 0)[0], "the bar comes back while the question stands"
+        os.write(terminal, b"y\n")
+        seen = b""
+    with suppress(OSError):  # the end, on Linux
+        while more := os.read(terminal, 4096):
+            seen += more
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    os.close(terminal)
+    assert "3/3" in seen.decode()
+    assert len((tmp_path / "out").read_text().splitlines()) == 3
 
 
 def test_without_a_terminal_nothing_is_approved(run: Run, server: Server, tmp_path: Path) -> None:
