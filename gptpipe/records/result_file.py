@@ -132,7 +132,7 @@ class ResultFile:
     def take(self, record: Record, key: str, *, again: bool = False) -> State:
         """Return what the file says of a record, whose request has the key; from now on it says so of this record.
 
-        MISSING, if it is to be asked (again); ``again`` says whether what was truncated or refused is.
+        MISSING, if it must be asked (again); ``again`` says whether that includes what was truncated or refused.
 
         :raises WriteError: if the result of an equal request cannot be copied.
         """

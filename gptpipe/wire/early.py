@@ -130,7 +130,7 @@ def begin_trust(settings: Settings) -> Trust:
 
     def wait() -> ssl.SSLContext:
         context = found.get()
-        found.put(context)  # for the next who asks
+        found.put(context)  # for the next caller
         if isinstance(context, OSError):  # ssl.SSLError is one
             where = settings.cacert or os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")
             why = clause(context.strerror or context)
