@@ -146,7 +146,7 @@ def enter(submission: Submission, outcomes: Iterator[Outcome], directory: Path) 
 
 
 def _take(answer: Answer, reply: dict[str, Any] | None, state: Batch | None) -> Failure | None:
-    """Fill the answer with a reply; return why there is no complete answer, or None."""
+    """Fill the answer with a reply; return why the answer is not complete, or None."""
     if reply is None:
         if state is not None and state.problem:
             return BadInput(f"the batch {state.status}: {state.problem}")
