@@ -143,7 +143,10 @@ class Asker:
             for event in client.stream(request, repeatable=receiver.repeatable):
                 if isinstance(event, Again):
                     if answer.bill.accepted:  # it was paid for
-                        answer.end(event.failure.status)
+                        with self._context.deadline.held():
+                            self._book(answer, event.failure.status)
+                        if self._ceiling is not None:
+                            self._ceiling.check()
                         answer.bill.begin(account, request.messages)
                     receiver.again()
                 _pass_on(event, answer, receiver, held=bool(request.tools))

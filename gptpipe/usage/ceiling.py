@@ -14,6 +14,7 @@ class Ceiling:
 
     def __init__(self, usd: float) -> None:
         self._usd = usd
+        self._most = usd * (1 + _ROUNDING)
         self._used = 0.0
         self._on_their_way = 0.0
         self._largest = 0.0  # of the requests so far
@@ -28,17 +29,31 @@ class Ceiling:
         """
         with self._changed:
             usd = max(usd, self._largest)
-            most = self._usd * (1 + _ROUNDING)
-            while self._on_their_way > _ROUNDING and self._used + usd <= most < self._used + self._on_their_way + usd:
+            while self._on_their_way > _ROUNDING and self._used + usd <= self._most < self._expected + usd:
                 self._changed.wait()
                 usd = max(usd, self._largest)
-            if self._used + self._on_their_way + usd > most:
-                raise OverLimit(
-                    f"the next request could pass --max-cost {self._usd:g} (${self._used:.4f} are used)",
-                    "a higher --max-cost allows it",
-                )
+            self._check(usd)
             self._on_their_way += usd
             return usd
+
+    def check(self) -> None:
+        """Check that a request may be tried again for which a sum is set aside.
+
+        :raises OverLimit: if that could pass the ceiling.
+        """
+        with self._changed:
+            self._check(0)
+
+    @property
+    def _expected(self) -> float:
+        return self._used + self._on_their_way
+
+    def _check(self, usd: float) -> None:
+        if self._expected + usd > self._most:
+            raise OverLimit(
+                f"the next request could pass --max-cost {self._usd:g} (${self._used:.4f} are used)",
+                "a higher --max-cost allows it",
+            )
 
     def use(self, usd: float) -> None:
         """Count what a request has cost."""

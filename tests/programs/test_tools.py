@@ -265,6 +265,17 @@ def test_the_cost_of_a_run_is_looked_at_before_each_round(run: Run, server: Serv
     assert json.loads((tmp_path / "meta").read_text())["usage"]["total_tokens"] == 600
 
 
+def test_the_cost_of_a_run_is_looked_at_before_a_try_after_one_that_was_paid_for(
+    run: Run, server: Server, home: Path
+) -> None:
+    priced(home)
+    server.reply(chunk({"role": "assistant"}), times=9)  # and the connection ends
+    found = ask(run, server, "-x", "--retry", "5", "--max-cost", "0.15", "where?")
+    assert (found.status, len(server.requests)) == (6, 2)
+    totals = json.loads(run("gptpipe-usage", "--json").out.splitlines()[0])
+    assert totals["requests"] == 2
+
+
 def test_the_cost_of_a_run_is_looked_at_before_a_repair(run: Run, server: Server, home: Path, tmp_path: Path) -> None:
     priced(home)
     (tmp_path / "s.json").write_text("{}")
