@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from threading import Lock, Semaphore, Thread
 from typing import Any, Generic, TypeVar
 
@@ -18,6 +19,7 @@ Result = TypeVar("Result")
 _DROPPED = object()  # what a record becomes whose turn does not come any more
 _WAKE = object()  # moves the iteration to see whether it is over
 _END = object()
+_TICK = 0.5  # seconds: how late a signal may be seen
 
 
 class Pool(Generic[Item, Result]):
@@ -69,7 +71,7 @@ class Pool(Generic[Item, Result]):
         finished = passed_on = 0
         waiting: dict[int, Any] = {}
         while not self._complete(finished):
-            number, result = self._done.get()
+            number, result = self._next_done()
             if isinstance(result, BaseException):  # a bug
                 raise result
             if self.stopped:
@@ -89,6 +91,12 @@ class Pool(Generic[Item, Result]):
                 return
         if self._error is not None:
             raise self._error
+
+    def _next_done(self) -> tuple[int, Any]:
+        while True:
+            # A signal that comes just before the wait begins does not end it: its handler runs when the wait is over.
+            with suppress(Empty):
+                return self._done.get(timeout=_TICK)
 
     def _complete(self, finished: int) -> bool:
         with self._lock:
