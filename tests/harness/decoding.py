@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from gptpipe.wire.events import Event, Reasoning, Refusal, Text
@@ -40,3 +41,11 @@ def joined(events: list[Event]) -> list[Event]:
         else:
             result.append(item)
     return result
+
+
+def check_splits(read: Callable[..., list[Event]], data: bytes) -> None:
+    """Check that a body gives the same events however it is cut: once anywhere, or into single bytes and nothing."""
+    whole = read(data)
+    for cut in range(len(data)):
+        assert read(data[:cut], data[cut:]) == whole
+    assert read(*(piece for at in range(len(data)) for piece in (b"", data[at : at + 1]))) == whole

@@ -8,7 +8,7 @@ import pytest
 
 from gptpipe.wire import chat
 from gptpipe.wire.events import Done, Error, Event, Finish, Reasoning, Refusal, Served, Text, Usage
-from tests.harness.decoding import chunk, decode, joined, say, says
+from tests.harness.decoding import check_splits, chunk, decode, joined, say, says
 from tests.harness.server import DONE, event
 
 STOP = chunk({}, "stop")
@@ -150,10 +150,7 @@ def test_stream(data: bytes, events: list[Event]) -> None:
 
 @pytest.mark.parametrize("data", [data for _, data, _ in STREAMS], ids=IDS)
 def test_a_split_anywhere_changes_nothing(data: bytes) -> None:
-    whole = read(data)
-    for cut in range(len(data)):
-        assert read(data[:cut], data[cut:]) == whole
-    assert read(*(piece for at in range(len(data)) for piece in (b"", data[at : at + 1]))) == whole
+    check_splits(read, data)
 
 
 COMPLETIONS: dict[str, tuple[dict[str, Any], list[Event]]] = {

@@ -21,7 +21,7 @@ from gptpipe.wire.events import (
     ToolCall,
     Usage,
 )
-from tests.harness.decoding import decode, joined
+from tests.harness.decoding import check_splits, decode, joined
 from tests.harness.responses import (
     IN_CHAT,
     added,
@@ -333,10 +333,7 @@ def test_stream(data: bytes, events: list[Event]) -> None:
 
 @pytest.mark.parametrize("data", [data for _, data, _ in STREAMS], ids=IDS)
 def test_a_split_anywhere_changes_nothing(data: bytes) -> None:
-    whole = read(data)
-    for at in range(len(data)):
-        assert read(data[:at], data[at:]) == whole
-    assert read(*(data[at : at + 1] for at in range(len(data)))) == whole
+    check_splits(read, data)
 
 
 def test_the_model_is_named_once_and_as_soon_as_it_is_known() -> None:
