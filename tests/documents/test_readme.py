@@ -72,6 +72,7 @@ PRINTED = [
     r".+\n\d+\n",
     r"disks\s+2 (?s:.*)\n\nFilesystem(?s:.*)\ndisks:\d:(?s:.*)",
     r".+\n.+\n(Bye!\n)?",
+    r".+\n",
     "",
 ]
 
