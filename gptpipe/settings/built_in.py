@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 OPENAI = "openai"
 DEFAULT_MODEL = "gpt-5.5"
@@ -31,3 +32,8 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
 def is_echo(model: str) -> bool:
     """Return whether the model is the built-in endpoint's, which needs no key and no network."""
     return model == "echo" or model.startswith("echo:")
+
+
+def is_openai(base_url: str | None) -> bool:
+    """Return whether a base URL is one of OpenAI's own, whatever the profile that names it: they have regions."""
+    return base_url is not None and (urlsplit(base_url).hostname or "").endswith("api.openai.com")

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import Any
 
 from gptpipe.message import COMPLETE_REASONS, TOOL_REASONS, Message, Schema
-from gptpipe.settings.built_in import OPENAI
+from gptpipe.settings.built_in import is_openai
 from gptpipe.settings.settings import Settings
 from gptpipe.text.strict_json import clean, compact
 from gptpipe.wire.calls import Calls
@@ -31,7 +31,7 @@ def body(request: Request, settings: Settings, refused: Collection[str] = ()) ->
     limit = fields.pop("max_tokens", None)
     if limit is not None:
         names = ["max_tokens", "max_completion_tokens"]
-        if settings.profile == OPENAI:
+        if is_openai(settings.base_url):
             names.reverse()
         fields[names[names[0] in refused]] = limit
     if request.schema is not None and "response_format" not in refused:

@@ -286,6 +286,21 @@ def test_27_max_tokens_under_its_other_name(ask: Any, server: Server) -> None:
     assert server.requests[1].body["max_completion_tokens"] == 9
 
 
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://api.openai.com/v1", "max_completion_tokens"),
+        ("https://eu.api.openai.com/v1", "max_completion_tokens"),
+        ("http://localhost:8000/v1", "max_tokens"),
+        ("https://api.openai.com.example.org/v1", "max_tokens"),
+    ],
+)
+@pytest.mark.parametrize("variable", ["OPENAI_BASE_URL", "GPTPIPE_BASE_URL"])
+def test_27_the_address_says_under_which_name_max_tokens_goes_out(run: Any, variable: str, url: str, name: str) -> None:
+    result = run("gptpipe", "--dry-run", "-m", "m", "--max-tokens", "3", "hi", env={variable: url})
+    assert {key: value for key, value in result.json()["body"].items() if key.startswith("max_")} == {name: 3}
+
+
 def test_27_a_refused_value_of_max_tokens_is_not_asked_again(ask: Any, server: Server) -> None:
     words = "max_tokens is too large: 9. This model supports at most 8"
     server.json(400, {"error": {"message": words, "param": "max_tokens", "code": "invalid_value"}})
