@@ -19,6 +19,9 @@ from gptpipe.text.address import masked
 _LONGEST = 500
 _PAGE = 16384  # characters of a page in which its title is looked for
 _LONGEST_WAIT = 1e9  # seconds, about what a thread can sleep
+_DURATION = re.compile(r"(\d+(\.\d+)?(ms|[smhd]))+|\d+(\.\d+)?", re.ASCII)
+_PIECE = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd]|)", re.ASCII)
+_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}  # seconds
 _SPELLINGS = {"response_format": r"response[_ ]format|json_schema|text\.format|body\.text"}
 _REFUSAL = re.compile(r"content_filter|policy|moderation|invalid_prompt", re.I)
 _BAD_IMAGE = re.compile(r"\b(invalid|unsupported|empty)_\w*image|\bimage_|_image\b", re.I)
@@ -62,6 +65,8 @@ def from_response(status: int, headers: Mapping[str, str], text: str, url: str) 
     failure = _judge(status, body, _sentence(body) or _from_page(text) or "no reason given")
     if isinstance(failure, Temporary):
         failure.retry_after = retry_after(headers)
+        if failure.busy and failure.retry_after is None:
+            failure.retry_after = _reset(headers)
     return failure
 
 
@@ -121,6 +126,23 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     except ValueError:
         seconds = _until(value)
     return min(seconds, _LONGEST_WAIT) if 0 <= seconds < float("inf") else None
+
+
+def _reset(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds until there is room again for what is used up, by the ``x-ratelimit-`` headers, or None.
+
+    Most servers give a duration, such as ``6m0s``: https://platform.openai.com/docs/guides/rate-limits. Some give
+    the time of day, in seconds or milliseconds since 1970.
+    """
+    waits = []
+    for kind in ("", "-requests", "-tokens"):
+        reset = headers.get(f"x-ratelimit-reset{kind}", "")
+        if headers.get(f"x-ratelimit-remaining{kind}") == "0" and _DURATION.fullmatch(reset):
+            seconds = sum(float(number) * _UNITS[unit] for number, unit in _PIECE.findall(reset))
+            if seconds > _LONGEST_WAIT:
+                seconds = seconds / (1000 if seconds > 1000 * _LONGEST_WAIT else 1) - time.time()
+            waits.append(min(max(0.0, seconds), _LONGEST_WAIT))
+    return max(waits, default=None)
 
 
 def _until(date: str) -> float:

@@ -51,6 +51,33 @@ def test_a_wait_that_the_server_asks_for_spends_no_try(run: Run, server: Server)
     assert len(server.requests) == 8
 
 
+@pytest.mark.parametrize(
+    ("headers", "least"),
+    [
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1.2s"}, 1.2),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "0m1s200ms"}, 1.2),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1.2"}, 1.2),
+        ({"x-ratelimit-remaining-requests": "9", "x-ratelimit-reset-requests": "9m"}, 0.0),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "tomorrow"}, 0.0),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "9m", "retry-after": "0"}, 0.0),
+    ],
+)
+def test_without_retry_after_what_is_used_up_says_how_long_all_wait(
+    run: Run, server: Server, headers: dict[str, str], least: float
+) -> None:
+    came: list[float] = []
+
+    def rule(_: Request) -> Refusal | None:
+        came.append(time.monotonic())
+        return Refusal(429, headers) if len(came) == 1 else None
+
+    server.rule = rule
+    args = ("--base-url", server.url, "-m", "m", "-j", "1", "--retry", "0", "--text", "{}")
+    assert run("gptpipe-map", *args, stdin=numbers(2)) == (0, numbers(2), "")
+    assert len(came) == 3
+    assert came[1] - came[0] >= least
+
+
 def test_a_stray_503_is_the_affair_of_its_record(run: Run, server: Server) -> None:
     """Three of a hundred, and no other record waits for them: each is repeated after half a second."""
     seen: set[str] = set()

@@ -378,8 +378,11 @@ def test_31_statuses(ask: Any, server: Server, code: int, error: dict[str, str],
         ({"retry-after": "300"}, "300 s"),
         ({"retry-after": "Fri, 31 Dec 2038 23:59:59 GMT"}, "after --max-time"),
         ({"retry-after-ms": "300000"}, "300 s"),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "5m0s"}, "300 s"),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "2177452799"}, "after --max-time"),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "2177452799000"}, "after --max-time"),
     ],
-    ids=["seconds", "date", "milliseconds"],
+    ids=["seconds", "date", "milliseconds", "what remains", "what remains, until", "what remains, until, in ms"],
 )
 def test_31_retry_after_beyond_max_time_ends_at_once(
     run: Any, server: Server, headers: dict[str, str], words: str
