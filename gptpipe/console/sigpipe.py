@@ -7,7 +7,7 @@ from signal import SIGPIPE
 
 # Python ignores the signal in itself, whatever it was before, so only the parent tells. These ignore it in themselves
 # alone, and what they start has it as usual.
-_ALONE = ("python", "pypy", "node")
+_ALONE = ("python", "pypy", "node", "strace")
 
 
 def was_ignored() -> bool:
