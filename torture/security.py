@@ -31,6 +31,7 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(8)
 USAGE = f".local/state/gptpipe/usage/{time.strftime('%Y-%m-%d')}.jsonl"
 SESSION = ".local/share/gptpipe/sessions/s.jsonl"
 LIMITS = ("-m", "m", "--retry", "0", "--idle-timeout", "10")
+ASK = ("gptpipe", "--base-url", "URL", *LIMITS)
 
 
 # Modes
@@ -41,9 +42,9 @@ WRITERS = {
     "session with a system message": "gptpipe -m echo -s s -S x hi; gptpipe -m echo -s s again",
     "attachment": "gptpipe -m echo -s s -f dot.png look",
     "cache": "gptpipe -m echo --cache 1d hi",
-    "usage": "gptpipe -m echo hi",
+    "usage": "gptpipe --base-url $URL -m m hi",
     "map": "printf 'a\\nb\\n' | gptpipe-map -m echo --cache 1d '{}'",
-    "map with a file of results": "printf 'a\\nb\\n' | gptpipe-map -m echo -o results '{}'",
+    "map with a file of results": "printf 'a\\nb\\n' | gptpipe-map --base-url $URL -m m -o results '{}'",
     "batch": "printf 'a\\nb\\n' | gptpipe-batch submit --base-url $URL -m m '{}'",
     "cut answer": "gptpipe -m echo:cut=1 -s s hi",
     "chat": "printf 'a\\n' | gptpipe-chat -m echo -s s",
@@ -137,7 +138,7 @@ PLACES = (
     ),
     Place("session, showing", lambda home: home / SESSION, ("gptpipe-sessions", "show", "s"), BLOCKED),
     Place("session, checking", lambda home: home / SESSION, ("gptpipe-sessions", "check", "s"), BLOCKED),
-    Place("usage", lambda home: home / USAGE, ("gptpipe", "-m", "echo", "hi"), frozenset({Status.OK})),
+    Place("usage", lambda home: home / USAGE, (*ASK, "hi"), frozenset({Status.OK})),
     Place("cache", _cached, ("gptpipe", "-m", "echo", "--cache", "1d", "hi"), frozenset({Status.OK})),
     Place(
         "attachment",
@@ -151,14 +152,15 @@ PLACES = (
 def obstructed(rig: Rig, place: Place, obstacle: str) -> Case:
     """Put something else where a file should be: no wait, no traceback, and nobody else's file changed."""
     name = f"a {obstacle} for the {place.name}"
-    with rig.home() as home:
+    with rig.home() as home, Server() as server:
         victim = home / "victim"
         victim.write_text("secret\n")
         (home / "dot.png").write_bytes(PNG)
-        for argv in (place.argv, ("gptpipe", "-m", "echo", "-s", "s", "first")):
-            rig.run(home, *argv)
+        argv = [server.url if word == "URL" else word for word in place.argv]
+        rig.run(home, *argv)
+        rig.run(home, "gptpipe", "-m", "echo", "-s", "s", "first")
         _place(place.find(home), obstacle, victim)
-        result = rig.run(home, *place.argv)
+        result = rig.run(home, *argv)
         if victim.read_text() != "secret\n" and obstacle != "hard link to a secret":
             return Case(name, False, f"the victim is {victim.read_text()!r}")
         if (home / "nothing").exists():
@@ -419,7 +421,6 @@ def _error(status: int) -> Callable[[Server, str], None]:
     return lambda on, text: on.json(status, {"error": {"message": f"no {text}"}})
 
 
-ASK = ("gptpipe", "--base-url", "URL", *LIMITS)
 CHANNELS = (
     Channel("answer", (*ASK, "hi"), lambda on, text: on.reply(say(text), finish(), DONE)),
     Channel("answer of echo", ("gptpipe", "-m", "echo", "--", "x{}")),
