@@ -140,13 +140,15 @@ def _called(client: Client, path: str, call: Callable[[OpenAI], Found], *, repea
     def ask(exchange: Exchange) -> None:
         import openai
 
+        broken: BaseException | None = None
         try:
             found.append(call(_sdk(client, exchange)))
         except openai.APIConnectionError as error:
-            if not isinstance(error.__cause__, _HandedOver):
-                raise (error.__cause__ or error) from error
+            broken = error.__cause__ or error
         except (AttributeError, TypeError, ValueError):  # the SDK does not look whether the fields are there
             raise ProtocolError(f"{masked(client.way.base)} does not speak the Batch API") from None
+        if broken is not None and not isinstance(broken, _HandedOver):
+            raise broken  # not above: it and the SDK's error would each be the cause of the other
 
     client.run(ask, path, repeatable=repeatable)
     return found[0]

@@ -35,3 +35,9 @@ def test_failures(run: Any, server: Server) -> None:
 
 def test_verbose_names_the_endpoint(run: Any, server: Server) -> None:
     assert server.url in run("gptpipe-models", "-v", "--base-url", server.url).err
+
+
+def test_no_server(run: Any) -> None:
+    """What the SDK raises for a lost connection is unwrapped, and its reason is looked for among its causes."""
+    lost = run("gptpipe-models", "--base-url", "http://127.0.0.1:1/v1", "--retry", "0")
+    assert lost == (75, b"", "gptpipe-models: cannot connect to http://127.0.0.1:1/v1: connection refused\n")
