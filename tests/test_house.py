@@ -44,6 +44,7 @@ HEAVY = {
     "openai": {"wire.batch_api"},
     "prompt_toolkit": {"programs.line_editor"},
     "referencing": {"asking.schema"},
+    "socksio": {"wire.dial"},
     "tiktoken": {"asking.tokens"},
     "tqdm": {"console.progress"},
 }

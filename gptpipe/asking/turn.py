@@ -99,8 +99,8 @@ class Turn:
         self.settings = early = _settled(question, context, past)
         if not question.call.want.stored:
             check_spending(context, early, question.call.want)
-            client.preload()
             self._link.open(early)
+            client.preload()
             self._link.key(early)  # before the lock is taken; a stored answer needs none
         with _history(question, context, early) as (turns, append):
             turns, latest = tee(turns)

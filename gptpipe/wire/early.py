@@ -1,22 +1,24 @@
 """The way to an endpoint, opened while input is read and modules are imported.
 
-Only the standard library is needed for it: name, TCP and TLS to the first host, which is the proxy if there is one.
-Nothing is sent over the connection here. The request takes it over (:func:`backend`) if it is still alive. Otherwise
-another is opened, silently.
+Only the standard library is needed for it: name, TCP, an HTTP or SOCKS proxy, and TLS. No part of a request is sent
+over the connection here. The request takes it over (:func:`backend`) if it is still alive. Otherwise another is
+opened, silently.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 from threading import Thread, local
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from gptpipe.errors import ConfigError, clause
 from gptpipe.settings.settings import Settings
+from gptpipe.wire.dial import Tunnel, connect
 
 if TYPE_CHECKING:
     import socket
@@ -35,34 +37,37 @@ here = local()
 class Early:
     """A connection that a daemon thread opens, at once; none to the built-in model.
 
-    ``trust`` waits for the certificates.
+    ``trust`` waits for the certificates. ``tunnel`` is what was said to the proxy, if the way leads through one;
+    ``secure`` says that TLS is spoken already.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.trust = begin_trust(settings)
+        self.tunnel: Tunnel | None = None
+        self.secure = False
         self._socket: socket.socket | None = None
         self._failure: OSError | None = None
         self._ended = 0.0  # when it was there, or had failed (monotonic)
         self._thread: Thread | None = None
-        url = urlsplit(settings.proxy or settings.base_url or "")
-        self.address = (url.hostname or "", url.port or _PORTS.get(url.scheme, 0))
-        self.tls = url.scheme == "https"
-        self.trust = begin_trust(settings)
-        if url.hostname and url.hostname.isascii():
+        self._end = urlsplit(settings.base_url or "")
+        self._first = urlsplit(settings.proxy) if settings.proxy else self._end
+        self.address = _address(self._first)
+        if self.address[0] and self.address[0].isascii():
             self._thread = Thread(target=self._open, daemon=True)
             self._thread.start()
 
     def _open(self) -> None:
-        import socket
-
         found: socket.socket | None = None
         try:
-            found = socket.create_connection(self.address, self.settings.connect_timeout)
-            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self.tls:
-                context = self.trust()
-                context.set_alpn_protocols(["http/1.1"])
-                found = context.wrap_socket(found, server_hostname=self.address[0])
+            found = connect(*self.address, self.settings.connect_timeout)
+            if self._first.scheme == "https":
+                found = self._secured(found, self._first)
+            elif self._first is not self._end and (self._end.scheme == "https" or self._first.scheme != "http"):
+                self.tunnel = Tunnel(self._first, *_address(self._end))
+                self.tunnel.open(found)
+                if self.tunnel.stands and self._end.scheme == "https":
+                    found = self._secured(found, self._end)
             self._socket = found
         except OSError as error:
             self._failure = error
@@ -71,6 +76,14 @@ class Early:
         if found is not None and self._socket is None:
             found.close()
         self._ended = time.monotonic()
+
+    def _secured(self, found: socket.socket, peer: SplitResult) -> socket.socket:
+        """Speak TLS with one end of the way."""
+        context = self.trust()
+        context.set_alpn_protocols(["http/1.1"])
+        found = context.wrap_socket(found, server_hostname=peer.hostname)
+        self.secure = True
+        return found
 
     def take(self) -> socket.socket | None:
         """Return the connection, once, or None if it is not alive.
@@ -84,12 +97,18 @@ class Early:
         thread.join()
         if self._failure is not None and self._ended > asked:
             raise self._failure
+        if self.tunnel and not self.tunnel.stands:
+            return self._socket  # the proxy refuses: the library is to read why
         return self._socket if self._socket is not None and _alive(self._socket) else None
 
     def close(self) -> None:
         """Close the connection if nobody took it."""
         if self._thread is not None and self._socket is not None:
             self._socket.close()
+
+
+def _address(url: SplitResult) -> tuple[str, int]:
+    return url.hostname or "", url.port or _PORTS.get(url.scheme, 0)
 
 
 def _alive(found: socket.socket) -> bool:
@@ -116,15 +135,8 @@ def begin_trust(settings: Settings) -> Trust:
     found: SimpleQueue[ssl.SSLContext | Exception] = SimpleQueue()
 
     def load() -> None:
-        import ssl
-
-        import httpcore2
-
         try:
-            if settings.cacert:
-                found.put(ssl.create_default_context(cafile=settings.cacert))
-            else:
-                found.put(httpcore2.default_ssl_context())
+            found.put(_trusted(settings.cacert))
         except Exception as error:
             found.put(error)
 
@@ -143,6 +155,27 @@ def begin_trust(settings: Settings) -> Trust:
     return wait
 
 
+def _trusted(cacert: str | None) -> ssl.SSLContext:
+    """Return a context that trusts what the HTTP library does, or the authorities in one file alone.
+
+    Where OpenSSL finds the certificates of a Linux system by itself, the library is not needed to look for them.
+    """
+    import ssl
+
+    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    if cacert or file:
+        return ssl.create_default_context(cafile=cacert or file)
+    if folder:
+        return ssl.create_default_context(capath=folder)
+    if sys.platform == "linux" and ssl.get_default_verify_paths().cafile:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.set_default_verify_paths()
+        return context
+    import httpcore2
+
+    return httpcore2.default_ssl_context()
+
+
 def _nobody() -> ssl.SSLContext:
     import ssl
 
@@ -155,12 +188,24 @@ def backend(early: Early) -> httpcore2.NetworkBackend:
     from httpcore2._backends.sync import SyncStream  # a stream of ours would be a copy of it
 
     class Ready(SyncStream):
-        """The early connection, on which TLS has begun already if its host speaks it."""
+        """The early connection. What was said to a proxy and to TLS already is not said again."""
+
+        def __init__(self, found: socket.socket) -> None:
+            super().__init__(found)
+            self._said = early.tunnel.said if early.tunnel else 0
+            self._heard = early.tunnel.heard if early.tunnel else []
+
+        def write(self, buffer: bytes, timeout: float | None = None) -> None:
+            if buffer and self._said:
+                self._said -= 1
+            else:
+                super().write(buffer, timeout)
+
+        def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+            return self._heard.pop(0) if self._heard else super().read(max_bytes, timeout)
 
         def start_tls(self, *arguments: Any, **named: Any) -> httpcore2.NetworkStream:
-            if early.tls:
-                return SyncStream(self._sock)
-            return super().start_tls(*arguments, **named)
+            return SyncStream(self._sock) if early.secure else super().start_tls(*arguments, **named)
 
     class Backend(httpcore2.SyncBackend):
         def connect_tcp(
@@ -168,18 +213,17 @@ def backend(early: Early) -> httpcore2.NetworkBackend:
             host: str,
             port: int,
             timeout: float | None = None,
-            local_address: str | None = None,
-            socket_options: Iterable[Any] | None = None,
+            local_address: str | None = None,  # noqa: ARG002
+            socket_options: Iterable[Any] | None = None,  # noqa: ARG002
         ) -> httpcore2.NetworkStream:
-            if (host.lower(), port) == early.address:
-                try:
-                    if (found := early.take()) is not None:
-                        return Ready(found)
-                except TimeoutError as error:
-                    raise httpcore2.ConnectTimeout from error
-                except OSError as error:
-                    raise httpcore2.ConnectError(str(error)) from error
-            here.fresh = True
-            return super().connect_tcp(host, port, timeout, local_address, socket_options)
+            try:
+                if (host.lower(), port) == early.address and (found := early.take()) is not None:
+                    return Ready(found)
+                here.fresh = True
+                return SyncStream(connect(host, port, timeout))
+            except TimeoutError as error:
+                raise httpcore2.ConnectTimeout from error
+            except OSError as error:
+                raise httpcore2.ConnectError(str(error)) from error
 
     return Backend()
