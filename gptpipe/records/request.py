@@ -155,7 +155,7 @@ def check_columns(template: Template, header: Header | None) -> None:
     for name in filter(None, fields(template) if header else ()):
         if columns.count(name) != 1:
             how = "two columns" if name in columns else "no column"
-            raise UsageError(f"the table has {how} {name!r}, and the template names it", ", ".join(columns))
+            raise UsageError(f"the table has {how} {name!r}, which the template names", f"it has {', '.join(columns)}")
 
 
 def content(record: Record, template: Template, how: Input) -> Content:
