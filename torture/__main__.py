@@ -17,6 +17,7 @@ KINDS = (
     "machine",
     "cron",
     "sessions",
+    "tools",
     "talks",
     "networks",
     "security",
