@@ -29,7 +29,7 @@ class _Pending(NamedTuple):
 class Bill:
     """What the requests for one answer used, failed tries and repairs included.
 
-    ``used`` is the ``usage`` that the server has sent with the present request, ``accepted`` whether it took that one.
+    ``used`` is the ``usage`` that the server has sent with the present request, ``accepted`` whether it accepted it.
     """
 
     def __init__(self) -> None:
@@ -249,7 +249,7 @@ class Answer:
 
     @property
     def refusal(self) -> str:
-        """The words in which the model refused."""
+        """What the model said when it refused."""
         return "".join(self._refusal)
 
     def take(self, event: Event) -> None:
@@ -294,7 +294,7 @@ class Answer:
             self.failure = schema.Invalid(found)
 
     def fail(self, failure: Failure) -> None:
-        """Note why no complete answer came."""
+        """Note why the answer is not complete."""
         self.failure = failure
 
     def end(self, status: int) -> None:

@@ -1,7 +1,7 @@
 """Answers kept to be given again: a file for each, named by what was asked.
 
-An entry is ``{"key": …, "answer": …}``, where the key is its own name, so that a file that was cut, mixed up or
-tampered with in passing is a miss. Its age is that of the file.
+An entry is ``{"key": …, "answer": …}``, where the key is its own name, so a file that was cut, renamed or
+changed counts as missing. Its age is that of the file.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def key(endpoint: str, request: Mapping[str, Any]) -> str:
 
 
 def get(directory: Path, key: str, max_age: float | None = None) -> dict[str, Any] | None:
-    """Return what was put under the key at most ``max_age`` seconds ago, or None; what cannot be read is not there."""
+    """Return the answer stored under the key at most ``max_age`` seconds ago, or None. An unreadable one is None."""
     try:
         with open(open_regular(directory / f"{key}.json", os.O_RDONLY), "rb") as file:
             if max_age is not None and time.time() - os.fstat(file.fileno()).st_mtime > max_age:
@@ -47,7 +47,7 @@ def get(directory: Path, key: str, max_age: float | None = None) -> dict[str, An
 
 
 def put(directory: Path, key: str, answer: Mapping[str, Any]) -> None:
-    """Keep the answer, in place of an older one, in one step.
+    """Store the answer. It replaces an older one in one step.
 
     :raises OSError: if that fails.
     """

@@ -53,9 +53,9 @@ def begin(values: Mapping[str, Any]) -> Deadline:
 
 
 def here(program: str, values: Mapping[str, Any], deadline: Deadline | None = None) -> Context:
-    """Return where this process is. Of the options, ``config``, ``max_time`` and ``verbose`` count, where they exist.
+    """Return the context of this process. It uses the options ``config``, ``max_time`` and ``verbose``, if they exist.
 
-    What the program uses is booked under its name. Without a ``deadline`` the run begins now.
+    Usage is booked under the name of the program. Without a ``deadline`` the run begins now.
 
     :raises ConfigError: if the settings file is faulty or this user has no home directory.
     """
@@ -72,7 +72,7 @@ def here(program: str, values: Mapping[str, Any], deadline: Deadline | None = No
 
 
 def role_of(context: Context, name: str | None, variables: Mapping[str, str]) -> Role:
-    """Return the role of this name, its fields filled; without a name, one that says nothing.
+    """Return the role of this name, its fields filled. Without a name, return an empty role.
 
     :raises Failure: as ``roles.load`` does.
     :raises UsageError: for variables without a role.

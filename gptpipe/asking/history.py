@@ -1,6 +1,6 @@
-"""History: which turns are sent with a question, and what a turn weighs in a later prompt.
+"""History: which turns are sent with a question, and how many tokens a turn adds to a later prompt.
 
-The weight comes from the server's own ``usage``, so that fitting history needs no tokenizer.
+That number comes from the server's own ``usage``, so that fitting history needs no tokenizer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BYTES_PER_TOKEN = 8
 
 
 def trim(turns: Sequence[Turn], fixed: Sequence[Message], limit: int, model: str, cache: Path) -> list[Turn]:
-    """Return the latest of the turns, oldest first, with which the prompt passes :func:`check`, if any does.
+    """Return as many of the latest turns as fit :func:`check`, oldest first.
 
     ``fixed`` is what is sent beside them.
     """
@@ -99,8 +99,8 @@ def _answer_tokens(turn: Turn, reasoning: str, used: Counts) -> _Part:
 def _question_tokens(turn: Turn, sent: Sequence[Turn], used: Counts, answer: int) -> _Part:
     """Return what the prompt holds beside the turns sent and the system message.
 
-    What the system message takes, with all that the server adds of its own, the turn before has found; the
-    first turn shares by bytes. Shared again each time, a small error of a large system message would add up. A turn
+    The turn before knows what the system message takes, with all that the server adds. The first turn
+    shares by bytes. Shared again each time, a small error of a large system message would add up. A turn
     before that was counted too high shows as a question that is too low, even below 1: then the sum of the turns is
     right again if that stands, as long as the turn's own text allows it. A server that counts less than what it was
     sent (only what was not in its cache) leaves no such question.

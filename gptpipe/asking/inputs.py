@@ -1,6 +1,6 @@
 """What the message is made of: the prompt, files, and standard input, each checked to be text.
 
-The rules stand in gptpipe(1) under DESCRIPTION.
+gptpipe(1) has the rules under DESCRIPTION.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def prompt_of(words: Sequence[str]) -> str:
 
 
 def decode(data: bytes, name: str, encoding: str | None = None) -> str:
-    """Return the text that bytes hold; ``name`` says in the message where they come from.
+    """Return the text in the bytes. ``name`` says in a message where they come from.
 
     ``encoding`` is that of ``--encoding``; None is UTF-8, for what that option does not reach.
 
@@ -65,7 +65,7 @@ def read_file(path: str) -> bytes:
     try:
         # Only a pipe or a device keeps one waiting.
         ready = nullcontext() if os.path.isfile(path) else waiting(f"waiting for {path} to end: --max-time bounds it")
-        # Opened anew, a regular file would begin at its start again, and be read once more as standard input.
+        # If it were opened again, a regular file would be read from its start, and once more as standard input.
         with ready, open(os.dup(0) if path in _STDIN else path, "rb") as file:
             return file.read()
     except (OSError, ValueError) as error:
@@ -74,7 +74,7 @@ def read_file(path: str) -> bytes:
 
 
 def text_or_file(text: str, encoding: str | None = None) -> str:
-    """Return the text, or of ``@PATH`` what the file holds; ``@@`` at the beginning is an ``@``.
+    """Return the text, or the content of the file for ``@PATH``. ``@@`` at the beginning stands for an ``@``.
 
     :raises NoInput: BadInput: if the file cannot be read, or is not text.
     """
@@ -84,7 +84,7 @@ def text_or_file(text: str, encoding: str | None = None) -> str:
 
 
 def part_of(data: bytes, path: str, encoding: str | None = None) -> str | Part:
-    """Return a file as a part of the message: an image, a PDF or a recording as such, by its content, else its text.
+    """Return a file as a part of the message: a content part for an image, a PDF or a recording, else its text.
 
     ``encoding`` is as in :func:`decode`.
 
@@ -132,7 +132,7 @@ def is_piped() -> bool:
 
 
 def is_in_middle() -> bool:
-    """Return whether standard input is a regular file that someone else has read a part of, and not all."""
+    """Return whether standard input is a regular file that another program has read in part."""
     status = os.fstat(0)
     return stat.S_ISREG(status.st_mode) and 0 < os.lseek(0, 0, os.SEEK_CUR) < status.st_size
 
@@ -163,7 +163,7 @@ def read_lines(say: Callable[[str], None], meanwhile: Callable[[], None] = lambd
 def blocks(
     descriptor: int, name: str, announce: Callable[[], None], meanwhile: Callable[[], None] = lambda: None
 ) -> Iterator[bytes]:
-    """Yield what a descriptor gives, as it comes, to its end; ``name`` says in the message what that is.
+    """Yield the bytes of a descriptor as they come, to its end. ``name`` says in a message what it is.
 
     ``announce`` is called once if a wait lasts, ``meanwhile`` once before the first wait.
 
@@ -191,7 +191,7 @@ def blocks(
 
 
 def _told(_: str) -> None:
-    """Announce nothing: a hint has done it."""
+    """Announce nothing: a hint was shown already."""
 
 
 def piped(say: Callable[[str], None], meanwhile: Callable[[], None], *, alone: bool, explicit: bool) -> bytes:

@@ -11,7 +11,7 @@ from gptpipe.wire.client import Client, Early
 class Link:
     """Keeps the key and the client of the last turn.
 
-    While the settings stay, the next turn looks for no key, makes no handshake and sends no field that was refused.
+    With the same settings, the next turn reuses the key and the connection, and leaves out fields that were refused.
     """
 
     def __init__(self, context: Context) -> None:
@@ -21,7 +21,7 @@ class Link:
         self._early: Early | None = None
 
     def open(self, chosen: Settings) -> None:
-        """Begin to open the way to the endpoint, unless it stands."""
+        """Begin to connect to the endpoint, unless that was done."""
         if self._made is None or self._made[0] != chosen:
             self._early = Early(chosen)
 

@@ -37,9 +37,9 @@ def previewed(composed: Composed, context: Context) -> dict[str, Any]:
 
 
 def shown(chosen: Settings, context: Context, request: Request, without: Collection[str] = ()) -> dict[str, Any]:
-    """Return the request as ``--dry-run`` shows it, with no secret in it; no key command is run.
+    """Return the request as ``--dry-run`` shows it: without secrets. No key command is run.
 
-    ``without`` are fields that the client would add.
+    ``without`` names fields that the client would add.
     """
     spoken = protocol.of(chosen, request)
     return {
@@ -52,7 +52,7 @@ def shown(chosen: Settings, context: Context, request: Request, without: Collect
 def describe(known: Turn | Settings | None, ending: Ending | None, started: float) -> dict[str, Any]:
     """Return the object of ``--json`` and ``--meta``; its keys are documented in gptpipe(1).
 
-    ``known`` is how far the run has come, ``ending`` what ended it, ``started`` is monotonic.
+    ``known`` holds what the run has reached, ``ending`` is what ended it, ``started`` is monotonic.
     """
     turn = known if isinstance(known, Turn) else None
     chosen = turn.settings if turn else known

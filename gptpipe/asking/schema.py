@@ -1,7 +1,7 @@
 """Answers that are JSON of a given form: the schema, how it is read and checked, and whether an answer is valid.
 
-A schema is a JSON Schema of any draft from 3 to 2020-12, the latter if it does not say. Nothing is fetched:
-what it refers to stands in its own file. ``format`` is a note to the model and not checked.
+A schema is a JSON Schema of any draft from 3 to 2020-12; without ``$schema`` it is 2020-12. It may refer only to
+itself: nothing is fetched. ``format`` is a note to the model and not checked.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _registry(schema: Schema) -> Any:
 
 
 def _unresolved(schema: Schema) -> Iterator[str]:
-    """Yield the references that lead out of the schema's file, or nowhere."""
+    """Yield the references that do not lead to a place in the schema's own file."""
     from referencing.exceptions import Unresolvable
 
     specification = _specification(schema)

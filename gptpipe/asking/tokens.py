@@ -60,13 +60,13 @@ VOCABULARIES: Mapping[str, Vocabulary] = {
 
 
 def folder(cache: Path) -> Path:
-    """Return where the vocabularies lie: where ``tiktoken``'s own variables say, else under gptpipe's cache folder."""
+    """Return the folder of the vocabularies: that of ``tiktoken``'s own variables, else one in gptpipe's cache."""
     own = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
     return Path(own) if own else cache / "tiktoken"
 
 
 def vocabulary_path(encoding: str, cache: Path) -> Path:
-    """Return where a vocabulary lies; ``cache`` is gptpipe's cache folder."""
+    """Return the path of a vocabulary. ``cache`` is gptpipe's cache folder."""
     import hashlib  # OpenSSL comes with it: only those who count pay for it
 
     return folder(cache) / hashlib.sha1(VOCABULARIES[encoding].url.encode(), usedforsecurity=False).hexdigest()
@@ -117,7 +117,7 @@ def bound_all(messages: Iterable[Message]) -> int:
 
 
 def estimate(messages: Iterable[Message]) -> int:
-    """Return about how many tokens messages have, as cheaply as can be: four bytes of prose are one."""
+    """Estimate the tokens of messages, cheaply: four bytes of prose are a token."""
     return sum(-(-size(message) // 4) + ATTACHMENT * attachments(message) + FRAME for message in messages)
 
 
@@ -162,7 +162,7 @@ class Meter(NamedTuple):
 
 
 def meter(model: str, cache: Path) -> Meter:
-    """Return what counts for a model: ``tiktoken``, if the vocabulary is on disk. ``cache`` is gptpipe's cache folder.
+    """Return the meter for a model: ``tiktoken`` if the vocabulary is on disk. ``cache`` is gptpipe's cache folder.
 
     A model that ``tiktoken`` does not know is counted with DEFAULT_ENCODING.
     """
@@ -184,7 +184,7 @@ def meter(model: str, cache: Path) -> Meter:
 
 
 def _length(encoding: str, cache: Path) -> Callable[[str], int]:
-    """Return what counts the tokens of a text."""
+    """Return the function that counts the tokens of a text."""
     from tiktoken import get_encoding
 
     before = os.environ.get("TIKTOKEN_CACHE_DIR")

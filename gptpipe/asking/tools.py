@@ -79,7 +79,7 @@ def described(name: str, arguments: Any) -> str:
 def names(folder: Path) -> list[str]:
     """Return the names of the executables in the folder of tools, sorted.
 
-    :raises NoInput: if the folder cannot be read; one that is not there holds none.
+    :raises NoInput: if the folder cannot be read. A folder that does not exist has none.
     """
     return sorted(name for name in listed(folder) if not name.startswith(".") and (folder / name).is_file())
 
@@ -103,7 +103,7 @@ def find(name: str, folder: Path) -> str:
 
 
 def load(wanted: Sequence[str], folder: Path, env: Mapping[str, str]) -> tuple[Tool, ...]:
-    """Return the tools, each asked to describe itself; the same one twice counts once.
+    """Return the tools, after asking each to describe itself. A tool that is named twice counts once.
 
     ``env`` is their environment. Runs in the main thread.
 
@@ -204,7 +204,7 @@ def call(name: str, arguments: str, toolbox: Toolbox, waiting: Waiting) -> Calle
 
 
 def value(arguments: str) -> Any:
-    """Return the arguments of a call as JSON has them, or as they are if they are not JSON."""
+    """Return the arguments of a call as a JSON value, or the text if they are not JSON."""
     try:
         return _value(arguments)
     except _NotRun:

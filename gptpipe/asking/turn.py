@@ -135,7 +135,7 @@ class Turn:
 
 
 def prepare(question: Question, context: Context, link: Link) -> None:
-    """Check settings, budget and key, for a question that is still to be written.
+    """Check settings, budget and key before the user writes a question.
 
     :raises Failure: if a setting is faulty, a budget used up, or no key there.
     """
@@ -203,7 +203,7 @@ def _past(turns: Iterator[message.Turn]) -> _Past:
 
 
 def _looked_at(question: Question, context: Context, warn: Warn) -> Iterator[message.Turn]:
-    """Yield the session's turns from the newest, without its lock; a session that is not there has none."""
+    """Yield the session's turns from the newest, without its lock. A session that does not exist has none."""
     name = question.settings.session
     if name is None:
         yield from question.memory.history() if question.memory else ()
@@ -218,7 +218,7 @@ def _looked_at(question: Question, context: Context, warn: Warn) -> Iterator[mes
 
 @contextmanager
 def _history(question: Question, context: Context, chosen: Settings) -> Iterator[tuple[Iterator[message.Turn], Append]]:
-    """Give the block the session's turns from the newest, and a function that appends one; hold the lock meanwhile."""
+    """Hold the session's lock. The block gets its turns from the newest, and a function that appends one."""
     name = chosen.session
     if name is None and question.memory:
         yield question.memory.history(), partial(_remember, question.memory)
@@ -236,7 +236,7 @@ def _remember(memory: Memory, turn: message.Turn, _: bool) -> None:
 
 
 def _forget(_: message.Turn, __: bool) -> None:
-    """Append the turn to nothing."""
+    """Do not keep the turn."""
 
 
 def _keep(session: Session, turns: list[message.Turn], context: Context, *, wait: bool = True) -> None:

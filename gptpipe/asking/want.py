@@ -27,9 +27,9 @@ class Want(NamedTuple):
     JSON; ``repair`` is how often the model is shown what is wrong with it. A stored answer may be used if it is at most
     ``max_age`` seconds old. With ``cache_only`` nothing is asked, and without an age the answer may be of any age.
     ``reasoning`` asks for the model's reasoning too, and ``web`` lets it search the web.
-    The model may call ``tools``, at most ``max_calls`` times; ``approve``, if there is one, says to a question about
-    each whether it may run. With ``calls_only`` the calls are the answer, and none is run.
-    ``judge`` returns what is wrong with an answer, or None. All requests under this want share the ``ceiling``.
+    The model may call ``tools``, at most ``max_calls`` times; ``approve``, if it is set, decides about each. With
+    ``calls_only`` the calls are the answer, and none is run. ``judge`` returns what is wrong with an answer, or None.
+    All requests under this want share the ``ceiling``.
     """
 
     extract: str | None = None

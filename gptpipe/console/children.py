@@ -45,8 +45,8 @@ def run(
 
     ``data`` is its standard input, ``None`` is ``/dev/null``. ``most`` is how many bytes of its output are kept: after
     them its pipe is closed, as ``head`` does. ``until`` is monotonic. The program runs in a session of its own, so it
-    cannot ask on the terminal. When this returns or raises, its whole process group is gone; also at a signal, which is
-    raised as Interrupted, and at the end of the deadline.
+    cannot ask on the terminal. Its whole process group is gone when this returns or raises, and also after a signal,
+    which is raised as Interrupted, and after the deadline.
 
     :raises OSError: if it cannot be started.
     :raises TimeoutError: if it has not ended by ``until``.
@@ -144,5 +144,5 @@ class _Talk:
         if self._data:
             try:
                 self._data = self._data[os.write(pipe.fileno(), self._data[:_BLOCK]) :]
-            except BrokenPipeError:  # the program does not read all of its input, which is its own business
+            except BrokenPipeError:  # a program need not read all of its input
                 self._data = self._data[:0]

@@ -1,4 +1,4 @@
-"""Asking the user for leave, on the terminal."""
+"""Asking the user for permission, on the terminal."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _one_at_a_time = Lock()
 
 
 def agrees(question: str, aside: Callable[[], AbstractContextManager[None]] = nullcontext) -> bool:
-    """Show a question and return whether the user types ``y`` or ``yes``; another word and ^D are a no.
+    """Show a question and return whether the user types ``y`` or ``yes``. Everything else means no.
 
-    The terminal is that of the session, wherever standard input and output lead. What was typed before the question
-    is dropped. Characters that a terminal does not show, or obeys, appear as escapes. ``aside`` keeps away, for as
-    long as it is asked, what else is shown there.
+    Uses the terminal of the session, wherever standard input and output lead. What was typed before the question
+    is dropped. Characters that a terminal obeys or does not show appear as escapes.
+    ``aside`` hides other output on the terminal while the question stands.
 
     :raises OSError: if the process has no terminal.
     """
@@ -38,5 +38,5 @@ def agrees(question: str, aside: Callable[[], AbstractContextManager[None]] = nu
 
 
 def _printable(text: str) -> str:
-    """Return text that shows what is in it: also what turns the direction of writing is an escape."""
+    """Return the text with escapes for what a terminal does not show, also for marks of the writing direction."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

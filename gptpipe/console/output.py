@@ -37,7 +37,7 @@ def named(program: str) -> None:
 
 
 def write_all(descriptor: int, data: bytes, name: str | None = None) -> None:
-    """Write all of ``data``: a short count goes on, a full non-blocking pipe is waited for.
+    """Write all of ``data``. Goes on after a short count, and waits for a full non-blocking pipe.
 
     ``name`` is what a failure calls the descriptor.
 
@@ -61,7 +61,7 @@ def write_all(descriptor: int, data: bytes, name: str | None = None) -> None:
 
 
 def check_stdout() -> None:
-    """Raise a failure if standard output is closed, before anything is asked.
+    """Raise a failure if standard output is closed. Call this before anything is asked.
 
     :raises WriteError: if it is.
     """
@@ -84,7 +84,7 @@ def encode(text: str) -> bytes:
 
 
 def show_error(text: str) -> None:
-    """Write text to standard error in visible form; nothing can be done if that fails."""
+    """Write text to standard error in visible form. A failure is ignored: there is nowhere to report it."""
     try:
         write_all(STDERR, visible(text).encode("utf-8", "backslashreplace"))
     except (WriteError, BrokenPipeError):
@@ -101,7 +101,7 @@ def say(message: str, hint: str | None = None) -> None:
 def _ended_line() -> str:
     """Return a newline if a message needs one to begin on a line of its own, else nothing.
 
-    It does if the last line on standard error is open, or that on standard output if both are the same file."""
+    It needs one if the last line there has not ended. If standard output is the same file, its last line counts too."""
     shared = STDOUT in _open_lines and os.path.samestat(os.fstat(STDOUT), os.fstat(STDERR))
     if not shared and STDERR not in _open_lines:
         return ""

@@ -57,7 +57,7 @@ class Progress:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Hide the bar while the block uses a terminal, which may be the same one. Others may advance it meanwhile."""
+        """Hide the bar while the block uses the terminal. Other threads may advance it meanwhile."""
         bar = self._bar
         if bar is None:
             yield

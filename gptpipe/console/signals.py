@@ -41,14 +41,14 @@ _ended = False
 
 
 def add_group(group: int) -> None:
-    """Note a process group that ends with this process; one that comes after :func:`end_groups` ends at once."""
+    """Note a process group that must end with this process. After :func:`end_groups` it ends at once."""
     groups.add(group)
     if _ended:
         end_group(group)
 
 
 def end_groups() -> None:
-    """Kill all process groups that end with this process, which goes on to nothing new. A handler may call it."""
+    """Kill all noted process groups. The process starts nothing new after this. A signal handler may call it."""
     global _ended
     _ended = True
     for group in tuple(groups):
@@ -58,8 +58,8 @@ def end_groups() -> None:
 def catch() -> None:
     """Turn the signals into Interrupted from now on, but for those that were ignored at the start.
 
-    After the first one others wait, or they would end its settling half way. A program that goes on after it calls
-    this again, and then gets the one that waited, unless that asks for no more than the first one did.
+    After the first signal others wait, so that they do not interrupt the settling. A program that goes on calls this
+    again. It then gets the signal that waited, unless that asks for no more than the first one did.
     """
     global _pending
     for number in SIGNALS:
@@ -206,7 +206,7 @@ class Deadline:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Run a short block to its end before the process may end: what it does is not to be done by half, or twice."""
+        """Run a short block to its end before the process may end: its work must not be done by half, or twice."""
         holder = object()
         self._holders.add(holder)
         try:
@@ -235,9 +235,9 @@ class Deadline:
 
     @contextmanager
     def of_answer(self) -> Iterator[None]:
-        """Count anew in the block, for a program that goes on after it.
+        """Count from zero in the block, for a program that goes on after it.
 
-        :raises Temporary: in place of the block's end, if the time is over.
+        :raises Temporary: if the time is over before the block has ended.
         """
         main = threading.main_thread().ident
         assert main is not None

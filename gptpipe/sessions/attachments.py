@@ -49,7 +49,7 @@ Warn = Callable[[str], None]
 
 
 def sniff(head: bytes) -> str | None:
-    """Return the media type of a file by its first bytes (16 are enough), or None if such files are not sent."""
+    """Return the media type of a file by its first 16 bytes, or None if files of this kind are sent as text."""
     match = _MAGIC.match(head)
     if match:
         kind = str(match.lastgroup)
@@ -147,7 +147,7 @@ def _changed(messages: Iterable[Message], change: Callable[[Part, str], Part]) -
 def detach(messages: Iterable[Message], directory: Path) -> list[Message]:
     """Return the messages as a session keeps them: files are stored in ``directory`` and referred to.
 
-    Until the line that refers to them is written, the block must be in :func:`holding`.
+    Call this inside :func:`holding`, and write the line that refers to the files there too.
 
     :raises WriteError: if a file cannot be stored.
     """

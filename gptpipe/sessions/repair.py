@@ -73,7 +73,7 @@ def repair(store: SessionStore, name: str, *, timeout: float | None, waiting: Wa
 
 
 def _set_aside(fd: int, damages: list[Damage], path: Path) -> None:
-    """Keep the damaged lines before they leave the session; a crash in between leaves them in both files."""
+    """Copy the damaged lines before they leave the session. After a crash in between they are in both files."""
     lines = b"".join(os.pread(fd, damage.length, damage.offset) + b"\n" for damage in damages)
     aside = open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
     try:

@@ -107,8 +107,8 @@ class SessionStore:
     ) -> Iterator[Session]:
         """Lock a session for the block, to continue or to change it.
 
-        ``timeout`` is in seconds: 0 does not wait for another process, None waits for ever. The wait happens inside
-        ``with waiting(text)``. ``create`` begins a session that does not exist; if no turn is added, it ends again.
+        ``timeout`` is in seconds: 0 does not wait for another process, None has no limit. The wait happens inside
+        ``with waiting(text)``. ``create`` begins a session that does not exist; without a turn it is removed again.
 
         :raises Temporary: if another process has kept the lock.
         :raises NoInput: if the session does not exist and ``create`` is false.
@@ -250,7 +250,7 @@ class Session:
         return False
 
     def release(self) -> None:
-        """Release the lock. An empty file, made for a first turn that never came, is removed before."""
+        """Remove an empty file, whose first turn never came, and release the lock."""
         with suppress(OSError):  # an empty file is not a session anyway
             if self.fd >= 0 and stands_at(self.fd, self.path) and os.fstat(self.fd).st_size == 0:
                 os.unlink(self.path)
@@ -335,5 +335,5 @@ def _timestamp() -> str:
 
 
 def damaged_path(path: Path) -> Path:
-    """Return the file beside a session's own to which :func:`repair` moves what is damaged."""
+    """Return the file to which :func:`repair` moves the damaged lines of a session."""
     return path.with_name(path.name + ".damaged")

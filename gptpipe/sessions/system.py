@@ -52,7 +52,7 @@ def resolved(fd: int, records: Iterable[Record], path: Path, warn: Callable[[str
 
 
 def whole(record: Record) -> bytes:
-    """Return the line of a resolved record with the message itself instead of a reference to it."""
+    """Return the line of a resolved record, with the system message in place of a reference."""
     if _REFERENCE not in record.data:
         return record.data
     value = json.loads(record.data)

@@ -1,6 +1,6 @@
 """Upkeep of sessions: list, copy, rename and remove them.
 
-What changes a file takes its lock, like a process that continues the session, and obeys the same timeout.
+Each function that changes a file takes its lock, with the timeout of a process that continues the session.
 """
 
 from __future__ import annotations
@@ -157,9 +157,9 @@ def _give_name(file: Path, store: SessionStore, name: str, force: bool) -> None:
 
 @contextmanager
 def new_file(source: int, spans: Iterable[tuple[int, int]], folder: Path) -> Iterator[Path]:
-    """Copy spans of a file, pairs of offsets, into a new one. It is removed after the block unless it was renamed.
+    """Copy spans of a file, given by pairs of offsets, into a new one. Unless the block renames it, it is removed.
 
-    No session has its name: none begins with a dot.
+    Its name begins with a dot, as no session's does.
     """
     path = folder / f".{os.urandom(8).hex()}"
     fd = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)

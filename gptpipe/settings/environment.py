@@ -53,7 +53,7 @@ def named_file(option: str | None, env: Mapping[str, str]) -> str | None:
 
 
 def variables(env: Mapping[str, str]) -> dict[str, Any]:
-    """Return what gptpipe's own variables say, by option. All are checked, also those that an option overrides.
+    """Return the values of gptpipe's own variables, by option. All are checked, also those that an option overrides.
 
     :raises UsageError: for a faulty value, with the variable's name.
     """

@@ -2,8 +2,8 @@
 
 In this order: the profile's ``api_key_command``, ``api_key_file``, ``api_key_env``; systemd's credential
 ``PROFILE_api_key`` (https://systemd.io/CREDENTIALS/); and for the profile ``openai``, and where no profile was named,
-the credential ``openai_api_key`` and the variable ``OPENAI_API_KEY``. A way that is there and fails is an error, not
-a reason to try the next. An address on this machine needs no key; one that is found is sent there all the same.
+the credential ``openai_api_key`` and the variable ``OPENAI_API_KEY``. If the first way that is there fails, that is
+an error, and the next is not tried. An address on this machine needs no key, but gets one that is found.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Key(NamedTuple):
 def shown_headers(settings: Settings, env: Mapping[str, str]) -> dict[str, str]:
     """Return the headers of a request with masked values; no key command is run.
 
-    A key that is missing is left out here, and an error only when a request is made.
+    A missing key is left out here. It is an error only when a request is made.
     """
     try:
         key = find(settings, env, None)
@@ -85,7 +85,7 @@ def find(settings: Settings, env: Mapping[str, str], run: Run | None) -> Key:
 
 
 def _leave_no_core() -> None:
-    """From here on, write no core file if this process is killed or crashes: the key would be in it."""
+    """Make sure that this process writes no core file if it crashes: the key would be in it."""
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
@@ -93,7 +93,7 @@ def _leave_no_core() -> None:
 def _ways(
     settings: Settings, env: Mapping[str, str], run: Run | None
 ) -> Iterator[tuple[str, Callable[[], str | None]]]:
-    """Yield each way to the key: what it is called, and how to read it, which gives None if no key is there."""
+    """Yield each way to the key: its name, and a function that returns the key, or None if there is none."""
     ways = settings.key
     if (command := ways.command) and run:
         yield f"command {command[0]}", lambda: _from_command(command, env, run)

@@ -11,11 +11,11 @@
 7. the built-in value
 
 ``params`` are merged field by field in the same order. So ``-p groq`` never sends what the environment meant for
-OpenAI. Of built-in profiles the address and the name of the key's variable are held; the user's table of the
-same name is laid over it.
+OpenAI. A built-in profile has an address and the name of the key's variable. The user's table of the
+same name overrides it key by key.
 
 **The endpoint** is chosen as one thing, by the first of option, role, session, environment and settings file that
-names a profile or a base URL. What stands further down has no say:
+names a profile or a base URL. What stands further down is ignored:
 
 - A session is data, perhaps somebody else's, so it names a profile only. If its last turn went to a base URL without a
   profile, it is continued only where the call itself leads to the same address, names a profile, or has ``--base-url``.
@@ -25,7 +25,7 @@ names a profile or a base URL. What stands further down has no say:
 - A profile without an address has that of ``GPTPIPE_BASE_URL``, the top of the settings file, or OpenAI.
 - ``OPENAI_BASE_URL`` is the address of the profile ``openai``, and of no other. With ``-p openai`` a
   ``base_url`` in the user's ``[profiles.openai]`` is stronger, otherwise the variable is.
-- Nothing named at all is the profile ``openai``.
+- If nothing is named, it is the profile ``openai``.
 
 **The model** is that of option, role, session, the profile of ``-p``, environment, a profile chosen elsewhere, top
 of the file; at ``openai`` then ``DEFAULT_MODEL``. The session's model counts only at the session's own endpoint. An
@@ -184,7 +184,7 @@ def _first(layers: Layers, name: str) -> Any:
 
 
 def _single(layers: Layers) -> dict[str, Any]:
-    """Return the settings without a rule of their own: the first layer that has one decides. A time of 0 is None."""
+    """Return the settings without a rule of their own, each from the first layer that has it. A time of 0 is None."""
     plain = {name: _first(layers, name) for name in _PLAIN}
     return plain | {name: _first(layers, name) or None for name in TIMES}
 
@@ -221,7 +221,7 @@ def _is_sessions_own(choice: _Choice, sources: _Sources) -> bool:
 
 
 def _refuse_a_foreign_session(choice: _Choice, base_url: str, session: Mapping[str, Any]) -> None:
-    """Raise UsageError if a session is at an address that nothing but the session names: a key would go there."""
+    """Raise UsageError if only the session names its address: a key would go there."""
     there = session.get("base_url")
     if not there or session.get("profile") or choice.level == _OPTION or (choice.profile and choice.level != _NOBODY):
         return

@@ -71,7 +71,7 @@ _SHAPE = _SETTINGS | {
 def names(directory: Path) -> list[str]:
     """Return the names of the roles in the folder, sorted.
 
-    :raises NoInput: if the folder cannot be read; one that is not there holds none.
+    :raises NoInput: if the folder cannot be read. A folder that does not exist has none.
     """
     return sorted(name.removesuffix(_SUFFIX) for name in listed(directory) if name.endswith(_SUFFIX) and _is_role(name))
 
@@ -89,7 +89,7 @@ def load(directory: Path, name: str, variables: Mapping[str, str]) -> Role:
 
     :raises NoInput: if the role does not exist.
     :raises ConfigError: if its file is faulty.
-    :raises UsageError: if the name cannot be one, a field has no value, or a variable has no field.
+    :raises UsageError: if the name is not valid, a field has no value, or a variable has no field.
     """
     written = _written(directory, name)
     known = {**written.values, **variables}
@@ -215,7 +215,7 @@ def _value(known: Mapping[str, str], key: str, name: str) -> str:
 def save(directory: Path, name: str, role: Role) -> Path:
     """Write a role and return its file. Its texts are templates: :func:`as_template` and ``escape`` make them.
 
-    :raises UsageError: if there is such a role, it cannot be a name, or TOML has no form for a value.
+    :raises UsageError: if the role exists, its name is not valid, or TOML has no form for a value.
     :raises WriteError: if it cannot be written.
     """
     name = check_name(name, "role")

@@ -20,7 +20,7 @@ TIMES = ("max_time", "connect_timeout", "idle_timeout")
 class KeyWays(NamedTuple):
     """The ways to a key that the profile names, in the order in which they are tried.
 
-    ``needed`` is false if the profile says by an empty ``api_key_env`` that its server asks for none.
+    ``needed`` is false if the profile has an empty ``api_key_env``: its server needs no key.
     """
 
     command: tuple[str, ...] | None = None
@@ -148,7 +148,7 @@ class Paths(NamedTuple):
 
 
 def paths() -> Paths:
-    """Return the folders of gptpipe by the XDG variables and the home directory, as they are now.
+    """Return the folders of gptpipe, by the present XDG variables and home directory.
 
     Without ``HOME`` the home directory is that of the system's list of users.
 

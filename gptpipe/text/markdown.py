@@ -27,7 +27,7 @@ _WORD = re.compile(r"[0-9A-Za-z]")
 
 
 class Markdown:
-    """A text in pieces. Each piece comes out as far as its form is known; a newline lets all of its line out."""
+    """A text that arrives in pieces. Each piece is shown as far as its form is known, and a line in full at its end."""
 
     def __init__(self) -> None:
         self._held = ""
@@ -55,7 +55,7 @@ class Markdown:
         return shown + _BOLD[1] if ended and self._kind == "heading" else shown
 
     def _begin(self, ended: bool) -> str:
-        """Find out what kind of line it is, and return its beginning; of one that opens or closes a block, all."""
+        """Find out the kind of the line and return its beginning, or all of a line that opens or closes a block."""
         indent = _INDENT.match(self._held)[0]  # type: ignore[index]
         rest = self._held[len(indent) :]
         if self._fence:

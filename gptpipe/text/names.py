@@ -1,4 +1,4 @@
-"""Names of sessions, roles and profiles: they become file names, so one rule holds for all."""
+"""Names of sessions, roles and profiles. They become file names, so the same rule holds for all."""
 
 from __future__ import annotations
 

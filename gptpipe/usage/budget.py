@@ -30,7 +30,7 @@ class _Sum(NamedTuple):
 
 
 def require_left(directory: Path, budget: Budget) -> None:
-    """Raise a failure if a budget is used up, or if what will be spent cannot be booked.
+    """Raise a failure if a budget is used up, or if usage cannot be booked.
 
     Requests without a price in their line count as nothing in a budget in USD.
 
@@ -111,7 +111,7 @@ def _continued(path: Path, known: _Sum) -> _Sum:
 def require_price(directory: Path, settings: Settings, known: Callable[[], bool]) -> None:
     """Raise a failure if a budget in USD is set and the price of the settings' model is not known.
 
-    ``known`` finds that out. It is called once for a model that has one: it may import a library to do so.
+    ``known`` looks the price up. A price that was found is not looked up again, since that imports a library.
 
     :raises OverLimit: if it is not known.
     """
@@ -139,7 +139,7 @@ def check_budget(settings: Settings, paths: Paths, *, over: bool) -> None:
     The built-in model costs nothing, so it spends no budget.
 
     :raises OverLimit: if one is.
-    :raises WriteError: if a budget is set, and what will be used cannot be booked.
+    :raises WriteError: if a budget is set, and usage cannot be booked.
     """
     if settings.base_url is None:
         return

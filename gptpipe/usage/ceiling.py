@@ -21,9 +21,9 @@ class Ceiling:
         self._changed = Condition()
 
     def begin(self, usd: float) -> float:
-        """Set aside what a request may cost: ``usd``, or what the dearest one did; return that.
+        """Set aside what a request may cost: ``usd``, or the most that one has cost so far. Return the sum.
 
-        Waits for requests on their way, if they may turn out cheaper than what was set aside for them.
+        If only the requests on their way leave no room, wait: they may turn out cheaper than what was set aside.
 
         :raises OverLimit: if the sum might be passed.
         """
@@ -37,7 +37,7 @@ class Ceiling:
             return usd
 
     def check(self) -> None:
-        """Check that a request may be tried again for which a sum is set aside.
+        """Check that a request may be tried again. Its sum is set aside already.
 
         :raises OverLimit: if that could pass the ceiling.
         """

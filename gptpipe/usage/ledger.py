@@ -1,6 +1,6 @@
 """The usage of requests: a line for each, a file for each day.
 
-The folder holds ``YYYY-MM-DD.jsonl`` (local date), and two files that can be made again from what they sum up:
+The folder holds ``YYYY-MM-DD.jsonl`` (local date), and two files that are made again if they are removed:
 ``sums.json``, what a day's file held up to a byte, and ``priced.json``, the models whose price is known. Lines are
 appended without a lock and without waiting for the disk: each is one write, which the system does not mix with
 others. The format is specified in gptpipe-usage(1).
@@ -78,7 +78,7 @@ def counted(
 ) -> Entry:
     """Return the entry of a request that ends now, by the server's ``usage`` or else by an estimate.
 
-    ``estimate`` are the tokens of prompt and answer.
+    ``estimate`` holds the tokens of prompt and answer.
     """
     used = counts(usage)
     known = bool(used.input or used.output)
@@ -168,8 +168,7 @@ def open_log(path: Path) -> int:
 def read(directory: Path, since: str = "", warn: Callable[[str], None] = lambda _: None) -> Iterator[tuple[str, Entry]]:
     """Yield day and entry of each request, oldest day first, from the day ``since`` on (``YYYY-MM-DD``).
 
-    A damaged line is skipped, and ``warn`` gets a text that names its file and byte. A file whose name is not a date is
-    passed over.
+    Skips a damaged line: ``warn`` gets a text that names its file and byte. Ignores a file whose name is not a date.
 
     :raises NoInput: if a file cannot be read.
     """
@@ -208,7 +207,7 @@ def _entries(path: Path, warn: Callable[[str], None]) -> Iterator[Entry]:
 
 
 def _entry(line: bytes) -> Entry:
-    """Return the entry in a line; keys that are not known are ignored.
+    """Return the entry in a line. Unknown keys are ignored.
 
     :raises ValueError: TypeError: if it is damaged.
     """

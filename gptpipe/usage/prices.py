@@ -32,7 +32,7 @@ def price(
 ) -> float | None:
     """Return what a request cost in USD, or None if that is not known.
 
-    ``base_url`` is the endpoint that answered: the same model costs more here and less there. ``own`` are the user's
+    ``base_url`` is the endpoint that answered: the price of a model differs between providers. ``own`` are the user's
     prices by model. ``at`` is when it was asked (ISO 8601), ``tier`` its ``service_tier``: some prices depend on them.
     """
     if model in own:
