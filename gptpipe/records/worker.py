@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import NamedTuple
 
 from gptpipe.asking.answer import Answer
@@ -11,13 +14,15 @@ from gptpipe.errors import Failure
 from gptpipe.message import counts
 from gptpipe.records import request
 from gptpipe.records.equals import Equals
-from gptpipe.records.input import Record
+from gptpipe.records.input import FILES, Record
 from gptpipe.records.pace import Pace
 from gptpipe.records.request import Maker
 from gptpipe.records.results import Outcome, State
 from gptpipe.records.sink import Sink
 from gptpipe.records.tally import stops
 from gptpipe.wire.request import Request
+
+_TICK = 0.1  # seconds: how late the end of a run may be seen while a file is waited for
 
 
 class Worker(NamedTuple):
@@ -40,7 +45,7 @@ class Worker(NamedTuple):
         """
         key = None
         try:
-            asked = self.maker.request(record)
+            asked = self._request(record)
             key = request.key(asked)
             known = self.sink.take(record, key, again=self.again)
         except Failure as failure:
@@ -49,6 +54,32 @@ class Worker(NamedTuple):
             return Outcome(record, key, known=known)
         ask = partial(self._ask, record, key, asked)
         return ask() if self.equals is None else self.equals.once(record, key, ask)
+
+    def _request(self, record: Record) -> Request:
+        """Return the request of a record. A FIFO, which may never end, is read in a thread that can be left.
+
+        :raises Stopped: if the run takes no more requests.
+        """
+        if self.maker.how.form != FILES or os.path.isfile(record.value):
+            return self.maker.request(record)
+        made: SimpleQueue[Request | BaseException] = SimpleQueue()
+
+        def make() -> None:
+            try:
+                made.put(self.maker.request(record))
+            except BaseException as error:
+                made.put(error)
+
+        Thread(target=make, daemon=True).start()
+        while True:
+            try:
+                found = made.get(timeout=_TICK)
+            except Empty:
+                self.pace.sleep(0)
+                continue
+            if isinstance(found, BaseException):
+                raise found
+            return found
 
     def _ask(self, record: Record, key: str, asked: Request) -> Outcome:
         answer = Answer(self.maker.want)

@@ -618,6 +618,17 @@ def test_a_signal_is_heard_while_the_results_are_not_read(spawn: Spawn, server: 
     assert process.wait() == 130
 
 
+def test_a_fifo_among_the_files_does_not_outlive_a_signal(spawn: Spawn, server: Server, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "file").write_text("content")
+    process = spawn("gptpipe-map", "--base-url", server.url, "-m", "m", "--files", "--text", "{}", stdin=b"")
+    process.write(b"file\nfifo\n")
+    server.wait_for_requests(1)
+    process.kill(signal.SIGTERM)
+    assert process.read() == b"content\n"
+    assert process.wait() == 143
+
+
 def test_a_second_signal_ends_it_at_once(spawn: Spawn, server: Server) -> None:
     server.reply(hang=True, times=2)
     process = spawn("gptpipe-map", "--base-url", server.url, "-m", "m", "-j", "2", "{}", stdin=b"")
