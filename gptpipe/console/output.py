@@ -10,7 +10,7 @@ import select
 import stat
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from types import TracebackType
 
 from gptpipe.console import sigpipe
@@ -27,6 +27,7 @@ _NAMES = {STDOUT: "standard output", STDERR: "standard error"}
 # Control characters, and bytes of file names that are not UTF-8, which Python keeps as U+DC80 to U+DCFF.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\udc80-\udcff]")
 _program = "gptpipe"
+_above: Callable[[], AbstractContextManager[None]] = nullcontext
 _open_lines: set[int] = set()  # of standard output and standard error, those whose last line has not ended
 
 
@@ -34,6 +35,12 @@ def named(program: str) -> None:
     """Set the name that begins every line on standard error."""
     global _program
     _program = program
+
+
+def write_above(hidden: Callable[[], AbstractContextManager[None]]) -> None:
+    """Write each message while the context that ``hidden`` returns is open: a bar stands below the messages."""
+    global _above
+    _above = hidden
 
 
 def write_all(descriptor: int, data: bytes, name: str | None = None) -> None:
@@ -95,7 +102,8 @@ def say(message: str, hint: str | None = None) -> None:
     """Write ``program: message`` to standard error, and the hint as a line of its own."""
     lines = [f"{_program}: {message}"] + ([hint] if hint else [])
     text = "".join(" ".join(line.splitlines()) + "\n" for line in lines)
-    show_error(_ended_line() + text)
+    with _above():
+        show_error(_ended_line() + text)
 
 
 def _ended_line() -> str:

@@ -5,25 +5,25 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from threading import Lock
+from contextlib import contextmanager, nullcontext
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
-from gptpipe.console.output import STDERR, say, visible
+from gptpipe.console.output import STDERR, visible, write_above
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
 
 class Progress:
-    """A bar on standard error, if that is a terminal and the bar is ``wanted``; else nothing.
+    """A bar on standard error, below all messages, if that is a terminal and the bar is ``wanted``; else nothing.
 
     ``total`` is called only if there is a bar; it returns None if the number is not known.
     """
 
     def __init__(self, total: Callable[[], int | None], unit: str, *, wanted: bool = True) -> None:
         self._bar: tqdm[Any] | None = None
-        self._lock = Lock()
+        self._lock = RLock()
         self._hidden = 0  # how many blocks keep it away
         if wanted and os.isatty(STDERR):
             import tqdm as library
@@ -34,6 +34,7 @@ class Progress:
                 size = {"ncols": 80, "nrows": 24}
             # Without miniters it stands still after a burst: it waits for as many as came in a moment then.
             self._bar = library.tqdm(total=total(), unit=f" {unit}", file=sys.stderr, miniters=1, **size)
+            write_above(self.aside)
 
     @property
     def shown(self) -> bool:
@@ -49,11 +50,6 @@ class Progress:
                     self._bar.n += done
                 else:
                     self._bar.update(done)
-
-    def say(self, message: str) -> None:
-        """Write a line to standard error as :func:`gptpipe.console.output.say` does, above the bar."""
-        with self.aside():
-            say(message)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -76,4 +72,5 @@ class Progress:
     def close(self) -> None:
         """Leave the bar as it is, on a line of its own."""
         if self._bar is not None:
+            write_above(nullcontext)
             self._bar.close()

@@ -221,7 +221,7 @@ def _awaited(found: Submission, client: Client) -> list[Batch]:
                 if not states:
                     raise
                 if not lost:
-                    progress.say(f"{failure.message}; the wait goes on, --max-time would end it")
+                    output.say(f"{failure.message}; the wait goes on, --max-time would end it")
                 lost = True
                 continue
             lost = False

@@ -218,7 +218,7 @@ def _ask(run: _Run, records: Any, sink: Sink, counted: Any = lambda _: None) -> 
     bar = Bar(progress, tally, settings, verbose=values["verbose"], every=values["progress"], most=values["max_cost"])
     if want.approve:
         want = want._replace(approve=partial(consent.agrees, aside=progress.aside))
-    pace = Pace(values["rpm"], values["tpm"], bar.say, output.patience(), context.deadline.at)
+    pace = Pace(values["rpm"], values["tpm"], output.say, output.patience(), context.deadline.at)
     asker = Asker(context, settings, want, partial(connect, context, settings, key, waiting=bar.waiting, gate=pace))
     equals = None if values["no_dedupe"] else Equals(context.paths.cache)
     worker = Worker(maker, asker, pace, sink, equals, values["retry_failed"])

@@ -42,7 +42,6 @@ class Bar:
         self._quiet = Lock()
         self._ended = Event()
         self._started = time.monotonic()
-        self.say = progress.say
         self.aside = progress.aside
         if every is not None:
             Thread(target=self._tell, args=(every,), daemon=True).start()
@@ -79,7 +78,7 @@ class Bar:
         while not self._ended.wait(every):
             done = self._tally.total
             rate = done / (time.monotonic() - self._started)
-            self.say(f"{done} records, {self._tally.failed} failed; {self._spent()}; {rate:.1f}/s")
+            output.say(f"{done} records, {self._tally.failed} failed; {self._spent()}; {rate:.1f}/s")
 
     def end(self) -> None:
         """Take the bar away and write the summary: how much, and on a terminal too what failed and why."""

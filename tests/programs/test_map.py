@@ -685,6 +685,13 @@ def test_a_message_stands_below_the_bar(run: Run) -> None:
     assert "\ngptpipe-map: the input is empty" in run(*args, stdin=b"", tty="err").err
 
 
+def test_a_notice_begins_a_line_above_the_bar(run: Run, server: Server) -> None:
+    server.json(503, {"error": {"message": "full"}}, headers={"retry-after": "2.5"})
+    args = ("--base-url", server.url, "-m", "m", "{}")
+    err = run("gptpipe-map", *args, stdin=b"one\n", tty="err").err
+    assert re.search(r"\r +\rgptpipe-map: the server failed \(503\): full; trying again in [^\r]*\n\r0 records", err)
+
+
 def test_what_is_typed_has_no_bar_beside_it(run: Run) -> None:
     result = run("gptpipe-map", "-m", "echo", "--text", "{}", stdin=b"one\n", tty=True)
     assert (result.status, result.out) == (0, b"one\n")
