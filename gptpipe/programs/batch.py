@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from errno import ENOENT
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +16,27 @@ from gptpipe.asking.context import Context, connect, here
 from gptpipe.asking.want import Want
 from gptpipe.console import output
 from gptpipe.console.progress import Progress
-from gptpipe.errors import Failure, Status, Temporary, UsageError
+from gptpipe.errors import Failure, NoInput, Status, Temporary, UsageError
 from gptpipe.programs import options
 from gptpipe.programs.cli import Group, option
 from gptpipe.programs.options import given, together
-from gptpipe.records import input, replies, submission
+from gptpipe.records import input, replies, requests_file, submission
+from gptpipe.records.form import Lines
+from gptpipe.records.input import Record
+from gptpipe.records.queue import Queue, repeated
 from gptpipe.records.replies import Replies
 from gptpipe.records.request import Rehearsal, check_columns, maker_of
-from gptpipe.records.results import Outcome, line
-from gptpipe.records.submission import Submission
+from gptpipe.records.requests_file import Choice
+from gptpipe.records.result_file import ResultFile
+from gptpipe.records.results import Outcome, State, line
+from gptpipe.records.submission import Plan, Submission
 from gptpipe.records.tally import Tally
 from gptpipe.settings import resolve
 from gptpipe.text.strict_json import compact
+from gptpipe.usage import prices
 from gptpipe.wire import batch_api
 from gptpipe.wire.batch_api import Batch
 from gptpipe.wire.client import Client, Patient
-
-_FIRST_POLL, _LONGEST_POLL = 1.0, 30.0  # seconds between two looks at a batch
 
 
 @click.group("gptpipe-batch", cls=Group)
@@ -43,15 +49,24 @@ def command() -> None:
 
 _shared = together(options.limits, options.network, options.config, options.verbose)  # of every word with the network
 
+_count = click.IntRange(1)
+
 
 @command.command("submit")
 @click.argument("template", required=False)
 @options.records
+@option("--resume", group="input", metavar="RESULTS", help="only the records that have no answer in this file")
+@option("--no-dedupe", group="input", is_flag=True, help="ask for equal records each, not once for all")
 @options.system
 @options.role
 @options.schema
 @options.model
 @options.web
+@option("--batch-size", group="batches", metavar="N", type=_count, help="requests in a batch, at most (50000)")
+@option("--queued", group="batches", metavar="N", type=_count, help="batches that have not ended at once, at most")
+@option("--wait", group="batches", is_flag=True, help="stay until all is submitted")
+@option("--continue", "going_on", group="batches", metavar="ID", help="submit what was left of ID")
+@option("--completion-window", group="batches", metavar="TIME", help="when they are to be done (24h)")
 @options.over_budget
 @option("--dry-run", group="other", is_flag=True, help="count records and tokens, show a request; send nothing")
 @option("--requests-only", group="output", is_flag=True, help="write the request file to standard output; send nothing")
@@ -60,32 +75,37 @@ def submit(template: str | None, **values: Any) -> int:
     """Send a request for each record, and print the name of the batch."""
     output.check_stdout()
     place = here("gptpipe-batch", values)
+    if values["going_on"] is not None:
+        return _go_on(template, values, place)
     maker = maker_of(template, given(values), place, tools=False)
-    chosen, want = maker.settings, maker.want
+    chosen = maker.settings
     if chosen.base_url is None and not (values["requests_only"] or values["dry_run"]):
         raise UsageError("the model echo has no Batch API", "--requests-only writes the requests")
     source = input.read(input.open_input(values["file"]), maker.how, output.say)
     check_columns(maker.template, source.header)
+    plan = _planned(Plan(batch_api.endpoint_of(maker.spoken)), values)
+    is_open = _is_open(values["resume"])
     if values["dry_run"]:
-        rehearsal = Rehearsal(maker, place)
+        rehearsal = Rehearsal(maker, place, is_open, prices.batch_tier(plan.window))
         for record in source.records:
             rehearsal.add(record)
-        output.print_json(rehearsal.found(submission.WITHOUT))
+        output.print_json(rehearsal.found(requests_file.WITHOUT))
         return Status.OK
-    kept = {"schema": want.schema, "extract": want.extract}
     client = None
     if not values["requests_only"]:
-        check_spending(place, chosen, want)
+        check_spending(place, chosen, maker.want)
         client = connect(place, chosen, gate=Patient())
-    prepared = submission.prepare(place.paths, source.records, maker, kept, single=client is None)
-    if client is None:
-        _write_file(prepared.files[0])
+    choice = Choice(is_open or (lambda *_: True), not values["no_dedupe"])
+    found, counted = requests_file.prepare(place.paths.batches, place.paths.cache, source.records, maker, choice, plan)
+    place.note(f"{counted['requests']} requests, {counted['same']} equal records, {counted['skipped']} with an answer")
+    if found is None:
         return Status.OK
-    found = submission.submit(prepared, client)
-    output.print_text(found.name)
+    if client is None:
+        _write_file(found.path)
+        return Status.OK
     if found.failed:
         output.say(f"{found.failed} of {found.records} records cannot be asked; fetch has their errors")
-    return Status.OK
+    return _send(found, client, values)
 
 
 def _write_file(path: Path) -> None:
@@ -94,6 +114,71 @@ def _write_file(path: Path) -> None:
         path.unlink()
         while block := file.read(1 << 20):
             output.write_all(output.STDOUT, block)
+
+
+def _planned(plan: Plan, values: dict[str, Any]) -> Plan:
+    """Return the plan with what the options change in it."""
+    options = {"requests": "batch_size", "queued": "queued", "window": "completion_window"}
+    return plan._replace(**{field: values[name] for field, name in options.items() if values[name] is not None})
+
+
+def _is_open(path: str | None) -> Callable[[Record, str], bool] | None:
+    """Return what says whether a record has no answer in a file of results; None without a file.
+
+    :raises NoInput: if it cannot be read; BadInput: if it is not a file of results.
+    """
+    if path is None:
+        return None
+    if not os.path.exists(path):
+        raise NoInput(f"cannot read {path}: {os.strerror(ENOENT)}")
+    results = ResultFile(path, Lines(with_record=False), output.say, resume=True, look=True)
+    return lambda record, key: results.take(record, key) is State.MISSING
+
+
+def _go_on(template: str | None, values: dict[str, Any], place: Context) -> int:
+    """Submit what is left of an earlier submission."""
+    for name in ("file", "resume", "dry_run", "requests_only"):
+        if values[name] or template is not None:
+            raise UsageError("--continue stands alone: the requests are made already", "no template, no input")
+    found = submission.load(place.paths.batches, values["going_on"])
+    if not found.open:
+        if not found.parts:
+            raise _not_sent(found)
+        return Status.OK
+    client = _reconnect(found, values, place)
+    return _send(found._replace(plan=_planned(found.plan, values)), client, values)
+
+
+def _send(found: Submission, client: Client, values: dict[str, Any]) -> int:
+    """Start the batches of a submission, as many as may be, and print its name."""
+    fresh = values["going_on"] is None
+    queue = Queue(found, client)
+    try:
+        if fresh:
+            queue.start()
+            queue.found = queue.found.renamed()
+            output.print_text(queue.found.name)
+            queue.fill()
+        else:
+            queue.step()
+        if values["wait"] and not queue.done:
+            with output.waiting(f"waiting for batches of {queue.found.name} to end: --max-time bounds it"):
+                repeated(queue.step, lambda: queue.ended)
+    except Failure as failure:
+        found = queue.found
+        if fresh and not found.parts and found.pending is None:
+            submission.discard(found.folder)
+        else:
+            again, back = (f"'gptpipe-batch {words} {found.name}'" for words in ("submit --continue", "cancel"))
+            failure.hint = f"{again} goes on, {back} takes back what was submitted"
+        raise
+    if left := queue.found.left:
+        name = queue.found.name
+        raise Temporary(
+            f"{left} of {found.requests} requests of {name} are not submitted yet",
+            f"'gptpipe-batch submit --continue {name}' submits more when batches have ended; --wait waits for that",
+        )
+    return Status.OK
 
 
 @command.command("status")
@@ -117,9 +202,11 @@ def status(names: tuple[str, ...], **values: Any) -> int:
             output.say(f"{found.name}: {failure.message}", failure.hint)
             problem = problem or failure
             continue
-        for state in states:
-            row = [found.name, state.id, state.status, state.completed, state.failed, state.total]
-            output.print_text("\t".join(map(str, row)))
+        rows = [[state.id, state.status, state.completed, state.failed, state.total] for state in states]
+        if found.open and found.left:
+            rows.append(["-", "unsubmitted", 0, 0, found.left])
+        for row in rows:
+            output.print_text("\t".join(map(str, [found.name, *row])))
     return problem.status if problem else Status.OK
 
 
@@ -142,9 +229,12 @@ def cancel(name: str, **values: Any) -> int:
     place = here("gptpipe-batch", values)
     found = submission.load(place.paths.batches, name)
     client = _reconnect(found, values, place)
+    found.settle()
     for state in _states(found, client):
         if not state.ended and state.status != "cancelling":
             batch_api.cancel(client, state.id)
+    if found.pending and (unknown := batch_api.find(client, found.pending.id)):
+        batch_api.cancel(client, unknown.id)
     return Status.OK
 
 
@@ -163,18 +253,21 @@ def fetch(name: str | None, results: str | None, **values: Any) -> int:
     if results is not None:
         path = Path(results)
         found = submission.load(place.paths.batches, name) if name else replies.find(place.paths.batches, path)
-        brought = Replies([path])
+        files = [path]
     elif name is None:
         raise UsageError("fetch needs the ID of a batch, or --results", "gptpipe-batch list names them")
     else:
         found = submission.load(place.paths.batches, name)
         client = _reconnect(found, values, place)
         states = _ended(found, client, wait=values["wait"])
-        brought = Replies(replies.collect(found, states, client))
-    outcomes = replies.outcomes(found, brought, states, Want(found.want["extract"], found.want["schema"]))
+        files = replies.collect(found, states, client)
+        if not found.left and not any(state.crowded or state.too_large for state in states):
+            found.settle()
+    want = Want(found.want["extract"], found.want["schema"])
+    outcomes = replies.outcomes(found, Replies(files, found.last), states, want)
     chosen = resolve.resolve(given(values), {}, found.endpoint, place.env, place.config)
-    if chosen.usage and found.parts:
-        outcomes = replies.enter(found, outcomes, place.paths.usage)
+    if chosen.usage and found.parts and not found.open:
+        outcomes = replies.book(found, outcomes, chosen, place.paths.usage)
     return _print(outcomes, values)
 
 
@@ -196,37 +289,32 @@ def _ended(found: Submission, client: Client, *, wait: bool) -> list[Batch]:
 
     :raises Temporary: if they have not, and are not waited for.
     """
+    if not found.parts:
+        raise Temporary(f"nothing of {found.name} is submitted yet", f"'gptpipe-batch submit --continue {found.name}'")
     if wait:
         return _awaited(found, client)
     states = _states(found, client)
     if not all(state.ended for state in states):
-        done, total = _done(states), found.records - found.failed
+        done, total = _done(states), found.requests
         raise Temporary(f"{found.name} has not ended: {done} of {total} requests are done", "--wait waits for it")
     return states
 
 
 def _awaited(found: Submission, client: Client) -> list[Batch]:
     """Wait until all batches of a submission have ended. After the first look a failure that may pass ends nothing."""
-    progress = Progress(lambda: found.records - found.failed, "requests")
-    pause, shown, lost = _FIRST_POLL, 0, False
+    progress = Progress(lambda: found.requests, "requests")
     states: list[Batch] = []
+
+    def look() -> bool:
+        nonlocal states
+        before = _done(states)
+        states = _states(found, client)
+        progress.advance(_done(states) - before, ", ".join(sorted({state.status for state in states})))
+        return all(state.ended for state in states)
+
     try:
-        while not states or not all(state.ended for state in states):
-            if states:
-                time.sleep(pause)
-                pause = min(2 * pause, _LONGEST_POLL)
-            try:
-                states = _states(found, client)
-            except Temporary as failure:
-                if not states:
-                    raise
-                if not lost:
-                    output.say(f"{failure.message}; the wait goes on, --max-time would end it")
-                lost = True
-                continue
-            lost = False
-            progress.advance(_done(states) - shown, ", ".join(sorted({state.status for state in states})))
-            shown = _done(states)
+        with nullcontext() if progress.shown else output.waiting(f"waiting for {found.name}: --max-time bounds it"):
+            repeated(look, lambda: _done(states))
     finally:
         progress.close()
     return states
@@ -242,10 +330,11 @@ def _states(found: Submission, client: Client) -> list[Batch]:
 
 def _reconnect(found: Submission, values: dict[str, Any], place: Context) -> Client:
     """Return a client for the endpoint that a submission went to."""
-    if not found.parts:
-        raise UsageError(
-            f"{found.name} was not sent: --requests-only wrote it, or submit was killed",
-            "fetch --results PATH reads what came",
-        )
+    if not found.parts and not found.open:
+        raise _not_sent(found)
     chosen = resolve.resolve(given(values), {}, found.endpoint, place.env, place.config)
     return connect(place, chosen, gate=Patient())
+
+
+def _not_sent(found: Submission) -> UsageError:
+    return UsageError(f"{found.name} was not sent: --requests-only wrote it", "fetch --results PATH reads what came")

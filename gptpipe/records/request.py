@@ -83,13 +83,21 @@ def maker_of(template: str | None, options: Mapping[str, Any], place: Context, *
 class Rehearsal:
     """What a run would send: how many records and tokens, what they cost, and the first request.
 
-    ``is_open`` says whether a record is still to be asked; only these are priced.
+    ``is_open`` says whether a record is still to be asked; only these are priced. The service tier is that of the
+    settings, unless ``tier`` is given.
     """
 
-    def __init__(self, maker: Maker, context: Context, is_open: Callable[[Record, str], bool] | None = None) -> None:
+    def __init__(
+        self,
+        maker: Maker,
+        context: Context,
+        is_open: Callable[[Record, str], bool] | None = None,
+        tier: str | None = None,
+    ) -> None:
         self._maker = maker
         self._context = context
         self._is_open = is_open
+        self._tier = tier
         self._meter = tokens.meter(maker.settings.model, context.paths.cache)
         self._first: Request | None = None
         self._exact = True
@@ -113,7 +121,7 @@ class Rehearsal:
         counted = self._meter.prompt(asked.messages)
         self._tokens += counted
         self._exact = self._exact and self._meter.exact(asked.messages)
-        price = prices.cost(Counts(input=counted), chosen)
+        price = prices.cost(Counts(input=counted), chosen, tier=self._tier)
         self.price = None if price is None or self.price is None else self.price + price
 
     def found(self, without: Collection[str] = ()) -> dict[str, Any]:

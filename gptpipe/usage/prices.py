@@ -15,11 +15,21 @@ if TYPE_CHECKING:
     from genai_prices.types import PriceCalculation
 
 _USUAL_TIERS = (None, "auto", "default", "standard")
+_BATCH = "batch"
 
 
-def cost(used: Counts, settings: Settings, at: str | None = None) -> float | None:
-    """Return what a request under these settings cost in USD, or None if that is not known."""
-    return price(settings.model, used, settings.base_url, settings.prices, at, settings.params.get("service_tier"))
+def batch_tier(window: str) -> str:
+    """Return the tier of requests in a batch that is done within the window; prices are known of one day's alone."""
+    return _BATCH if window == "24h" else f"{_BATCH} {window}"
+
+
+def cost(used: Counts, settings: Settings, at: str | None = None, tier: str | None = None) -> float | None:
+    """Return what a request under these settings cost in USD, or None if that is not known.
+
+    The service tier is that of the settings, unless ``tier`` is given.
+    """
+    tier = tier or settings.params.get("service_tier")
+    return price(settings.model, used, settings.base_url, settings.prices, at, tier)
 
 
 def price(
@@ -69,6 +79,7 @@ def _look_up(
         cache_read_tokens=min(used.cached, used.input),
         output_reasoning_tokens=min(used.reasoning, used.output),
     )
+    kind = "processing" if tier == _BATCH else "service_tier"
     when = datetime.fromisoformat(at) if at else None
     try:
         return calc_price(
@@ -76,7 +87,7 @@ def _look_up(
             model,
             provider_api_url=base_url,
             genai_request_timestamp=when,
-            price_context={"service_tier": tier} if tier else None,
+            price_context={kind: tier} if tier else None,
         )
     except LookupError:
         return None

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from gptpipe.errors import ProtocolError
+from gptpipe.errors import BadInput, ProtocolError, Unavailable
 from gptpipe.text.address import masked, query
 from gptpipe.wire import faults, protocol
 from gptpipe.wire.client import Client
@@ -27,6 +30,16 @@ if TYPE_CHECKING:
 
 Found = TypeVar("Found")
 
+# What providers say of a file with too many bytes or requests, and of an account with too many requests queued.
+_TOO_LARGE = re.compile(
+    r"(?=.*\b(?:too (?:large|big|many|long)|smaller|maximum|at most|limit|exceed))"
+    r"(?=.*\b(?:files?|size|requests|lines|records|bytes|[kMG]i?B)\b)"
+    r"(?!.*\b(?:billing|quota|tokens?|rate)\b)",
+    re.I,
+)
+_QUEUE_FULL = re.compile(r"enqueued|token_limit_exceeded", re.I)
+
+_PAGE = 100  # batches in a list, https://platform.openai.com/docs/api-reference/batch/list
 _RAW = "x-stainless-raw-response"  # by this the SDK knows which of its calls a response belongs to
 
 
@@ -50,6 +63,20 @@ class Batch(NamedTuple):
         """Whether nothing more will come of it."""
         return self.status in ("completed", "failed", "expired", "cancelled")
 
+    @property
+    def crowded(self) -> bool:
+        """Whether it failed because the provider takes no more requests until others are done."""
+        return self.status == "failed" and _QUEUE_FULL.search(self.problem or "") is not None
+
+    @property
+    def too_large(self) -> bool:
+        """Whether it failed because it has too many requests, or its file too many bytes."""
+        return self.status == "failed" and _TOO_LARGE.match(self.problem or "") is not None
+
+
+class TooLarge(BadInput):
+    """The provider does not take so many requests, or bytes, in a batch."""
+
 
 def models(client: Client) -> list[str]:
     """Return the names of the models that the endpoint offers, in its order.
@@ -68,24 +95,63 @@ def models(client: Client) -> list[str]:
 
 
 def upload(client: Client, path: str) -> str:
-    """Send a file of batch requests, and return its id."""
+    """Send a file of batch requests, and return its id.
+
+    :raises TooLarge: if the provider wants smaller files.
+    """
 
     def create(sdk: OpenAI) -> str:
         with open(path, "rb") as file:
             return _text(sdk.files.create(file=file, purpose="batch").id)
 
-    return _called(client, "/files", create)
+    with _sized():
+        return _called(client, "/files", create)
 
 
-def create(client: Client, file: str, spoken: Protocol) -> Batch:
-    """Start a batch of the requests in an uploaded file. It is tried once: twice might be paid twice."""
-    endpoint: Any = endpoint_of(spoken)
-    return _called(
-        client,
-        "/batches",
-        lambda sdk: _batch(sdk.batches.create(input_file_id=file, endpoint=endpoint, completion_window="24h")),
-        repeatable=False,
-    )
+def create(client: Client, file: str, endpoint: Any, window: Any) -> Batch:
+    """Start a batch of the requests in an uploaded file. It is tried once: twice might be paid twice.
+
+    ``endpoint`` is that of the requests, ``window`` the time in which they are to be done, as the provider names it.
+
+    :raises TooLarge: if the provider wants smaller files.
+    """
+
+    def start(sdk: OpenAI) -> Batch:
+        return _batch(sdk.batches.create(input_file_id=file, endpoint=endpoint, completion_window=window))
+
+    with _sized():
+        return _called(client, "/batches", start, repeatable=False)
+
+
+@contextmanager
+def _sized() -> Iterator[None]:
+    """Tell a refusal of the size from others."""
+    try:
+        yield
+    except (BadInput, Unavailable) as failure:
+        said, _, words = failure.message.partition("): ")
+        if said.endswith("(413") or (said.endswith(("(400", "(422")) and _TOO_LARGE.match(words)):
+            raise TooLarge(failure.message) from None
+        raise
+
+
+def find(client: Client, file: str) -> Batch | None:
+    """Return the batch that was started of an uploaded file, or None if there is none."""
+    after: Any = None
+    while True:
+        page = _called(client, "/batches", partial(_page, after))
+        for input_file, batch in page:
+            if input_file == file:
+                return batch
+        if not page:
+            return None
+        after = page[-1][1].id
+
+
+def _page(after: Any, sdk: OpenAI) -> list[tuple[str, Batch]]:
+    """Return batches after one, the newest first, each with the id of its file."""
+    more = {} if after is None else {"after": after}
+    return [(batch.input_file_id, _batch(batch)) for batch in sdk.batches.list(limit=_PAGE, **more).data]
 
 
 def endpoint_of(spoken: Protocol) -> str:
@@ -122,8 +188,8 @@ def answer(result: Mapping[str, Any]) -> Iterator[Event]:
     if not isinstance(response, dict):
         raise faults.from_event(result.get("error"))
     body, code = response.get("body"), response.get("status_code")
-    if body is None and result.get("error"):  # as vLLM writes it
-        body = result["error"]
+    if body is None and (error := result.get("error")):  # as vLLM writes it: the body of an error, or its sentence
+        body = error if isinstance(error, dict) else {"error": error}
     if code != 200 or not isinstance(body, dict):
         raise faults.from_response(code if isinstance(code, int) else 500, {}, json.dumps(body), "the batch")
     yield from list(whole(body, protocol.RESPONSES)) or [Finish("stop")]

@@ -198,6 +198,14 @@ def test_map_table(example: Example, tmp_path: Path) -> None:
     assert [row["answer"] for row in rows] == [f"One word, good or bad: {text}" for text in ("good, very", "bad")]
 
 
+def test_batch_queued(example: Example, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "reviews.csv").write_text('stars,text\n5,"good, very"\n')
+    server.batches.polls = 0
+    result = example(manual.display("gptpipe-batch.1", "queued"), env={"GPTPIPE_BASE_URL": server.url}, model="m")
+    assert result == (0, b"", "")
+    assert json.loads((tmp_path / "results.jsonl").read_text())["answer"] == "Good or bad? good, very"
+
+
 def test_batch_submit(example: Example, server: Server, tmp_path: Path) -> None:
     (tmp_path / "reviews.csv").write_text('stars,text\n5,"good, very"\n')
     server.batches.polls = 0

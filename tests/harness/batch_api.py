@@ -5,10 +5,31 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs
 
 from gptpipe.wire import echo
+
+
+class Objection(NamedTuple):
+    """How a provider says that a file has too many requests: when, with which status, in which words."""
+
+    place: str
+    status: int
+    words: str
+
+    def reply(self) -> echo.Reply:
+        """Return the refusal."""
+        return _reply(self.status, {"error": {"message": self.words, "type": "invalid_request_error"}})
+
+
+TOO_LARGE = (
+    Objection("upload", 413, "Request Entity Too Large"),
+    Objection("upload", 400, "File is too large. Please try again with a smaller file."),
+    Objection("create", 400, "The batch has 7 requests, at most 2 are allowed."),
+    Objection("later", 0, "The number of requests exceeds the maximum of 2."),
+)
 
 
 class BatchAPI:
@@ -16,17 +37,25 @@ class BatchAPI:
 
     ``polls`` is how often a batch is asked for before it has ended. Of the batches whose ordinals, from 0, are in
     ``expire`` the first half is not answered in time; those in ``invalid`` fail as a whole, those in ``refuse`` are
-    not taken.
+    not taken. No batch has more than ``most`` requests, which is said in the way ``objection`` has; with more than
+    ``room`` requests unfinished at once a batch fails. ``making`` is called before a batch is made, ``made`` after
+    that and before the reply. ``busiest`` is how many batches were unfinished at once.
     """
 
     def __init__(self) -> None:
         self.polls = 1
+        self.most = self.room = 1 << 30
+        self.objection = TOO_LARGE[0]
+        self.making: Callable[[], object] = lambda: None
+        self.made: Callable[[], object] = lambda: None
+        self.busiest = 0
         self.expire: set[int] = set()
         self.invalid: set[int] = set()
         self.refuse: set[int] = set()
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict[str, Any]] = {}
         self._asked: dict[str, int] = {}
+        self._unfinished: dict[str, int] = {}  # how many requests each has
 
     def answer(self, method: str, path: str, kind: str, content: bytes) -> echo.Reply | None:
         """Return the reply to a request, or None if it is none of these endpoints'."""
@@ -36,7 +65,12 @@ class BatchAPI:
         if (method, path) == ("POST", "/v1/files"):
             return self._upload(kind, content)
         if (method, path) == ("POST", "/v1/batches"):
-            return self._create(json.loads(content))
+            self.making()
+            reply = self._create(json.loads(content))
+            self.made()
+            return reply
+        if method == "GET" and path.startswith("/v1/batches?"):
+            return self._list(parse_qs(path.partition("?")[2]))
         if found := re.fullmatch(r"/v1/batches/([^/]+)(/cancel)?", path):
             return self._look(found[1], cancel=bool(found[2]))
         return None
@@ -44,7 +78,10 @@ class BatchAPI:
     def _upload(self, kind: str, content: bytes) -> echo.Reply:
         boundary = kind.rpartition("boundary=")[2].encode()
         (part,) = [part for part in content.split(b"--" + boundary) if b'name="file"' in part]
-        name = self._store(part.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n"))
+        data = part.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n")
+        if data.count(b"\n") > self.most and self.objection.place == "upload":
+            return self.objection.reply()
+        name = self._store(data)
         size = len(self.files[name])
         value = {"id": name, "object": "file", "bytes": size, "created_at": 0, "filename": "f", "purpose": "batch"}
         return _reply(200, {**value, "status": "processed"})
@@ -60,10 +97,19 @@ class BatchAPI:
             return _reply(500, {"error": {"message": "out of order"}})
         name = f"batch_{number + 1}"
         requests = [json.loads(line) for line in self.files[body["input_file_id"]].splitlines()]
+        problem = "bad line" if number in self.invalid else None
+        if len(requests) > self.most:
+            if self.objection.place == "create":
+                return self.objection.reply()
+            problem = self.objection.words
+        if sum(self._unfinished.values()) + len(requests) > self.room:
+            problem = "Enqueued token limit reached for m. Please try again once some in_progress batches are done."
         batch = {"id": name, "object": "batch", "created_at": 0, "status": "completed", **body}
-        if number in self.invalid:
-            batch |= {"status": "failed", "errors": {"object": "list", "data": [{"message": "bad line", "line": 1}]}}
+        if problem:
+            batch |= {"status": "failed", "errors": {"object": "list", "data": [{"message": problem, "line": 1}]}}
             requests = []
+        self._unfinished[name] = len(requests)
+        self.busiest = max(self.busiest, len(self._unfinished))
         late = len(requests) // 2 if number in self.expire else 0
         done = [_result(request) for request in requests[late:]]
         done.reverse()  # the order of the results is not that of the requests
@@ -81,6 +127,13 @@ class BatchAPI:
         data = "".join(json.dumps(result) + "\n" for result in results)
         return self._store(data.encode()) if results else None
 
+    def _list(self, query: dict[str, list[str]]) -> echo.Reply:
+        names = list(self.batches)[::-1]
+        if "after" in query:
+            names = names[names.index(query["after"][0]) + 1 :]
+        data = [self.batches[name] for name in names[: int(query["limit"][0])]]
+        return _reply(200, {"object": "list", "data": data, "has_more": len(names) > len(data)})
+
     def _look(self, name: str, *, cancel: bool) -> echo.Reply:
         batch = self.batches.get(name)
         if batch is None:
@@ -88,7 +141,9 @@ class BatchAPI:
         if cancel:
             batch["status"] = "cancelled"
         self._asked[name] = asked = self._asked.get(name, 0) + 1
-        if asked <= self.polls and not cancel:
+        if asked > self.polls or cancel:
+            self._unfinished.pop(name, None)
+        if asked <= self.polls and not cancel and batch["status"] != "failed":
             counts = {"total": batch["request_counts"]["total"], "completed": 0, "failed": 0}
             running = {"status": "in_progress", "output_file_id": None, "error_file_id": None}
             return _reply(200, {**batch, **running, "request_counts": counts})

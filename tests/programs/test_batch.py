@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 import sys
 from pathlib import Path
+from threading import Event
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
-from tests.conftest import Run
+from tests.conftest import Run, Spawn
+from tests.harness.batch_api import TOO_LARGE, Objection
 from tests.harness.server import Server
 from tests.harness.toolbox import write_tool
 
@@ -37,16 +42,6 @@ def batch(run: Run, server: Server) -> Run:
     return call
 
 
-def small(run_shell: Run, server: Server, requests: int) -> Any:
-    """Submit with another limit of requests in a file: three files of fifty thousand would take a while."""
-    script = (
-        f'exec {sys.executable} -c "from gptpipe.records import submission; submission.MAX_REQUESTS = {requests};'
-        "from gptpipe.programs.batch import command; import sys;"
-        f"sys.argv[1:] = ['submit', '--base-url', '{server.url}', '-m', 'm', 'say {{}}']; command.main()\""
-    )
-    return run_shell(script, stdin=RECORDS)
-
-
 def test_submit_status_fetch(batch: Run, server: Server) -> None:
     submitted = batch("submit", "say {}", stdin=RECORDS)
     assert submitted == (0, b"batch_1\n", "")
@@ -65,10 +60,10 @@ def test_results_are_those_of_map(batch: Run, run: Run, server: Server) -> None:
     assert batch("fetch", "--wait", "batch_1") == (0, mapped.out, "")
 
 
-def test_three_batches_with_failures_and_an_expired_one(batch: Run, shell: Run, server: Server) -> None:
+def test_three_batches_with_failures_and_an_expired_one(batch: Run, server: Server) -> None:
     server.batches.expire = {1}
     server.batches.polls = 0
-    assert small(shell, server, 3) == (0, b"batch_1\n", "")
+    assert batch("submit", "--batch-size", "3", "say {}", stdin=RECORDS) == (0, b"batch_1\n", "")
     states = [line.split("\t")[1:] for line in batch("status", "batch_1").text.splitlines()]
     assert states == [
         ["batch_1", "completed", "3", "0", "3"],
@@ -181,10 +176,10 @@ def test_what_it_used_is_entered_once(batch: Run, server: Server, home: Path) ->
     assert [entry["program"] for entry in rows(path.read_bytes())] == ["gptpipe-batch"] * 6
 
 
-def test_a_submission_that_breaks_off_is_remembered_so_far(shell: Run, batch: Run, server: Server) -> None:
+def test_a_submission_that_breaks_off_is_remembered_so_far(batch: Run, server: Server) -> None:
     server.batches.refuse = {1}
-    result = small(shell, server, 3)
-    assert (result.status, result.out) == (75, b"")
+    result = batch("submit", "--batch-size", "3", "say {}", stdin=RECORDS)
+    assert (result.status, result.out) == (75, b"batch_1\n")
     assert "gptpipe-batch cancel batch_1" in result.err
     server.batches.polls = 0
     fetched = batch("fetch", "batch_1")
@@ -391,3 +386,277 @@ def test_a_role_that_names_tools_is_refused(batch: Run, server: Server, home: Pa
         assert found.err.startswith("gptpipe-batch: gptpipe-batch runs no tools, and the role names some\n")
     assert server.requests == []
     assert not (tmp_path / "described").exists()
+
+
+# More records than a batch may have, or than are to be queued
+
+
+def asked(server: Server) -> list[str]:
+    """Return the ids of all requests that are in batches, as often as they are, in the order of the input."""
+    files = [batch["input_file_id"] for batch in server.batches.batches.values() if batch["status"] != "failed"]
+    names = [row["custom_id"] for file in files for row in rows(server.batches.files[file])]
+    return sorted(name.partition("-")[0] for name in names)
+
+
+EVERYTHING = [*((n, f"say {n}") for n in range(1, 7)), (7, 65)]
+
+
+def test_queued_batches_are_continued_as_earlier_ones_end(batch: Run, server: Server) -> None:
+    server.batches.polls = 1
+    first = batch("submit", "--batch-size", "2", "--queued", "2", "say {}", stdin=RECORDS)
+    assert (first.status, first.out) == (75, b"batch_1\n")
+    assert "3 of 7 requests of batch_1 are not submitted yet" in first.err
+    assert batch("status").text.splitlines()[-1].split("\t") == ["batch_1", "-", "unsubmitted", "0", "0", "3"]
+    assert brief(batch("fetch", "--wait", "batch_1").out) == [*EVERYTHING[:4], *((n, 75) for n in (5, 6, 7))]
+    assert batch("submit", "--continue", "batch_1") == (0, b"", "")
+    assert batch("submit", "--continue", "batch_1") == (0, b"", "")
+    assert asked(server) == list("1234567")
+    assert brief(batch("fetch", "--wait", "batch_1").out) == EVERYTHING
+    assert batch("submit", "--continue", "batch_1") == (0, b"", "")
+    assert (len(server.batches.batches), server.batches.busiest) == (4, 2)
+
+
+def test_submit_waits_until_all_is_submitted(batch: Run, server: Server) -> None:
+    server.batches.polls = 1
+    args = ("submit", "--batch-size", "2", "--queued", "1", "--wait", "say {}")
+    assert batch(*args, stdin=RECORDS) == (0, b"batch_1\n", "")
+    assert (len(server.batches.batches), server.batches.busiest) == (4, 1)
+    assert brief(batch("fetch", "--wait", "batch_1").out) == EVERYTHING
+
+
+def test_max_time_ends_the_wait_and_the_rest_can_be_submitted(batch: Run, server: Server) -> None:
+    server.batches.polls = 1 << 30
+    args = ("submit", "--batch-size", "3", "--queued", "1", "--wait", "--max-time", "1.5", "say {}")
+    result = batch(*args, stdin=RECORDS)
+    assert (result.status, result.out) == (75, b"batch_1\n")
+    assert "--max-time" in result.err
+    server.batches.polls = 0
+    assert batch("submit", "--continue", "batch_1", "--wait", "--queued", "5").status == 0
+    assert asked(server) == list("1234567")
+
+
+def test_two_processes_do_not_submit_the_same(batch: Run, spawn: Spawn, server: Server, tmp_path: Path) -> None:
+    server.batches.polls = 1 << 30
+    args = ("--base-url", server.url, "-m", "m", "--batch-size", "6", "--queued", "1", "--wait", "say {}")
+    (tmp_path / "records").write_bytes(RECORDS)
+    process = spawn("gptpipe-batch", "submit", "-f", "records", *args)
+    assert process.read(b"\n") == b"batch_1\n"
+    result = batch("submit", "--continue", "batch_1")
+    assert (result.status, "another process" in result.err) == (75, True)
+    process.kill(signal.SIGKILL)
+    process.wait()
+    server.batches.polls = 0
+    assert batch("submit", "--continue", "batch_1").status == 0
+    assert asked(server) == list("1234567")
+
+
+KILLED = {
+    "before the first batch is made": (1, "making"),
+    "after the first batch is made": (1, "made"),
+    "before the second batch is made": (2, "making"),
+    "after the second batch is made": (2, "made"),
+}
+
+
+@pytest.mark.parametrize(("number", "moment"), KILLED.values(), ids=KILLED)
+def test_a_kill_loses_no_batch_and_submits_nothing_twice(
+    batch: Run, spawn: Spawn, server: Server, tmp_path: Path, number: int, moment: str
+) -> None:
+    server.batches.polls = 0
+    (tmp_path / "records").write_bytes(RECORDS)
+    reached, killed = Event(), Event()
+
+    def stop() -> None:
+        if len(server.batches.batches) == (number if moment == "made" else number - 1):
+            reached.set()
+            killed.wait(20)
+            raise ConnectionError
+
+    setattr(server.batches, moment, stop)
+    process = spawn(
+        "gptpipe-batch", "submit", "--base-url", server.url, "-m", "m", "--batch-size", "3", "-f", "records", "say {}"
+    )
+    assert reached.wait(20)
+    process.kill(signal.SIGKILL)
+    process.wait()
+    killed.set()
+    setattr(server.batches, moment, lambda: None)
+    (name,) = [line.split("\t")[0] for line in batch("list").text.splitlines()]
+    assert name == "batch_1" if number == 2 else name.startswith("requests-")
+    assert batch("submit", "--continue", name) == (0, b"", "")
+    assert asked(server) == list("1234567")
+    assert len([request for request in server.requests if request.path == "/v1/files"]) == 3
+    assert brief(batch("fetch", name).out) == EVERYTHING
+
+
+def test_a_batch_of_which_nothing_is_known_is_looked_for_in_every_page(batch: Run, server: Server) -> None:
+    server.batches.polls = 0
+    server.json(200, {"id": "file-1", "object": "file"})
+    server.json(503, {"error": {"message": "down"}})
+    result = batch("submit", "say {}", stdin=RECORDS)
+    assert (result.status, result.out) == (75, b"")
+    (name,) = re.findall(r"submit --continue (requests-\S+)'", result.err)
+    batches = [{"id": f"b{n}", "object": "batch", "status": "completed", "input_file_id": f"f{n}"} for n in range(2)]
+    server.json(200, {"object": "list", "data": batches[:1]})
+    server.json(200, {"object": "list", "data": [batches[1], {**batches[0], "id": "b3", "input_file_id": "file-1"}]})
+    server.requests.clear()
+    assert batch("submit", "--continue", name) == (0, b"", "")
+    asked = [parse_qs(request.path.partition("?")[2]) for request in server.requests]
+    assert asked == [{"limit": ["100"]}, {"limit": ["100"], "after": ["b0"]}]
+
+
+def test_where_batches_are_not_listed_none_is_made_twice(batch: Run, server: Server) -> None:
+    server.json(200, {"id": "file-1", "object": "file"})
+    server.json(503, {"error": {"message": "down"}})
+    name = re.findall(r"submit --continue (requests-\S+)'", batch("submit", "say {}", stdin=RECORDS).err)[0]
+    server.json(404, {"error": {"message": "no such path"}}, times=2)
+    for _ in range(2):
+        assert batch("submit", "--continue", name).status == 69
+    assert server.batches.batches == {}
+
+
+@pytest.mark.parametrize("objection", TOO_LARGE, ids=lambda each: f"{each.place} {each.status}")
+def test_files_become_smaller_once_the_provider_wants_that(batch: Run, server: Server, objection: Objection) -> None:
+    server.batches.polls = 0
+    server.batches.most = 2
+    server.batches.objection = objection
+    result = batch("submit", "--wait", "say {}", stdin=RECORDS)
+    assert result.status == 0
+    sizes = re.findall(r"a batch of (\d) requests is too large, going on with (\d)", result.err)
+    assert sizes == [("7", "3"), ("3", "1")]
+    assert asked(server) == list("1234567")
+    assert brief(batch("fetch", "batch_1" if objection.place != "later" else result.text.strip()).out) == EVERYTHING
+
+
+def test_a_request_that_is_too_large_by_itself_ends_it(batch: Run, server: Server) -> None:
+    server.batches.most = 0
+    result = batch("submit", "say {}", stdin=RECORDS)
+    assert (result.status, result.out, server.batches.batches) == (65, b"", {})
+    assert "Request Entity Too Large" in result.err
+
+
+def test_a_refusal_that_is_not_of_the_size_is_not_met_by_smaller_files(batch: Run, server: Server) -> None:
+    server.json(400, {"error": {"message": "Billing hard limit has been reached for your requests"}})
+    assert batch("submit", "say {}", stdin=RECORDS).status == 69
+    assert len(server.requests) == 1
+
+
+def test_a_batch_for_which_the_account_has_no_room_waits_for_others(batch: Run, server: Server) -> None:
+    server.batches.polls = 1
+    server.batches.room = 4
+    result = batch("submit", "--batch-size", "2", "--wait", "say {}", stdin=RECORDS)
+    assert (result.status, "was not accepted and waits" in result.err) == (0, True)
+    assert asked(server) == list("1234567")
+    assert brief(batch("fetch", "--wait", "batch_1").out) == EVERYTHING
+
+
+def test_a_batch_without_room_is_told_by_fetch_and_continued(batch: Run, server: Server) -> None:
+    server.batches.polls = 1
+    server.batches.room = 6
+    assert batch("submit", "--batch-size", "6", "say {}", stdin=RECORDS).status == 0
+    result = batch("fetch", "--wait", "batch_1")
+    assert (result.status, brief(result.out)) == (75, [*EVERYTHING[:6], (7, 75)])
+    assert batch("submit", "--continue", "batch_1").status == 0
+    assert brief(batch("fetch", "--wait", "batch_1").out) == EVERYTHING
+
+
+def test_cancel_takes_back_what_is_not_submitted_too(batch: Run, server: Server) -> None:
+    server.batches.polls = 1
+    assert batch("submit", "--batch-size", "2", "--queued", "1", "say {}", stdin=RECORDS).status == 75
+    assert batch("cancel", "batch_1") == (0, b"", "")
+    assert batch("submit", "--continue", "batch_1") == (0, b"", "")
+    assert len(server.batches.batches) == 1
+    assert [row[1] for row in brief(batch("fetch", "batch_1").out)] == ["say 1", "say 2", *[75] * 5]
+
+
+# Equal records, and those that have an answer
+
+
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_equal_records_are_asked_once(batch: Run, run: Run, server: Server, api: str) -> None:
+    server.batches.polls = 0
+    records = b"".join(b"%d\n" % max(n, 400) for n in range(1, 1001))
+    result = batch("submit", "-v", "--api", api, "say {}", stdin=records)
+    assert "601 requests, 399 equal records" in result.err
+    assert len(asked(server)) == 601
+    fetched = rows(batch("fetch", "batch_1").out)
+    assert [row["answer"] for row in fetched] == [f"say {record}" for record in records.decode().split()]
+    assert [row.get("same_as") for row in fetched] == [None, *[1] * 399, *[None] * 600]
+    assert [row["usage"] is None for row in fetched] == [False, *[True] * 399, *[False] * 600]
+    mapped = run("gptpipe-map", "--base-url", server.url, "-m", "m", "--api", api, "say {}", stdin=records[:80])
+    assert rows(mapped.out) == fetched[:20]
+
+
+def test_equal_records_share_their_failure_and_no_dedupe_asks_each(batch: Run, server: Server) -> None:
+    server.batches.polls = 0
+    batch("submit", "{}", stdin=b"a\nfail\nfail\na\n")
+    assert brief(batch("fetch", "batch_1").out) == [(1, "a"), (2, 65), (3, 65), (4, "a")]
+    batch("submit", "--no-dedupe", "{}", stdin=b"a\nfail\nfail\na\n")
+    assert len(rows(server.batches.files[server.batches.batches["batch_2"]["input_file_id"]])) == 4
+    assert not any("same_as" in row for row in rows(batch("fetch", "batch_2").out))
+
+
+def test_resume_submits_only_what_has_no_answer(batch: Run, run: Run, server: Server, tmp_path: Path) -> None:
+    server.batches.polls = 0
+    network = ("--base-url", server.url, "-m", "m")
+    args = ("--retry", "0", "--max-failures", "9", "-o", "results.jsonl", "say {}")
+    server.reply(b"", status=503)
+    assert run("gptpipe-map", "-j", "1", *network, *args, stdin=b"1\n2\n3\n").status == 75
+    everything = b"0\n1\n2\n3\n4\n"
+    found = batch("submit", "--dry-run", "--resume", "results.jsonl", "say {}", stdin=everything).json()
+    assert (found["records"], found["open"]) == (5, 3)
+    assert batch("submit", "--resume", "results.jsonl", "say {}", stdin=everything) == (0, b"batch_1\n", "")
+    assert asked(server) == ["1", "2", "5"]
+    fetched = batch("fetch", "batch_1")
+    assert brief(fetched.out) == [(1, "say 0"), (2, "say 1"), (5, "say 4")]
+    with (tmp_path / "results.jsonl").open("ab") as file:
+        file.write(fetched.out)
+    server.requests.clear()
+    assert run("gptpipe-map", *network, "--resume", *args, stdin=everything) == (0, b"", "")
+    assert server.requests == []
+    assert brief((tmp_path / "results.jsonl").read_bytes()) == [(n + 1, f"say {n}") for n in range(5)]
+    assert batch("submit", "--resume", "results.jsonl", "say {}", stdin=everything) == (0, b"", "")
+    assert list(server.batches.batches) == ["batch_1"]
+
+
+def test_resume_refuses_what_is_no_file_of_results(batch: Run, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("no\n")
+    for path, status in (("other", 65), ("nowhere", 66)):
+        assert batch("submit", "--resume", path, "{}", stdin=b"1\n").status == status
+    assert not (tmp_path / "nowhere").exists()
+    assert server.requests == []
+
+
+# What it costs, and when it is done
+
+
+def test_the_completion_window_is_passed_on(batch: Run, server: Server) -> None:
+    batch("submit", "--completion-window", "1h", "{}", stdin=b"1\n")
+    batch("submit", "{}", stdin=b"1\n")
+    assert [each["completion_window"] for each in server.batches.batches.values()] == ["1h", "24h"]
+
+
+def test_usage_is_priced_as_that_of_a_batch(batch: Run, run: Run, server: Server, home: Path) -> None:
+    server.batches.polls = 0
+    batch("submit", "{}", stdin=b"1\n")
+    batch("fetch", "batch_1")
+    (path,) = home.glob(".local/state/gptpipe/usage/*-*.jsonl")
+    (entry,) = rows(path.read_bytes())
+    assert entry["service_tier"] == "batch"
+    usd = {}
+    for tier in (None, "batch", "batch 1h"):
+        more = {"model": "gpt-5", "base_url": "https://api.openai.com/v1", "input": 10**6, "output": 10**6}
+        path.write_text(json.dumps(entry | more | {"service_tier": tier}) + "\n")
+        usd[tier] = run("gptpipe-usage", "--json").json()["usd"]
+    assert usd == {None: 11.25, "batch": 5.625, "batch 1h": None}
+
+
+def test_a_budget_in_dollars_counts_a_batch_at_its_price(batch: Run, server: Server, home: Path) -> None:
+    (home / ".config/gptpipe").mkdir(parents=True)
+    (home / ".config/gptpipe/config.toml").write_text("[budget]\nday_usd = 1\n[prices.m]\ninput = 2\noutput = 3\n")
+    server.batches.polls = 0
+    batch("submit", "{}", stdin=b"1\n")
+    batch("fetch", "batch_1")
+    (path,) = home.glob(".local/state/gptpipe/usage/2*.jsonl")
+    (entry,) = rows(path.read_bytes())
+    assert entry["usd"] == (2 * entry["input"] + 3 * entry["output"]) / 1e6 > 0

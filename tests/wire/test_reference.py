@@ -16,7 +16,7 @@ import pytest
 from gptpipe import __version__
 from gptpipe.message import ToolSpec
 from gptpipe.settings.settings import Settings
-from gptpipe.wire import batch_api, protocol
+from gptpipe.wire import batch_api
 from gptpipe.wire.client import Client
 from gptpipe.wire.request import Request
 from tests.harness.server import Server
@@ -135,7 +135,7 @@ CALLS = {
         lambda sdk, _: sdk.batches.create(
             input_file_id="file-1", endpoint="/v1/chat/completions", completion_window="24h"
         ),
-        lambda own, _: batch_api.create(own, "file-1", protocol.CHAT),
+        lambda own, _: batch_api.create(own, "file-1", "/v1/chat/completions", "24h"),
     ),
     "its state": Call(lambda sdk, _: sdk.batches.retrieve("b"), lambda own, _: batch_api.retrieve(own, "b")),
     "its end": Call(lambda sdk, _: sdk.batches.cancel("b"), lambda own, _: batch_api.cancel(own, "b")),
