@@ -77,7 +77,8 @@ class Replies:
             return None
         descriptor = self._descriptor(self._files[number])
         found = json.loads(os.pread(descriptor, self._lengths[number], self._offsets[number]))
-        return dict(strict_json.clean(found)) if found["custom_id"] == name else None
+        # The body is made valid Unicode where it is read as an answer.
+        return found | {"error": strict_json.clean(found.get("error"))} if found["custom_id"] == name else None
 
     def _descriptor(self, number: int) -> int:
         if self._reading is None or self._reading[0] != number:

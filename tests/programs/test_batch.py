@@ -300,6 +300,7 @@ RESULTS = {
         {"response": {"status_code": 400, "body": None}, "error": {"error": {"message": "too bad", "code": 400}}},
         65,
     ),
+    "an error of vLLM in words": ({"response": {"status_code": 400, "body": None}, "error": "too bad"}, 65),
     "an error of words": ({"error": "late"}, 75),
     "an error that cannot be written": ({"error": {"code": "batch_expired", "message": "\ud800"}}, 75),
     "an error of an odd form": ({"response": None, "error": {"code": [1], "message": {}}}, 75),
@@ -313,7 +314,7 @@ def test_results_of_any_form(batch: Run, tmp_path: Path, reply: dict[str, Any], 
     (tmp_path / "results").write_text("\n".join(lines) + '\n{"custom')
     result = batch("fetch", "--results", "results")
     assert brief(result.out) == [(1, status)]
-    assert ("too bad" in result.err) == ("too bad" in str(reply))
+    assert (": too bad\n" in result.err) == ("too bad" in str(reply))
 
 
 def test_what_is_no_file_of_results(batch: Run, shell: Run, tmp_path: Path) -> None:
