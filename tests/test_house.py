@@ -37,8 +37,8 @@ FACES = {
 # Libraries that take long to import: where each may stand, inside functions only.
 HEAVY = {
     "genai_prices": {"usage.prices"},
-    "httpcore2": {"wire.early"},
-    "httpx2": {"wire.transport"},
+    "httpcore2": {"wire.early", "wire.http", "wire.transport"},
+    "httpx2": {"wire.http"},
     "jsonschema": {"asking.schema"},
     "markdown_it": {"text.fences"},
     "openai": {"wire.batch_api"},

@@ -25,6 +25,7 @@ NOT_FOR_HELP = (
     "gptpipe.asking.turn",
     "hashlib",
     "http",
+    "httpcore2",
     "httpx2",
     "importlib.metadata",
     "jsonschema",
@@ -42,6 +43,9 @@ NOT_FOR_HELP = (
     "urllib.request",
 )
 
+# What the HTTP library is for beside an answer, and what only its other users need.
+BEYOND_AN_ANSWER = ("httpx2", "http", "urllib.request", "idna", "mimetypes", "hashlib")
+
 
 def of(packages: Iterable[str], modules: frozenset[str]) -> list[str]:
     return sorted(name for name in modules if any(f"{name}.".startswith(f"{package}.") for package in packages))
@@ -58,11 +62,17 @@ def test_a_call_imports_nothing_of_the_sdk(fresh: Callable[..., Fresh], server: 
     where = ("-m", "echo") if endpoint == "echo" else ("--base-url", server.url, "-m", "m")
     call = fresh("gptpipe", *where, "-n", "hi")
     assert call.out == b"hi\n"
-    assert of(["openai", "pydantic", "asyncio"], call.modules) == []
+    assert of(["openai", "pydantic", "asyncio", *BEYOND_AN_ANSWER], call.modules) == []
 
 
 def test_without_a_network_nothing_of_it_is_imported(fresh: Callable[..., Fresh]) -> None:
-    assert of(["httpcore2", "h11", "socksio", "truststore"], fresh("gptpipe", "-m", "echo", "-n", "hi").modules) == []
+    assert (
+        of(
+            ["httpcore2", "httpx2", "h11", "socksio", "truststore", "ssl", "importlib.metadata"],
+            fresh("gptpipe", "-m", "echo", "-n", "hi").modules,
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize("argument", ["-h", "--version"])

@@ -100,7 +100,7 @@ class Turn:
         if not question.call.want.stored:
             check_spending(context, early, question.call.want)
             self._link.open(early)
-            client.preload()
+            client.preload(early)
             self._link.key(early)  # before the lock is taken; a stored answer needs none
         with _history(question, context, early) as (turns, append):
             turns, latest = tee(turns)
@@ -115,11 +115,11 @@ class Turn:
                 self.retries, self.connected = asker.retries, asker.connected
                 asker.close()
 
-    def _ask(self, composed: Composed, asker: Asker, receiver: Receiver, append: Append) -> None:
+    def _ask(self, composed: Composed, asker: Asker, receiver: Receiver, append: Append | None) -> None:
         """Ask, and append the turn whatever ends it: also a signal, or the deadline in its own thread."""
         self.asked = True
         deadline = self._context.deadline
-        left = [append]
+        left = [append] if append else []
 
         def keep(wait: bool) -> None:
             """Append the turn, once, if any text came: with the finish reason, or null without one."""
@@ -217,15 +217,17 @@ def _looked_at(question: Question, context: Context, warn: Warn) -> Iterator[mes
 
 
 @contextmanager
-def _history(question: Question, context: Context, chosen: Settings) -> Iterator[tuple[Iterator[message.Turn], Append]]:
+def _history(
+    question: Question, context: Context, chosen: Settings
+) -> Iterator[tuple[Iterator[message.Turn], Append | None]]:
     """Hold the session's lock. The block gets its turns from the newest, and a function that appends one."""
     name = chosen.session
     if name is None and question.memory:
         yield question.memory.history(), partial(_remember, question.memory)
     elif name is None:
-        yield iter(()), _forget
+        yield iter(()), None
     elif not question.save:
-        yield context.sessions.history(name, output.say), _forget
+        yield context.sessions.history(name, output.say), None
     else:
         with context.sessions.lock(name, chosen.lock_timeout, output.waiting, output.say) as session:
             yield session.history(), lambda turn, wait: _keep(session, [turn], context, wait=wait)
@@ -233,10 +235,6 @@ def _history(question: Question, context: Context, chosen: Settings) -> Iterator
 
 def _remember(memory: Memory, turn: message.Turn, _: bool) -> None:
     memory.append(turn)
-
-
-def _forget(_: message.Turn, __: bool) -> None:
-    """Do not keep the turn."""
 
 
 def _keep(session: Session, turns: list[message.Turn], context: Context, *, wait: bool = True) -> None:

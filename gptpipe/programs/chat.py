@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import click
@@ -108,7 +109,7 @@ def command(**values: Any) -> int:
     style = _Style(person, prompt, plain, values["verbose"])
     signals.catch()
     with context.deadline.paused(), _greeted(talk):  # each answer has a deadline of its own
-        lines = _typed(talk, question, keep=not values["no_history"]) if person else _piped()
+        lines = _typed(talk, question, keep=not values["no_history"]) if person else _piped(talk)
         status = _converse(talk, lines, style)
     return Status.OK if person else status
 
@@ -124,8 +125,8 @@ def _greeted(talk: Talk) -> Iterator[None]:
         output.show_error("Bye!\n")
 
 
-def _piped() -> Iterator[bytes]:
-    return inputs.read_lines(output.say, client.preload)
+def _piped(talk: Talk) -> Iterator[bytes]:
+    return inputs.read_lines(output.say, partial(client.preload, talk.settings))
 
 
 def _typed(talk: Talk, prompt: str, *, keep: bool) -> Iterator[bytes]:
@@ -133,7 +134,7 @@ def _typed(talk: Talk, prompt: str, *, keep: bool) -> Iterator[bytes]:
     words["/model"] = lambda: complete.model_names(talk.context.config)
     words["/file"] = None
     past = talk.context.paths.state / "chat-history" if keep and talk.settings.remember else None
-    return line_editor.read_lines(prompt, words, past, client.preload)
+    return line_editor.read_lines(prompt, words, past, partial(client.preload, talk.settings))
 
 
 def _converse(talk: Talk, lines: Iterator[bytes], style: _Style) -> Status:
@@ -172,7 +173,7 @@ def _answer(talk: Talk, question: Question, style: _Style) -> None:
     """
     signals.catch()
     with signals.held():  # what is imported half way cannot be imported again
-        client.load()
+        client.load(question.settings)
     turn, stream = Turn(question, talk.context, talk.link), _Stream(style)
     try:
         with talk.context.deadline.of_answer():

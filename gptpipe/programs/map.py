@@ -208,7 +208,7 @@ def _ask(run: _Run, records: Any, sink: Sink, counted: Any = lambda _: None) -> 
     key = None
     if not want.stored:
         check_spending(context, settings, want)
-        preload()
+        preload(settings)
         key = key_for(context, settings)
     number = jobs.possible(values["jobs"], output.say)
     tally = Tally(number, values["max_failures"])

@@ -192,7 +192,7 @@ def _meanwhile(want: Want, chosen: Settings, context: Context, values: dict[str,
     """
     if not (want.stored or values["dry_run"]):
         check_budget(chosen, context.paths, over=want.over_budget)
-        preload()
+        preload(chosen)
 
 
 def _others(values: dict[str, Any], meanwhile: Callable[[], None], *, alone: bool) -> list[str | Part]:

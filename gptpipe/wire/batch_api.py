@@ -241,7 +241,7 @@ def _sdk(client: Client, exchange: Exchange) -> OpenAI:
             exchange.hand_over(response)
             raise _HandedOver
 
-    http = way.http(event_hooks={"request": [sending], "response": [received]})
+    http = way.client(event_hooks={"request": [sending], "response": [received]})
     return openai.OpenAI(
         api_key="none",
         base_url=way.base.partition("?")[0],

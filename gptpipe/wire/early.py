@@ -1,8 +1,8 @@
 """The way to an endpoint, opened while input is read and modules are imported.
 
 Only the standard library is needed for it: name, TCP, an HTTP or SOCKS proxy, and TLS. No part of a request is sent
-over the connection here. The request takes it over (:func:`backend`) if it is still alive. Otherwise another is
-opened, silently.
+over the connection here. The request takes it over (:mod:`gptpipe.wire.http`) if it is still alive. Otherwise
+another is opened, silently.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread, local
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from gptpipe.errors import ConfigError, clause
@@ -23,8 +23,6 @@ from gptpipe.wire.dial import Tunnel, connect
 if TYPE_CHECKING:
     import socket
     import ssl
-
-    import httpcore2
 
 _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 
@@ -54,6 +52,8 @@ class Early:
         self._first = urlsplit(settings.proxy) if settings.proxy else self._end
         self.address = _address(self._first)
         if self.address[0] and self.address[0].isascii():
+            import socket  # noqa: F401  # here, or the thread would wait for what this one imports next
+
             self._thread = Thread(target=self._open, daemon=True)
             self._thread.start()
 
@@ -180,50 +180,3 @@ def _nobody() -> ssl.SSLContext:
     import ssl
 
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
-def backend(early: Early) -> httpcore2.NetworkBackend:
-    """Return what opens the connections of the HTTP library: the first is the early one."""
-    import httpcore2
-    from httpcore2._backends.sync import SyncStream  # a stream of ours would be a copy of it
-
-    class Ready(SyncStream):
-        """The early connection. What was said to a proxy and to TLS already is not said again."""
-
-        def __init__(self, found: socket.socket) -> None:
-            super().__init__(found)
-            self._said = early.tunnel.said if early.tunnel else 0
-            self._heard = early.tunnel.heard if early.tunnel else []
-
-        def write(self, buffer: bytes, timeout: float | None = None) -> None:
-            if buffer and self._said:
-                self._said -= 1
-            else:
-                super().write(buffer, timeout)
-
-        def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-            return self._heard.pop(0) if self._heard else super().read(max_bytes, timeout)
-
-        def start_tls(self, *arguments: Any, **named: Any) -> httpcore2.NetworkStream:
-            return SyncStream(self._sock) if early.secure else super().start_tls(*arguments, **named)
-
-    class Backend(httpcore2.SyncBackend):
-        def connect_tcp(
-            self,
-            host: str,
-            port: int,
-            timeout: float | None = None,
-            local_address: str | None = None,  # noqa: ARG002
-            socket_options: Iterable[Any] | None = None,  # noqa: ARG002
-        ) -> httpcore2.NetworkStream:
-            try:
-                if (host.lower(), port) == early.address and (found := early.take()) is not None:
-                    return Ready(found)
-                here.fresh = True
-                return SyncStream(connect(host, port, timeout))
-            except TimeoutError as error:
-                raise httpcore2.ConnectTimeout from error
-            except OSError as error:
-                raise httpcore2.ConnectError(str(error)) from error
-
-    return Backend()

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+import zlib
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gptpipe import __version__
 from gptpipe.errors import BadInput, ConfigError, Failure, ProtocolError, Temporary, clause
 from gptpipe.settings.settings import Settings
 from gptpipe.text.address import joined, masked, secrets
-from gptpipe.wire.early import Early, backend, here
-from gptpipe.wire.exchange import Exchange
+from gptpipe.wire import http
+from gptpipe.wire.early import Early, here
+from gptpipe.wire.exchange import Exchange, Response
 
 if TYPE_CHECKING:
+    import httpcore2
     import httpx2
 
 # What an HTTP proxy, and httpcore2 of a SOCKS proxy, say when name and password are wrong or missing.
@@ -39,67 +43,83 @@ class Way:
         if early is None or _end(early.settings) != _end(settings):
             early = Early(settings)
         self._early = early
-        import httpx2
-
         self.settings = settings
         self.base = settings.base_url or _ECHO
         own = settings.headers.values()
         # Of "Bearer KEY" the key alone is a secret too.
         hidden = (key, *own, *(value.split()[-1] for value in own if value.split()), *secrets(self.base))
         self.secrets = [secret for secret in hidden if secret and len(secret) > 3]
-        self.headers = httpx2.Headers({"User-Agent": f"gptpipe/{__version__}"})
+        self.headers = {"User-Agent": f"gptpipe/{__version__}"}
         if key:
             self.headers["Authorization"] = f"Bearer {key}"
-        self.headers.update(settings.headers)
+        self.headers |= settings.headers
+        limit, connect = settings.idle_timeout, settings.connect_timeout
+        self._limits = {"read": limit, "write": limit, "connect": connect, "pool": None}
+        self._pool: httpcore2.ConnectionPool | None = None
+        if settings.base_url is None:
+            self._echo = echoing(settings.model)
+            return
         try:
-            httpx2.URL(self.base)
-            self._transport = _to_endpoint(settings, early)
-        except (httpx2.InvalidURL, ValueError) as error:
+            http.address(self.base)
+            self._pool = http.pool(settings, early)
+        except ValueError as error:
             raise ConfigError(f"the address {masked(self.base)} cannot be used: {error}") from error
-        self._http = self.http()
 
     def url(self, path: str) -> str:
         """Return the address of a path below the endpoint's."""
         return joined(self.base, path)
 
-    def http(self, **options: Any) -> httpx2.Client:
-        """Return an HTTP client that goes this way; closing it closes the way."""
-        import httpx2
-
-        limits = self.settings
-        timeout = httpx2.Timeout(limits.idle_timeout, connect=limits.connect_timeout, pool=None)
-        return httpx2.Client(transport=self._transport, timeout=timeout, trust_env=False, **options)
+    def client(self, **options: Any) -> httpx2.Client:
+        """Return a client of the HTTP library that goes this way; closing it closes the way."""
+        way = http.over(self._pool, self._early) if self._pool else http.over_echo(self._echo)
+        return http.client(way, self._limits, **options)
 
     def close(self) -> None:
         """Close all connections."""
         self._early.close()
-        self._http.close()
+        if self._pool:
+            self._pool.close()
 
-    def post(self, exchange: Exchange, path: str, content: bytes) -> httpx2.Response:
+    def post(self, exchange: Exchange, path: str, content: bytes) -> Response:
         """Send JSON, and return the response before its body is read."""
         kinds = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"}
         return self._send(exchange, "POST", self.url(path), kinds, content)
 
-    def get(self, exchange: Exchange, url: str) -> httpx2.Response:
+    def get(self, exchange: Exchange, url: str) -> Response:
         """Ask for what is at an address, and return the response before its body is read."""
-        return self._send(exchange, "GET", url, {}, None)
+        return self._send(exchange, "GET", url, {"Accept": "*/*"}, None)
 
     def _send(
         self, exchange: Exchange, method: str, url: str, headers: dict[str, str], content: bytes | None
-    ) -> httpx2.Response:
-        import httpx2
+    ) -> Response:
+        if self._pool is None:
+            exchange.connected = True
+            return self._echo(method, url, content or b"", self._limits["read"])
+        import httpcore2
 
-        extensions = {"trace": self.tracer(exchange)}
-        request = self._http.build_request(method, url, headers=headers, content=content, extensions=extensions)
-        request.headers.update(self.headers)
+        to = http.address(url)
+        fields = self._fields(to, headers, content)
+        extensions = {"timeout": self._limits, "trace": self.tracer(exchange)}
+        request = httpcore2.Request(method, to.url, headers=fields, content=content, extensions=extensions)
         while True:
             here.fresh = False
             try:
-                return self._http.send(request, stream=True)
-            except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError) as error:
-                answered = isinstance(error, httpx2.RemoteProtocolError) and "disconnected" not in str(error)
+                return http.Received(self._pool.handle_request(request))
+            except (httpcore2.RemoteProtocolError, httpcore2.ReadError, httpcore2.WriteError) as error:
+                answered = isinstance(error, httpcore2.RemoteProtocolError) and "disconnected" not in str(error)
                 if here.fresh or answered:
                     raise  # else the server had closed a connection that was open before: that is not a try
+
+    def _fields(self, to: http.Address, headers: dict[str, str], content: bytes | None) -> list[tuple[bytes, bytes]]:
+        """Return the headers of a request: ours, over them the settings', over all a user in the URL."""
+        ours = {"Host": to.host.decode(), "Accept-Encoding": http.ENCODINGS, "Connection": "keep-alive", **headers}
+        if content is not None:
+            ours["Content-Length"] = str(len(content))
+        user = {"Authorization": f"Basic {b64encode(b':'.join(to.user)).decode()}"} if to.user else {}
+        fields: dict[str, tuple[str, str]] = {}
+        for name, value in (*ours.items(), *self.headers.items(), *user.items()):
+            fields[name.lower()] = (name, value)
+        return [(name.encode("ascii"), value.encode("ascii")) for name, value in fields.values()]
 
     @staticmethod
     def tracer(exchange: Exchange) -> Callable[[str, dict[str, Any]], None]:
@@ -128,29 +148,15 @@ class Way:
         return error if isinstance(error, Exception) else RuntimeError(repr(error))
 
 
-def preload() -> None:
-    """Import the HTTP library in a daemon thread, while something else is waited for."""
-    Thread(target=load, daemon=True).start()
+def preload(settings: Settings) -> None:
+    """Import what speaks HTTP in a daemon thread, while something else is waited for."""
+    Thread(target=load, args=(settings,), daemon=True).start()
 
 
-def load() -> None:
-    """Import the HTTP library."""
-    import httpx2  # noqa: F401
-
-
-def _to_endpoint(settings: Settings, early: Early) -> httpx2.BaseTransport:
-    """Return the transport to the endpoint: the built-in model, or HTTP."""
-    import httpx2
-
-    if settings.base_url is None:
-        return to_echo(settings.model)
-    # Idle connections are kept for as long as a person thinks in a chat, and no longer than most servers keep them.
-    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60)
-    context, proxy = early.trust(), settings.proxy
-    way = httpx2.Proxy(proxy, ssl_context=context if proxy.startswith("https:") else None) if proxy else None
-    found = httpx2.HTTPTransport(verify=context, proxy=way, limits=limits, trust_env=False)
-    found._pool._network_backend = backend(early)  # the library takes one only where it makes no use of a proxy
-    return found
+def load(settings: Settings) -> None:
+    """Import what speaks HTTP; the built-in model needs none of it."""
+    if settings.base_url is not None:
+        import httpcore2  # noqa: F401
 
 
 def _end(settings: Settings) -> tuple[object, ...]:
@@ -158,59 +164,70 @@ def _end(settings: Settings) -> tuple[object, ...]:
     return settings.base_url, settings.proxy, settings.cacert
 
 
-def to_echo(model: str) -> httpx2.BaseTransport:
-    """Return the built-in endpoint as a transport. It honours the read timeout of each request.
+class Said(NamedTuple):
+    """A response of the built-in model."""
 
-    The tries that ``fails`` counts are those of one transport.
+    status_code: int
+    headers: Mapping[str, str]
+    body: Iterator[bytes]
+    extensions: Mapping[str, Any] = {}
+
+    def iter_bytes(self) -> Iterator[bytes]:
+        """Yield the body."""
+        return self.body
+
+
+def echoing(model: str) -> http.Echo:
+    """Return the built-in endpoint.
+
+    The tries that ``fails`` counts are those of one endpoint.
 
     :raises UsageError: if the model's name has a knob that does not exist.
     """
-    import httpx2
-
     from gptpipe.wire import echo
 
     echo.parse(model)
     tries = count()
 
-    def handle(request: httpx2.Request) -> httpx2.Response:
-        limit = request.extensions.get("timeout", {}).get("read")
+    def timed(chunks: Iterator[bytes | echo.Pause], limit: float | None) -> Iterator[bytes]:
+        for chunk in chunks:
+            if isinstance(chunk, bytes):
+                yield chunk
+            elif limit is not None and chunk.seconds > limit:
+                time.sleep(limit)
+                raise TimeoutError("the read operation timed out")
+            else:
+                time.sleep(min(chunk.seconds, 1e9))
 
-        def timed(chunks: Iterator[bytes | echo.Pause]) -> Iterator[bytes]:
-            for chunk in chunks:
-                if isinstance(chunk, bytes):
-                    yield chunk
-                elif limit is not None and chunk.seconds > limit:
-                    time.sleep(limit)
-                    raise httpx2.ReadTimeout("the read operation timed out", request=request)
-                else:
-                    time.sleep(min(chunk.seconds, 1e9))
+    def ask(method: str, url: str, content: bytes, limit: float | None) -> Said:
+        reply = echo.answer(method, url.partition("?")[0], content, tries)
+        return Said(reply.status, reply.headers, timed(reply.chunks, limit))
 
-        reply = echo.answer(request.method, request.url.path, request.content, tries)
-        return httpx2.Response(reply.status, headers=reply.headers, content=timed(reply.chunks))
-
-    return httpx2.MockTransport(handle)
+    return ask
 
 
 # What it means when the way breaks
 
 
 def _failure(error: BaseException, settings: Settings, url: str) -> Failure | None:
-    """Return what an exception of the HTTP library means, None if it is not the transport's; ``url`` was asked."""
-    import httpx2
+    """Return what an exception of the transport means, None if it is of something else; ``url`` was asked."""
+    import httpcore2
 
-    if isinstance(error, httpx2.ConnectTimeout):
+    if type(error).__module__.startswith("httpx2"):  # it was raised for the SDK, from one of those below
+        error = error.__cause__ or error
+    if isinstance(error, httpcore2.ConnectTimeout):
         return unreached(settings)
-    if isinstance(error, httpx2.TimeoutException):
+    if isinstance(error, (TimeoutError, httpcore2.TimeoutException)):
         return Temporary(f"the server was silent for {settings.idle_timeout:g} s (--idle-timeout)")
-    if isinstance(error, (httpx2.ProxyError, httpx2.ConnectError)):
+    if isinstance(error, (httpcore2.ProxyError, httpcore2.ConnectError)):
         return _unconnected(error, settings)
-    if isinstance(error, httpx2.RemoteProtocolError) and "disconnected" not in str(error).lower():
+    if isinstance(error, httpcore2.RemoteProtocolError) and "disconnected" not in str(error).lower():
         return ProtocolError(f"{masked(url)} does not speak HTTP: {error}")
-    if isinstance(error, httpx2.DecodingError):
+    if isinstance(error, zlib.error):
         return ProtocolError(f"{masked(url)} answered with a broken content encoding: {error}")
     if (settings.proxy and isinstance(error, AssertionError)) or type(error).__module__.startswith("socksio"):
         return Temporary(f"{_peer(settings)} does not speak SOCKS")  # httpcore2 lets these through
-    if isinstance(error, httpx2.TransportError):
+    if isinstance(error, (httpcore2.NetworkError, httpcore2.ProtocolError)):
         return Temporary(f"the connection to {_peer(settings)} was lost: {reason(error)}", repeat=True, away=True)
     return None
 
@@ -227,7 +244,7 @@ def _unconnected(error: Exception, settings: Settings) -> Failure:
     import socket
     import ssl
 
-    import httpx2
+    import httpcore2
 
     root = _root(error)
     if isinstance(root, ssl.SSLCertVerificationError):
@@ -237,7 +254,7 @@ def _unconnected(error: Exception, settings: Settings) -> Failure:
             f"the certificate of {where} does not verify: {root.verify_message}", _hint(root.verify_code)
         )
     message = f"cannot connect to {_peer(settings)}: {reason(error)}"
-    if isinstance(error, httpx2.ProxyError) and _PROXY_REFUSES.search(str(error)):
+    if isinstance(error, httpcore2.ProxyError) and _PROXY_REFUSES.search(str(error)):
         return ConfigError(message, "name and password stand in the proxy's URL: http://NAME:PASSWORD@HOST:PORT")
     if isinstance(root, ssl.SSLError) and root.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
         return ProtocolError(f"{_peer(settings)} does not speak TLS", "is it http:// that it speaks?")

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from gptpipe import errors
-from gptpipe.wire import chat, echo, sse, transport
+from gptpipe.wire import chat, echo, http, sse, transport
 from gptpipe.wire.echo import Knobs, Pause
 from gptpipe.wire.events import Done, Event, Finish, Refusal, Served, Text, Usage
 
@@ -273,7 +273,9 @@ def test_invalid_request(content: bytes, param: str | None, code: str | None) ->
 
 
 def test_other_addresses() -> None:
-    with httpx2.Client(transport=transport.to_echo("echo"), base_url="http://echo.invalid/v1") as client:
+    with httpx2.Client(
+        transport=http.over_echo(transport.echoing("echo")), base_url="http://echo.invalid/v1"
+    ) as client:
         assert [model["id"] for model in client.get("/models").json()["data"]] == ["echo"]
         assert client.get("/nothing").status_code == 404
         assert client.post("/models").status_code == 404
@@ -282,7 +284,7 @@ def test_other_addresses() -> None:
 def post(request: dict[str, Any], read: float | None = 5) -> httpx2.Response:
     """Send a request through the transport and read the whole reply."""
     limits = httpx2.Timeout(5, read=read)
-    with httpx2.Client(transport=transport.to_echo("echo"), timeout=limits) as client:
+    with httpx2.Client(transport=http.over_echo(transport.echoing("echo")), timeout=limits) as client:
         return client.post("http://echo.invalid/v1/chat/completions", json=request)
 
 
