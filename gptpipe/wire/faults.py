@@ -77,7 +77,12 @@ def from_event(error: object) -> Failure:
 
 
 def _parsed(text: str) -> object:
-    """Return the JSON of an error body, made valid Unicode, or None if it is not JSON."""
+    """Return the JSON of an error body, made valid Unicode, or None if it is not JSON.
+
+    The body may be an event stream with the error in its first event, as LiteLLM's.
+    """
+    if text.startswith("data:"):
+        text = text.removeprefix("data:").partition("\n")[0]
     try:
         return strict_json.clean(json.loads(text))
     except (ValueError, RecursionError):

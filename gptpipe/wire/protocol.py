@@ -26,12 +26,20 @@ class Protocol(NamedTuple):
     path: str
     title: str
     body: Callable[[Request, Settings, Collection[str]], dict[str, Any]]
-    reader: Callable[[bool], sse.Reader]
+    reader: Callable[[Settings], sse.Reader]
     whole: Callable[[dict[str, Any], bool], list[Event]]
 
 
-CHAT = Protocol("chat", "/chat/completions", "Chat Completions", chat.body, chat.Reader, chat.whole)
-RESPONSES = Protocol("responses", "/responses", "the Responses API", items.body, responses.Reader, responses.whole)
+def _chunks(settings: Settings) -> chat.Reader:
+    return chat.Reader(settings.thinks)
+
+
+def _events(settings: Settings) -> responses.Reader:
+    return responses.Reader(settings.thinks, settings.params.get("max_tokens"))
+
+
+CHAT = Protocol("chat", "/chat/completions", "Chat Completions", chat.body, _chunks, chat.whole)
+RESPONSES = Protocol("responses", "/responses", "the Responses API", items.body, _events, responses.whole)
 
 # OpenAI's models that Chat Completions does not serve. Others are found out by asking: the refusal names the path.
 _ONLY_RESPONSES = re.compile(

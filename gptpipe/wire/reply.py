@@ -123,7 +123,7 @@ class Reply:
 
     def _decoded(self, first: bytes, blocks: Iterator[bytes]) -> Iterator[Event]:
         """Yield the events of a stream; a failure at its end is raised after them, unless the answer has ended."""
-        decoder = sse.Decoder(self._spoken.reader(self._way.settings.thinks))
+        decoder = sse.Decoder(self._spoken.reader(self._way.settings))
         yield from _merged(decoder.feed(first))
         lost: Failure | None = None
         try:

@@ -44,9 +44,13 @@ def whole(body: dict[str, Any], thinks: bool = False) -> list[Event]:
 
 
 class Reader:
-    """The events of one answer; ``thinks`` as in :class:`gptpipe.wire.thinking.Pieces`."""
+    """The events of one answer.
 
-    def __init__(self, thinks: bool = False) -> None:
+    ``thinks`` is as in :class:`gptpipe.wire.thinking.Pieces`, ``limit`` the most tokens that were asked for.
+    """
+
+    def __init__(self, thinks: bool = False, limit: object = None) -> None:
+        self._limit = limit
         self._chat = chat.Reader(thinks)  # for a server that answers with chunks of Chat Completions
         self._chunks = False
         self._pieces = Pieces(thinks)
@@ -95,11 +99,15 @@ class Reader:
         """Append what the final ``response`` says to ``events``; ``status`` is its status if it names none."""
         self._chat.serve(response, events)
         self._rest(response, events)
-        if usage := _usage(table(response.get("usage"))):
+        usage = _usage(table(response.get("usage")))
+        if usage:
             events.append(Usage(clean(usage)))
         if response.get("status") in _ENDED:
             status = response["status"]
         reason = table(response.get("incomplete_details")).get("reason")
+        # A server without that field has no other way to say that the answer is truncated (transformers serve).
+        if "incomplete_details" not in response and self._limit and usage.get("completion_tokens") == self._limit:
+            reason = "max_output_tokens"
         if response.get("error") or status == "failed":
             self._fail(response.get("error") or "no reason given", events)
             return

@@ -338,6 +338,7 @@ SHAPES = {
     "detail": (400, {"detail": "odd"}, "odd"),
     "nginx": (502, "<html><head><title>502 Bad Gateway</title></head></html>", "502 Bad Gateway"),
     "bare string": (400, {"error": "odd"}, "odd"),
+    "LiteLLM, an event stream": (500, 'data: {"error": {"message": "odd"}}\n\ndata: [DONE]\n\n', "failed (500): odd"),
     "nothing": (500, "", "no reason"),
 }
 

@@ -85,6 +85,20 @@ def test_complete(ask: Any, server: Server, packets: tuple[bytes, ...]) -> None:
     assert ask() == (0, b"Hello\n", "")
 
 
+LIMITED = {
+    "transformers, truncated": ("2", {}, 3),
+    "transformers, whole": ("3", {}, 0),
+    "vLLM, whole": ("2", {"incomplete_details": None}, 0),
+}
+
+
+@pytest.mark.parametrize(("limit", "more", "status"), LIMITED.values(), ids=LIMITED)
+def test_completed_at_the_limit(ask: Any, server: Server, limit: str, more: dict[str, Any], status: int) -> None:
+    """Two tokens came. Without ``incomplete_details`` nothing but their number tells a truncated answer."""
+    server.reply(HI, ended(message("Hello"), **more))
+    assert ask("--max-tokens", limit).status == status
+
+
 # What comes of it: the status, what is printed, and a word of the message.
 OTHERS: dict[str, tuple[tuple[bytes, ...], int, bytes, str]] = {
     "36 refusal deltas": ((typed("response.refusal.delta", delta="I cannot"), ended(REFUSES)), 4, b"", "I cannot"),
