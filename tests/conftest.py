@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import hypothesis
 import pytest
 
 from tests.harness import guard, tools
@@ -35,6 +36,8 @@ BIN = Path(sys.executable).parent
 SETTINGS = ("GPTPIPE_", "_GPTPIPE_", "OPENAI_", "TIKTOKEN_", "XDG_")
 
 guard.install()
+hypothesis.settings.register_profile("untimed", hypothesis.settings.default, deadline=None)  # the machine may be busy
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -38,16 +38,21 @@ def links(data: Path) -> list[Link]:
     """
     found = list(_links(data))
     if not found:
-        raise NoInput(f"no manual pages are below {Path(__file__).parents[5]}")
+        raise NoInput(f"no manual pages are below {_places()[1]}")
     return found
 
 
 def _links(data: Path) -> Iterator[Link]:
-    package = Path(__file__)
-    checkout, prefix = package.parents[2], package.parents[5]  # of an installation: PREFIX/lib/pythonX.Y/site-packages
+    checkout, prefix = _places()
     for installed, source, pattern, target in _KINDS:
         files = sorted((checkout / source).glob(pattern)) or sorted((prefix / installed).glob(pattern))
         yield from (Link(data / target / file.name, file) for file in files)
+
+
+def _places() -> tuple[Path, Path]:
+    """Return the folder of the package, and the prefix of an installation: PREFIX/lib/pythonX.Y/site-packages."""
+    holder = Path(__file__).parents[2]
+    return holder, (holder / "../../..").resolve()  # a checkout may be less than three folders deep
 
 
 def install(link: Link) -> None:

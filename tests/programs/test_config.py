@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from gptpipe.asking import tokens
-from gptpipe.errors import ConfigError, Temporary, Unavailable
+from gptpipe.errors import ConfigError, NoInput, Temporary, Unavailable
+from gptpipe.programs import install_docs
 from gptpipe.settings.settings import Settings
 from gptpipe.wire.download import download
 from tests.harness.processes import ROOT
@@ -336,3 +337,10 @@ def test_install_docs(run: Any, home: Path) -> None:
     page.write_text("mine")
     assert run("gptpipe-config", "install-docs").status == 74
     assert page.read_text() == "mine"
+
+
+def test_docs_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package may lie in a folder at the root, which has no prefix above it."""
+    monkeypatch.setattr(install_docs, "__file__", "/nowhere/gptpipe/programs/install_docs.py")
+    with pytest.raises(NoInput, match=r"no manual pages are below /$"):
+        install_docs.links(tmp_path)
