@@ -19,6 +19,7 @@ import pytest
 
 # Debian's packages that have another name than the program.
 PACKAGES = {
+    "SUPPORTED": "locales",
     "bash_completion": "bash-completion",
     "col": "bsdextrautils",
     "flock": "util-linux",

@@ -76,10 +76,10 @@ def test_utf_8_whatever_the_locale(run: Any) -> None:
 def test_arguments_are_utf_8_in_a_locale_that_is_not(
     shell: Any, home: Path, tmp_path: Path, language: str, charset: str
 ) -> None:
-    needs("localedef")
+    needs("localedef", "/usr/share/i18n/SUPPORTED")
     locale = f"{language}.{charset}"
     shell(f"localedef -i {language} -f {charset} ./{locale}")
-    assert (tmp_path / locale).exists(), "no sources of locales: apt-get install locales"
+    assert (tmp_path / locale).exists()
     env = {"LOCPATH": str(tmp_path), "LC_ALL": locale}
     (tmp_path / "größe").write_text("héllo\n")
     result = shell("gptpipe -n -m echo -s größe -S größe -O a=größe -f größe größe", env=env)
