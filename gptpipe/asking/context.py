@@ -11,8 +11,8 @@ from gptpipe.console import children, output
 from gptpipe.console.signals import Deadline
 from gptpipe.errors import UsageError
 from gptpipe.sessions.store import SessionStore, Warn, silent
-from gptpipe.settings import environment, keys, roles, settings
-from gptpipe.settings.file import Config
+from gptpipe.settings import environment, keys, resolve, roles, settings
+from gptpipe.settings.file import EMPTY, Config
 from gptpipe.settings.keys import Key
 from gptpipe.settings.roles import Role
 from gptpipe.settings.settings import Paths, Settings
@@ -37,6 +37,20 @@ class Context(NamedTuple):
     def sessions(self) -> SessionStore:
         """The store of named conversations."""
         return SessionStore(self.paths.sessions)
+
+    def resolve(
+        self,
+        options: Mapping[str, Any],
+        role: Mapping[str, Any] = EMPTY,
+        session: Mapping[str, Any] = EMPTY,
+        *,
+        need_model: bool = True,
+    ) -> Settings:
+        """Return the settings of a call here; the arguments are those of ``settings.resolve``.
+
+        :raises UsageError: ConfigError: as that does.
+        """
+        return resolve.resolve(options, role, session, self.env, self.config, need_model=need_model)
 
 
 def begin(values: Mapping[str, Any]) -> Deadline:

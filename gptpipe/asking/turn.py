@@ -24,7 +24,7 @@ from gptpipe.sessions.store import Memory, NoSession, Session, Warn, last_turn, 
 from gptpipe.settings import resolve
 from gptpipe.settings.settings import Settings
 from gptpipe.text.address import stored
-from gptpipe.wire import client, protocol, request
+from gptpipe.wire import client, protocol
 from gptpipe.wire.request import Request, system_of
 
 
@@ -40,7 +40,7 @@ class Call(NamedTuple):
 
         :raises UsageError: ConfigError: for faulty options or settings.
         """
-        return resolve.resolve(self.options, self.role, past, context.env, context.config, need_model=False)
+        return context.resolve(self.options, self.role, past, need_model=False)
 
 
 class Question(NamedTuple):
@@ -172,10 +172,9 @@ def compose(question: Question, context: Context, chosen: Settings, turns: Itera
     dropped = max(0, (last.n if last else 0) - len(sent))  # the numbers of lines that another program wrote may lie
     messages = [*system, *past, asked]
     attachments.check_total(messages)
-    want = question.call.want
-    asked_for = request.make(chosen, messages, want.schema, want.specs, reasoning=want.reasoning, web=want.web)
-    protocol.of(chosen, asked_for)  # a faulty option is said before a key is looked for
-    return Composed(chosen, asked_for, sent, dropped)
+    request = question.call.want.request(chosen, messages)
+    protocol.of(chosen, request)  # a faulty option is said before a key is looked for
+    return Composed(chosen, request, sent, dropped)
 
 
 def _settled(question: Question, context: Context, past: _Past) -> Settings:

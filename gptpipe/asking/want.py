@@ -11,11 +11,13 @@ from gptpipe.asking.context import Context
 from gptpipe.asking.tools import Tool
 from gptpipe.console import consent
 from gptpipe.errors import ConfigError, UsageError
-from gptpipe.message import Schema, ToolSpec
+from gptpipe.message import Message, Schema, ToolSpec
 from gptpipe.settings.keys import keyless
 from gptpipe.settings.roles import Role
+from gptpipe.settings.settings import Settings
 from gptpipe.text.age import parse_age
 from gptpipe.usage.ceiling import Ceiling
+from gptpipe.wire.request import Request
 
 MAX_CALLS = 10  # of tools, in a turn or for a record
 
@@ -51,6 +53,11 @@ class Want(NamedTuple):
     def specs(self) -> tuple[ToolSpec, ...]:
         """The tools as the model sees them."""
         return tuple(tool.spec for tool in self.tools)
+
+    def request(self, settings: Settings, messages: list[Message]) -> Request:
+        """Return the request for such an answer, to the settings' model with their parameters."""
+        asked = Request(settings.model, messages, settings.params, self.schema, self.specs)
+        return asked._replace(reasoning=self.reasoning, web=self.web)
 
     @property
     def stored(self) -> bool:

@@ -31,7 +31,6 @@ from gptpipe.records.result_file import ResultFile
 from gptpipe.records.results import Outcome, State, line
 from gptpipe.records.submission import Plan, Submission
 from gptpipe.records.tally import Tally
-from gptpipe.settings import resolve
 from gptpipe.text.strict_json import compact
 from gptpipe.usage import prices
 from gptpipe.wire import batch_api
@@ -189,13 +188,13 @@ def status(names: tuple[str, ...], **values: Any) -> int:
 
     A line for each: name, batch, status, requests that are done, failed, in all.
     """
-    place = here("gptpipe-batch", values)
-    named = [submission.load(place.paths.batches, name) for name in names]
-    sent = (found for found in submission.load_all(place.paths.batches) if found.parts)  # others have no status
+    context = here("gptpipe-batch", values)
+    named = [submission.load(context.paths.batches, name) for name in names]
+    sent = (found for found in submission.load_all(context.paths.batches) if found.parts)  # others have no status
     problem: Failure | None = None
     for found in named or sent:
         try:
-            client = _reconnect(found, values, place)
+            client = _reconnect(found, values, context)
             states = _states(found, client)
             client.close()
         except Failure as failure:  # the others may be somewhere else
@@ -214,8 +213,8 @@ def status(names: tuple[str, ...], **values: Any) -> int:
 @options.config
 def list_batches(config: str | None) -> int:
     """List what was submitted: name, time, model, records, batches."""
-    place = here("gptpipe-batch", {"config": config})
-    for found in submission.load_all(place.paths.batches):
+    context = here("gptpipe-batch", {"config": config})
+    for found in submission.load_all(context.paths.batches):
         row = [found.name, found.at, found.endpoint["model"], found.records, len(found.parts)]
         output.print_text("\t".join(map(str, row)))
     return Status.OK
@@ -248,7 +247,7 @@ def cancel(name: str, **values: Any) -> int:
 def fetch(name: str | None, results: str | None, **values: Any) -> int:
     """Print the results of a batch that has ended, as gptpipe-map prints them."""
     output.check_stdout()
-    place = here("gptpipe-batch", values)
+    context = here("gptpipe-batch", values)
     states: list[Batch] = []
     if results is not None:
         path = Path(results)
@@ -257,8 +256,8 @@ def fetch(name: str | None, results: str | None, **values: Any) -> int:
     elif name is None:
         raise UsageError("fetch needs the ID of a batch, or --results", "gptpipe-batch list names them")
     else:
-        found = submission.load(place.paths.batches, name)
-        client = _reconnect(found, values, place)
+        found = submission.load(context.paths.batches, name)
+        client = _reconnect(found, values, context)
         states = _ended(found, client, wait=values["wait"])
         files = replies.collect(found, states, client)
         if not found.left and not any(state.crowded or state.too_large for state in states):
@@ -328,7 +327,7 @@ def _states(found: Submission, client: Client) -> list[Batch]:
     return [batch_api.retrieve(client, part.id) for part in found.parts]
 
 
-def _reconnect(found: Submission, values: dict[str, Any], place: Context) -> Client:
+def _reconnect(found: Submission, values: dict[str, Any], context: Context) -> Client:
     """Return a client for the endpoint that a submission went to."""
     if not found.parts and not found.open:
         raise _not_sent(found)

@@ -17,7 +17,7 @@ from gptpipe.programs import diagnosis, install_docs, options
 from gptpipe.programs.cli import Group, option
 from gptpipe.programs.diagnosis import Finding
 from gptpipe.programs.options import given
-from gptpipe.settings import environment, resolve, roles, settings, written
+from gptpipe.settings import environment, roles, settings, written
 from gptpipe.settings.keys import keyless
 from gptpipe.settings.settings import Paths, Settings
 from gptpipe.text.address import proxy_for
@@ -47,9 +47,9 @@ def show(**values: Any) -> int:
     A call with the same options has these settings. Secrets are masked; what a file cannot hold is a comment.
     """
     output.check_stdout()
-    place = here(PROGRAM, values)
-    chosen = resolve.resolve(given(values), {}, {}, place.env, place.config, need_model=False)
-    output.print_text(written.in_effect(chosen, place.config))
+    context = here(PROGRAM, values)
+    chosen = context.resolve(given(values), need_model=False)
+    output.print_text(written.in_effect(chosen, context.config))
     return Status.OK
 
 
@@ -89,8 +89,8 @@ def path(what: str | None, **values: Any) -> int:
     WHAT is settings, roles, sessions, attachments, usage, batches, answers or vocabularies; without it all are named.
     """
     output.check_stdout()
-    place = here(PROGRAM, values)
-    places = _places(place.paths, place.config.path)
+    context = here(PROGRAM, values)
+    places = _places(context.paths, context.config.path)
     if what is None:
         output.print_text("".join(f"{name}\t{where}\n" for name, where in places.items()))
     elif what in places:
@@ -113,12 +113,12 @@ def check(online: bool, **values: Any) -> int:
     The status is 78 if anything does not.
     """
     output.check_stdout()
-    place = here(PROGRAM, values)
+    context = here(PROGRAM, values)
     said = given(values)
-    bad = _print(diagnosis.offline(said, place))
+    bad = _print(diagnosis.offline(said, context))
     if online and not bad:
-        chosen = resolve.resolve(said, {}, {}, place.env, place.config)
-        bad = _print(diagnosis.online(chosen, connect(place, chosen), place))
+        chosen = context.resolve(said)
+        bad = _print(diagnosis.online(chosen, connect(context, chosen), context))
     if bad:
         raise ConfigError("there is something that does not work")
     return Status.OK
@@ -196,19 +196,19 @@ def tokenizer(encoding: str | None, **values: Any) -> int:
     Without ENCODING it is o200k_base. The path of the vocabulary is printed.
     """
     output.check_stdout()
-    place = here(PROGRAM, values)
+    context = here(PROGRAM, values)
     encoding = encoding or tokens.DEFAULT_ENCODING
-    if not tokens.installed(encoding, place.paths.cache):
-        chosen = resolve.resolve(given(values), {}, {}, place.env, place.config, need_model=False)
-        data = _fetched(tokens.VOCABULARIES[encoding].url, chosen, place)
-        tokens.install(encoding, data, place.paths.cache)
-    output.print_text(str(tokens.vocabulary_path(encoding, place.paths.cache)))
+    if not tokens.installed(encoding, context.paths.cache):
+        chosen = context.resolve(given(values), need_model=False)
+        data = _fetched(tokens.VOCABULARIES[encoding].url, chosen, context)
+        tokens.install(encoding, data, context.paths.cache)
+    output.print_text(str(tokens.vocabulary_path(encoding, context.paths.cache)))
     return Status.OK
 
 
-def _fetched(url: str, chosen: Settings, place: Context) -> bytes:
+def _fetched(url: str, chosen: Settings, context: Context) -> bytes:
     with output.waiting(f"waiting for {url}; after {PATIENCE:.0f} s this ends"):
-        return download(url, chosen._replace(proxy=chosen.proxy or proxy_for(url, place.env)))
+        return download(url, chosen._replace(proxy=chosen.proxy or proxy_for(url, context.env)))
 
 
 @command.command("install-docs")

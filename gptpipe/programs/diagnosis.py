@@ -13,13 +13,12 @@ from gptpipe.asking.context import Context
 from gptpipe.asking.want import Want, wanted
 from gptpipe.console import children
 from gptpipe.errors import Failure
-from gptpipe.settings import keys, resolve, roles
+from gptpipe.settings import keys, roles
 from gptpipe.settings.settings import Paths, Settings
 from gptpipe.text.address import masked
 from gptpipe.usage.budget import check_budget
 from gptpipe.wire import batch_api
 from gptpipe.wire.client import Client
-from gptpipe.wire.request import make
 
 _QUESTION = "Count from one to five."
 _SCHEMA = {
@@ -38,23 +37,23 @@ class Finding(NamedTuple):
     text: str
 
 
-def offline(options: Mapping[str, Any], place: Context) -> Iterator[Finding]:
+def offline(options: Mapping[str, Any], context: Context) -> Iterator[Finding]:
     """Yield what can be found without a request; only the user's key command is run."""
-    yield Finding("settings", True, place.config.path or "no file: the built-in values hold")
+    yield Finding("settings", True, context.config.path or "no file: the built-in values hold")
     try:
-        chosen = resolve.resolve(options, {}, {}, place.env, place.config)
+        chosen = context.resolve(options)
     except Failure as failure:
         yield _bad("model", failure)
     else:
         yield Finding("endpoint", True, masked(chosen.base_url) if chosen.base_url else "built in")
         yield Finding("model", True, chosen.model)
-        yield _tried("key", lambda: keys.find(chosen, place.env, run=children.run).source)
-        yield _tried("budget", lambda: _budget(chosen, place))
-    for name in roles.names(place.paths.roles):
-        yield _role(place, name)
-    yield from _folders(place.paths)
+        yield _tried("key", lambda: keys.find(chosen, context.env, run=children.run).source)
+        yield _tried("budget", lambda: _budget(chosen, context))
+    for name in roles.names(context.paths.roles):
+        yield _role(context, name)
+    yield from _folders(context.paths)
     for encoding in tokens.VOCABULARIES:
-        there = tokens.installed(encoding, place.paths.cache)
+        there = tokens.installed(encoding, context.paths.cache)
         hint = "there" if there else "not there: gptpipe-config tokenizer fetches it, and counts are exact"
         yield Finding(f"vocabulary {encoding}", True if there else None, hint)
 
@@ -70,18 +69,18 @@ def _tried(name: str, find: Callable[[], str]) -> Finding:
         return _bad(name, failure)
 
 
-def _budget(chosen: Settings, place: Context) -> str:
-    check_budget(chosen, place.paths, over=False)
+def _budget(chosen: Settings, context: Context) -> str:
+    check_budget(chosen, context.paths, over=False)
     return "not used up" if any(chosen.budget) else "none is set"
 
 
-def _role(place: Context, name: str) -> Finding:
+def _role(context: Context, name: str) -> Finding:
     """Check a role as a call with it does before it asks."""
     try:
-        role = roles.verify(place.paths.roles, name)
-        wanted({}, role, place)
+        role = roles.verify(context.paths.roles, name)
+        wanted({}, role, context)
         if "profile" in role.settings:
-            resolve.resolve({}, role.settings, {}, place.env, place.config)
+            context.resolve({}, role.settings)
     except Failure as failure:
         return _bad(f"role {name}", failure)
     return Finding(f"role {name}", True, "can be used")
@@ -102,11 +101,11 @@ def _folders(paths: Paths) -> Iterator[Finding]:
         yield Finding("folder", False, f"{where} cannot be written to: {', '.join(names)} cannot be kept")
 
 
-def online(chosen: Settings, client: Client, place: Context) -> Iterator[Finding]:
+def online(chosen: Settings, client: Client, context: Context) -> Iterator[Finding]:
     """Ask the endpoint and yield what it can do. This costs some tokens."""
     yield _models(chosen, client)
     plain, pieces = Want(), _Pieces()
-    answer = _asked(Asker(place, chosen, plain, lambda: client), chosen, plain, pieces)
+    answer = _asked(Asker(context, chosen, plain, lambda: client), chosen, plain, pieces)
     if answer.failure:
         yield _bad("answer", answer.failure)
         return
@@ -114,7 +113,7 @@ def online(chosen: Settings, client: Client, place: Context) -> Iterator[Finding
     yield Finding("streaming", pieces.count > 1 or None, "in pieces" if pieces.count > 1 else "in one piece")
     yield Finding("usage", True if answer.usage else None, "reported" if answer.usage else "not reported: estimated")
     want = Want(schema=_SCHEMA)
-    answer = _asked(Asker(place, chosen, want, lambda: client), chosen, want, Receiver())
+    answer = _asked(Asker(context, chosen, want, lambda: client), chosen, want, Receiver())
     if answer.failure:
         yield Finding("schema", None, answer.failure.message)
     else:
@@ -135,7 +134,7 @@ def _models(chosen: Settings, client: Client) -> Finding:
 def _asked(asker: Asker, chosen: Settings, want: Want, receiver: Receiver) -> Answer:
     """Return the answer to a question, as far as one came."""
     answer = Answer(want)
-    asker.ask(make(chosen, [{"role": "user", "content": _QUESTION}], want.schema), answer, receiver)
+    asker.ask(want.request(chosen, [{"role": "user", "content": _QUESTION}]), answer, receiver)
     return answer
 
 

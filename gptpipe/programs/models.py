@@ -12,7 +12,6 @@ from gptpipe.errors import Absent, Status
 from gptpipe.programs import options
 from gptpipe.programs.cli import Command
 from gptpipe.programs.options import given
-from gptpipe.settings import resolve
 from gptpipe.wire import batch_api
 
 
@@ -28,9 +27,9 @@ def command(**values: Any) -> int:
     'gptpipe-models -p ollama' asks the server of that profile. The manual is gptpipe-models(1).
     """
     output.check_stdout()
-    place = here("gptpipe-models", values)
-    chosen = resolve.resolve(given(values), {}, {}, place.env, place.config, need_model=False)
-    names = batch_api.models(connect(place, chosen))
+    context = here("gptpipe-models", values)
+    chosen = context.resolve(given(values), need_model=False)
+    names = batch_api.models(connect(context, chosen))
     if not names:
         raise Absent("the endpoint offers no models")
     output.print_text("".join(f"{name}\n" for name in names))

@@ -42,9 +42,9 @@ def command(by: str, since: str | None, plot: bool, **values: Any) -> int:
     if plot and values["json"]:
         raise UsageError("--plot and --json exclude each other")
     output.check_stdout()
-    place = here("gptpipe-usage", values)
-    entries = ledger.read(place.paths.usage, _first_day(since), output.say)
-    rows = summary.table(entries, by, _price(place))
+    context = here("gptpipe-usage", values)
+    entries = ledger.read(context.paths.usage, _first_day(since), output.say)
+    rows = summary.table(entries, by, _price(context))
     if values["json"]:
         output.print_text("".join(f"{compact(_object(by, row))}\n" for row in rows))
     elif plot:
@@ -70,13 +70,13 @@ def _first_day(since: str | None) -> str:
     return time.strftime("%Y-%m-%d", time.localtime(time.time() - age))
 
 
-def _price(place: Context) -> Callable[[Entry], float | None]:
+def _price(context: Context) -> Callable[[Entry], float | None]:
     """Return the function that prices a request whose line has no price."""
-    own = settings.own_prices(place.config)
+    own = settings.own_prices(context.config)
 
     def price(entry: Entry) -> float | None:
         used = Counts(entry.input, entry.output, entry.cached, entry.reasoning)
-        base_url = entry.base_url or settings.address_of(entry.profile, place.config)
+        base_url = entry.base_url or settings.address_of(entry.profile, context.config)
         return prices.price(entry.model, used, base_url, own, entry.at, entry.service_tier)
 
     return price

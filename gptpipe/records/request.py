@@ -20,14 +20,13 @@ from gptpipe.records.input import FILES, LINES, Input, Record, shown
 from gptpipe.records.results import Outcome
 from gptpipe.records.rows import Header
 from gptpipe.sessions import attachments
-from gptpipe.settings import resolve
 from gptpipe.settings.settings import Settings
 from gptpipe.text.strict_json import compact
 from gptpipe.text.template import Field, Template, fields, parse
 from gptpipe.usage import prices
 from gptpipe.wire import protocol
 from gptpipe.wire.protocol import Protocol
-from gptpipe.wire.request import Request, identity, make, system_of
+from gptpipe.wire.request import Request, identity, system_of
 
 
 class Maker(NamedTuple):
@@ -50,11 +49,10 @@ class Maker(NamedTuple):
         asked: Message = {"role": "user", "content": content(record, self.template, self.how)}
         messages = [*system_of(chosen), asked]
         attachments.check_total(messages)
-        want = self.want
-        return make(chosen, messages, want.schema, want.specs, web=want.web)
+        return self.want.request(chosen, messages)
 
 
-def maker_of(template: str | None, options: Mapping[str, Any], place: Context, *, tools: bool = True) -> Maker:
+def maker_of(template: str | None, options: Mapping[str, Any], context: Context, *, tools: bool = True) -> Maker:
     """Return the maker of the requests. ``options`` are those that were given.
 
     :raises UsageError: if the template is missing or does not fit the input, options exclude each other, or the role
@@ -62,21 +60,21 @@ def maker_of(template: str | None, options: Mapping[str, Any], place: Context, *
     :raises Failure: if settings, role or schema are faulty.
     """
     how = input.how(options)
-    role = role_of(place, options.get("role"), dict(options.get("var", ())))
+    role = role_of(context, options.get("role"), dict(options.get("var", ())))
     if role.tools and not tools:
-        raise UsageError(f"{place.program} runs no tools, and the role names some", "gptpipe-map runs them")
+        raise UsageError(f"{context.program} runs no tools, and the role names some", "gptpipe-map runs them")
     if template is None and role.prompt is None:
         raise UsageError("no template was given", "{} in it is the record, as in 'translate: {}'")
     pieces: Template = [role.prompt or ""]
     if template is not None:
         pieces = parse(text_or_file(template, how.encoding), "the template")
     check_fields(pieces, how.form)
-    want = wanted(options, role, place)
+    want = wanted(options, role, context)
     if "check" in options:
-        want = want._replace(judge=Judge(options["check"], place.env))
-    chosen = resolve.resolve(options, role.settings, {}, place.env, place.config)
+        want = want._replace(judge=Judge(options["check"], context.env))
+    chosen = context.resolve(options, role.settings)
     chosen = chosen._replace(session=None)
-    spoken = protocol.of(chosen, make(chosen, [], tools=want.specs, web=want.web))
+    spoken = protocol.of(chosen, want.request(chosen, []))
     return Maker(pieces, how, chosen, spoken, want)
 
 

@@ -26,19 +26,6 @@ class Request(NamedTuple):
     web: bool = False
 
 
-def make(
-    settings: Settings,
-    messages: list[Message],
-    schema: Schema | None = None,
-    tools: tuple[ToolSpec, ...] = (),
-    *,
-    reasoning: bool = False,
-    web: bool = False,
-) -> Request:
-    """Return a request for the settings' model, with their parameters."""
-    return Request(settings.model, messages, settings.params, schema, tools, reasoning=reasoning, web=web)
-
-
 def identity(request: Request) -> dict[str, Any]:
     """Return the request as JSON that does not depend on protocol and dialect: stored answers are named by it."""
     return request._asdict() | {"params": dict(request.params)}
