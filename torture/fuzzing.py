@@ -24,7 +24,6 @@ from gptpipe.settings.settings import Budget
 from gptpipe.text import fences, names, template
 from gptpipe.usage import budget, ledger
 from gptpipe.wire import chat, faults
-from tests.harness.conversations import waiting
 from torture.decoder import agree
 from torture.frame import ROOT, Case, Rig, execute, manners, parallel
 from torture.wire import recordings
@@ -149,7 +148,7 @@ def _sessions(folder: Path) -> Callable[[list[bytes], bool], None]:
             return  # no session
         before = list(store.history("s", silent))
         list(upkeep.summaries(store, silent))
-        damaged = allowed(lambda: repair.repair(store, "s", timeout=0, waiting=waiting)) or []
+        damaged = allowed(lambda: repair.repair(store, "s", timeout=0)) or []
         if not path.read_bytes():
             assert damaged
             assert not before
@@ -158,7 +157,7 @@ def _sessions(folder: Path) -> Callable[[list[bytes], bool], None]:
         assert [turn.messages for turn in store.history("s", silent)] == [turn.messages for turn in before]
         aside = damaged_path(path).read_bytes() if damaged else b""
         assert all(data[damage.offset : damage.offset + damage.length] in aside for damage in damaged)
-        with store.lock("s", 0, waiting, silent) as session:
+        with store.lock("s", 0) as session:
             last = session.last()
             added = session.append(message.Turn([{"role": "user", "content": "q"}]))
         assert added.n == (last.n if last else 0) + 1

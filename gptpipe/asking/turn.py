@@ -228,7 +228,7 @@ def _history(
     elif not question.save:
         yield context.sessions.history(name, output.say), None
     else:
-        with context.sessions.lock(name, chosen.lock_timeout, output.waiting, output.say) as session:
+        with context.sessions.lock(name, chosen.lock_timeout, output.say) as session:
             yield session.history(), lambda turn, wait: _keep(session, [turn], context, wait=wait)
 
 
@@ -253,7 +253,7 @@ def save(turns: list[message.Turn], name: str, context: Context) -> None:
     :raises UsageError: if there is one of this name, or it cannot be a name.
     :raises WriteError: Temporary: if it cannot be made.
     """
-    with context.sessions.lock(name, 0, output.waiting, silent) as session:
+    with context.sessions.lock(name, 0) as session:
         if session.last():
             raise UsageError(f"there is a session {name} already", "take another name")
         _keep(session, turns, context)

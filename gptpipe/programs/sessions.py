@@ -170,7 +170,7 @@ _from_a_to_b = together(
 def copy(source: str, target: str, force: bool, lock_timeout: float | None) -> int:
     """Fork session A: B begins with its turns."""
     timeout = _lock_timeout(lock_timeout)
-    upkeep.copy(_store(), source, target, force=force, timeout=timeout, waiting=output.waiting)
+    upkeep.copy(_store(), source, target, force=force, timeout=timeout)
     return Status.OK
 
 
@@ -179,7 +179,7 @@ def copy(source: str, target: str, force: bool, lock_timeout: float | None) -> i
 def rename(source: str, target: str, force: bool, lock_timeout: float | None) -> int:
     """Give the session A the name B."""
     timeout = _lock_timeout(lock_timeout)
-    upkeep.rename(_store(), source, target, force=force, timeout=timeout, waiting=output.waiting)
+    upkeep.rename(_store(), source, target, force=force, timeout=timeout)
     return Status.OK
 
 
@@ -205,7 +205,7 @@ def remove(names: Sequence[str], older_than: str | None, yes: bool, lock_timeout
         return each.status
     for name in chosen:
         with each.attempt(name):
-            upkeep.remove(store, name, timeout=timeout, waiting=output.waiting, unused_since=since)
+            upkeep.remove(store, name, timeout=timeout, unused_since=since)
     attachments.sweep(settings.paths().attachments, store.directory)
     return each.status
 
@@ -236,7 +236,7 @@ def check(names: Sequence[str], repair: bool, lock_timeout: float | None) -> int
             for damage in found:
                 printer.write(f"{name}:{damage.number}: damaged, {damage.length} bytes at byte {damage.offset}\n")
             if found and repair:
-                damages.repair(store, name, timeout=timeout, waiting=output.waiting)
+                damages.repair(store, name, timeout=timeout)
                 left -= len(found)
     if left:
         raise BadInput(f"damaged lines: {left}", None if repair else "--repair moves them aside")

@@ -167,9 +167,7 @@ def _undo(talk: Talk, _: str) -> str:
     else:
         with (
             suppress(NoSession),
-            talk.context.sessions.lock(
-                chosen.session, chosen.lock_timeout, output.waiting, output.say, create=False
-            ) as session,
+            talk.context.sessions.lock(chosen.session, chosen.lock_timeout, output.say, create=False) as session,
         ):
             taken = take_back(session)
     if taken is None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from gptpipe.errors import WriteError
 from gptpipe.message import parse
-from gptpipe.sessions.store import SessionStore, Waiting, damaged_path, silent
+from gptpipe.sessions.store import SessionStore, damaged_path
 from gptpipe.sessions.upkeep import new_file
 from gptpipe.storage import append, failing, forward, open_regular, sync_folder
 
@@ -52,14 +52,14 @@ def _being_written(fd: int, last: Damage) -> bool:
     return grown
 
 
-def repair(store: SessionStore, name: str, *, timeout: float | None, waiting: Waiting) -> list[Damage]:
+def repair(store: SessionStore, name: str, *, timeout: float | None) -> list[Damage]:
     """Move the damaged lines of a session to the end of the file :func:`damaged_path`, and return which they were.
 
     :raises NoInput: Temporary: WriteError: as :meth:`SessionStore.lock` does; WriteError also if it cannot be repaired.
     """
     # Under the lock, or a turn appended to the old file while the new one is made would be lost.
     with (
-        store.lock(name, timeout, waiting, silent, create=False) as session,
+        store.lock(name, timeout, create=False) as session,
         failing(WriteError, f"cannot repair session {name}"),
     ):
         damages = list(_damaged(session.fd))

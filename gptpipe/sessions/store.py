@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from gptpipe.console import output
 from gptpipe.errors import NoInput, Temporary, UsageError, WriteError
 from gptpipe.message import Turn, parse, to_line
 from gptpipe.sessions import system
@@ -30,6 +31,10 @@ Warn = Callable[[str], object]
 Waiting = Callable[[str], AbstractContextManager[object]]
 
 
+def silent(_: str) -> None:
+    """Warn nobody."""
+
+
 class NoSession(NoInput):
     """A session that does not exist; an empty file is not a session."""
 
@@ -43,10 +48,11 @@ class Record(NamedTuple):
 
 
 class SessionStore:
-    """The sessions in a folder, which need not exist yet."""
+    """The sessions in a folder, which need not exist yet; ``waiting`` announces a wait for a lock."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, waiting: Waiting = output.waiting) -> None:
         self.directory = directory
+        self._waiting = waiting
 
     def path(self, name: str) -> Path:
         """Return the file of a session; its name is UTF-8 whatever the locale.
@@ -102,19 +108,17 @@ class SessionStore:
         return (record.turn for record in standing(self.records(name, warn)))
 
     @contextmanager
-    def lock(
-        self, name: str, timeout: float | None, waiting: Waiting, warn: Warn, *, create: bool = True
-    ) -> Iterator[Session]:
+    def lock(self, name: str, timeout: float | None, warn: Warn = silent, *, create: bool = True) -> Iterator[Session]:
         """Lock a session for the block, to continue or to change it.
 
-        ``timeout`` is in seconds: 0 does not wait for another process, None has no limit. The wait happens inside
-        ``with waiting(text)``. ``create`` begins a session that does not exist; without a turn it is removed again.
+        ``timeout`` is in seconds: 0 does not wait for another process, None has no limit. ``warn`` is as in
+        :meth:`records`. ``create`` begins a session that does not exist; without a turn it is removed again.
 
         :raises Temporary: if another process has kept the lock.
         :raises NoInput: if the session does not exist and ``create`` is false.
         :raises WriteError: if the session is not a regular file, or cannot be made, written to or locked.
         """
-        session = Session(name, self.path(name), timeout, waiting, warn, create)
+        session = Session(name, self.path(name), timeout, self._waiting, warn, create)
         session.acquire(timeout)
         try:
             if not create and os.fstat(session.fd).st_size == 0:
@@ -287,10 +291,6 @@ def _numbered(turns: Iterable[Turn], last: Turn | None) -> list[Turn]:
         last = replace(turn, n=n, total_tokens=total + _total_tokens(turn), at=turn.at or _timestamp())
         added.append(last)
     return added
-
-
-def silent(_: str) -> None:
-    """Warn nobody."""
 
 
 def valid(lines: Iterable[Line], path: Path, warn: Warn, *, locked: bool) -> Iterator[Record]:

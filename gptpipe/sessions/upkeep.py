@@ -16,7 +16,7 @@ from typing import NamedTuple
 from gptpipe.errors import Failure, NoInput, UsageError, WriteError
 from gptpipe.message import Turn
 from gptpipe.sessions import system
-from gptpipe.sessions.store import Record, SessionStore, Waiting, Warn, damaged_path, last_turn, silent, valid
+from gptpipe.sessions.store import Record, SessionStore, Warn, damaged_path, last_turn, silent, valid
 from gptpipe.storage import backward, failing, forward, open_regular, sync_folder
 
 COPY_BLOCK = 1 << 20
@@ -82,36 +82,26 @@ def oldest_first(store: SessionStore, name: str, warn: Warn) -> Iterator[Record]
             yield record._replace(turn=replace(record.turn, n=number))
 
 
-def copy(
-    store: SessionStore, source: str, target: str, *, force: bool, timeout: float | None, waiting: Waiting
-) -> None:
+def copy(store: SessionStore, source: str, target: str, *, force: bool, timeout: float | None) -> None:
     """Make ``target`` a session with the turns of ``source``; later turns of one do not reach the other.
 
     :raises UsageError: if ``target`` exists and ``force`` is false, or is ``source``.
     :raises NoInput: Temporary: WriteError: as :meth:`SessionStore.lock` does; WriteError also if it cannot be written.
     """
-    with (
-        _locked(store, source, target, force, timeout, waiting) as fd,
-        failing(WriteError, f"cannot copy session {source}"),
-    ):
+    with _locked(store, source, target, force, timeout) as fd, failing(WriteError, f"cannot copy session {source}"):
         with new_file(fd, [(0, os.fstat(fd).st_size)], store.directory) as new:
             _give_name(new, store, target, force)
         sync_folder(store.directory)  # or a crash loses the name of the copy
 
 
-def rename(
-    store: SessionStore, source: str, target: str, *, force: bool, timeout: float | None, waiting: Waiting
-) -> None:
+def rename(store: SessionStore, source: str, target: str, *, force: bool, timeout: float | None) -> None:
     """Give a session another name. A process that waits for the old name begins a new session.
 
     :raises UsageError: if ``target`` exists and ``force`` is false, or is ``source``.
     :raises NoInput: Temporary: WriteError: as :meth:`SessionStore.lock` does; WriteError also if it cannot be renamed.
     """
     old = store.path(source)
-    with (
-        _locked(store, source, target, force, timeout, waiting),
-        failing(WriteError, f"cannot rename session {source}"),
-    ):
+    with _locked(store, source, target, force, timeout), failing(WriteError, f"cannot rename session {source}"):
         _give_name(old, store, target, force)
         if not force:
             sync_folder(store.directory)  # or a crash after the next line may leave the session without any name
@@ -119,22 +109,20 @@ def rename(
 
 
 @contextmanager
-def _locked(
-    store: SessionStore, source: str, target: str, force: bool, timeout: float | None, waiting: Waiting
-) -> Iterator[int]:
+def _locked(store: SessionStore, source: str, target: str, force: bool, timeout: float | None) -> Iterator[int]:
     """Lock the source, and with ``force`` the target too; the block gets the source's descriptor."""
     if store.path(source) == store.path(target):
         raise UsageError(f"{source} and {target} are the same session")
     if not force:
         with suppress(NoInput), store.reading(target):
             raise _exists(target)
-        with suppress(NoInput), store.lock(target, timeout, waiting, silent, create=False):
+        with suppress(NoInput), store.lock(target, timeout, create=False):
             raise _exists(target)  # an empty file, which a signal may have left, is not a session, and is gone by now
     with ExitStack() as stack:
         # In the order of their names: of two that lock both, each would wait for the other's for ever. Without the
         # target's lock the turn that a process is about to add to it would be lost with it.
         for name in sorted({source, target} if force else {source}):
-            session = stack.enter_context(store.lock(name, timeout, waiting, silent, create=name == target))
+            session = stack.enter_context(store.lock(name, timeout, create=name == target))
             if name == source:
                 fd = session.fd
         yield fd
@@ -180,9 +168,7 @@ def _copy_span(source: int, start: int, end: int, target: int) -> None:
         start += os.write(target, data)
 
 
-def remove(
-    store: SessionStore, name: str, *, timeout: float | None, waiting: Waiting, unused_since: float | None = None
-) -> bool:
+def remove(store: SessionStore, name: str, *, timeout: float | None, unused_since: float | None = None) -> bool:
     """Remove a session and what ``repair`` moved out of it; return whether it was removed.
 
     With ``unused_since``, in seconds since 1970, one that was used later is kept.
@@ -191,7 +177,7 @@ def remove(
     """
     path = store.path(name)
     # Under the lock, or the turn of an answer in flight would be lost after its process ended with 0.
-    with store.lock(name, timeout, waiting, silent, create=False) as session:
+    with store.lock(name, timeout, create=False) as session:
         if unused_since is not None and _summary(name, session.fd, path).last_use > unused_since:
             return False
         with failing(WriteError, f"cannot remove session {name}"):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gptpipe.message import Turn, to_line
-from gptpipe.sessions.store import Session, SessionStore, silent
+from gptpipe.sessions.store import Session, SessionStore
 
 
 def waiting(_: str) -> AbstractContextManager[None]:
@@ -37,7 +37,7 @@ def turn(question: str, answer: str = "yes") -> Turn:
 
 
 def locked(store: SessionStore, name: str = "s", timeout: float | None = 0, **more: Any) -> Any:
-    return store.lock(name, timeout, more.pop("waiting", waiting), more.pop("warn", silent), **more)
+    return SessionStore(store.directory, more.pop("waiting", waiting)).lock(name, timeout, **more)
 
 
 def write(store: SessionStore, content: bytes, name: str = "s") -> Path:

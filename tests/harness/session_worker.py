@@ -16,13 +16,13 @@ from pathlib import Path
 
 from gptpipe.errors import Failure
 from gptpipe.sessions import repair, upkeep
-from gptpipe.sessions.store import SessionStore, silent
-from tests.harness.conversations import questions, turn, waiting
+from gptpipe.sessions.store import SessionStore
+from tests.harness.conversations import questions, turn
 
 
 def append(store: SessionStore, names: str, label: str, count: str, size: str = "3") -> None:
     for number in range(int(count)):
-        with store.lock(random.choice(names.split(",")), 60, waiting, silent) as session:
+        with store.lock(random.choice(names.split(",")), 60) as session:
             before = questions(islice(session.history(), 1))
             session.append(turn(f"{label}-{number}", "y" * int(size)))
         os.write(1, " ".join([f"{label}-{number}", *before, "\n"]).encode())
@@ -37,11 +37,11 @@ def main(folder: str, command: str, *arguments: str) -> int:
             append(store, *arguments)
         elif command in ("copy", "rename"):
             source, target, *force = arguments
-            getattr(upkeep, command)(store, source, target, force=bool(force), timeout=60, waiting=waiting)
+            getattr(upkeep, command)(store, source, target, force=bool(force), timeout=60)
         elif command == "remove":
-            upkeep.remove(store, *arguments, timeout=60, waiting=waiting)
+            upkeep.remove(store, *arguments, timeout=60)
         else:
-            repair.repair(store, *arguments, timeout=60, waiting=waiting)
+            repair.repair(store, *arguments, timeout=60)
     except Failure as failure:
         os.write(2, f"{failure.message}\n".encode())
         return failure.status

@@ -21,7 +21,7 @@ from gptpipe.message import from_line
 from gptpipe.sessions.repair import find, repair
 from gptpipe.sessions.store import SessionStore, silent
 from gptpipe.sessions.upkeep import copy, remove, rename
-from tests.harness.conversations import questions, waiting
+from tests.harness.conversations import questions
 from tests.harness.processes import ROOT
 
 SESSIONS = ["a", "b", "c", "d"]
@@ -97,26 +97,26 @@ class Disturbance:
             self.done[way] += 1
 
     def rename(self, name: str) -> None:
-        rename(self.store, name, f"renamed-{self.count}", force=False, timeout=60, waiting=waiting)
+        rename(self.store, name, f"renamed-{self.count}", force=False, timeout=60)
 
     def remove(self, name: str) -> None:
         with self.buried_after(name):
-            remove(self.store, name, timeout=60, waiting=waiting)
+            remove(self.store, name, timeout=60)
 
     def repair(self, name: str) -> None:
         fd = os.open(self.store.path(name), os.O_WRONLY | os.O_APPEND)
         os.write(fd, b"damaged\n")
         os.close(fd)
-        repair(self.store, name, timeout=60, waiting=waiting)
+        repair(self.store, name, timeout=60)
 
     def copy(self, name: str) -> None:
-        copy(self.store, name, f"copy-{self.count}", force=False, timeout=60, waiting=waiting)
+        copy(self.store, name, f"copy-{self.count}", force=False, timeout=60)
 
     def replace(self, name: str) -> None:
         other = f"other-{self.count}"
-        copy(self.store, name, other, force=False, timeout=60, waiting=waiting)
+        copy(self.store, name, other, force=False, timeout=60)
         with self.buried_after(name):
-            copy(self.store, other, name, force=True, timeout=60, waiting=waiting)
+            copy(self.store, other, name, force=True, timeout=60)
 
     @contextlib.contextmanager
     def buried_after(self, name: str) -> Iterator[None]:

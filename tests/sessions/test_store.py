@@ -26,7 +26,6 @@ from tests.harness.conversations import (
     questions,
     telling,
     turn,
-    waiting,
     write,
 )
 
@@ -200,7 +199,7 @@ def foreign() -> Iterator[SessionStore]:
 @pytest.mark.parametrize("name", ["old", "new"])
 def test_a_session_that_cannot_be_written_is_refused_by_the_lock(foreign: SessionStore, name: str) -> None:
     with unprivileged(), pytest.raises(WriteError, match=rf"cannot open session {name}: .*Permission denied"):
-        foreign.lock(name, 0, waiting, silent).__enter__()
+        foreign.lock(name, 0).__enter__()
 
 
 def test_looking_needs_no_right_to_write(foreign: SessionStore) -> None:

@@ -11,7 +11,6 @@ import pytest
 from gptpipe.message import Turn
 from gptpipe.sessions import repair, system
 from gptpipe.sessions.store import SessionStore, silent
-from tests.harness.conversations import waiting
 
 LONG = "Answer in the manner of a lighthouse keeper. " * 20
 OTHER = "Answer in the manner of a cook. " * 20
@@ -29,7 +28,7 @@ def store(tmp_path: Path) -> SessionStore:
 
 
 def add(store: SessionStore, *turns: Turn) -> None:
-    with store.lock("s", 0, waiting, silent) as session:
+    with store.lock("s", 0) as session:
         session.extend(turns)
 
 
@@ -61,7 +60,7 @@ def test_a_system_message_is_kept_once_and_read_whole(store: SessionStore, toget
 
 def test_a_turn_returns_whole_from_being_added(store: SessionStore) -> None:
     add(store, turn("a", LONG))
-    with store.lock("s", 0, waiting, silent) as session:
+    with store.lock("s", 0) as session:
         assert session.append(turn("b", LONG)).system == LONG
         assert [found.system for found in session.history()] == [LONG, LONG]
 
@@ -77,7 +76,7 @@ def test_a_message_far_behind_is_repeated(store: SessionStore, monkeypatch: pyte
 
 def test_what_was_taken_back_or_repaired_stays_what_it_is(store: SessionStore) -> None:
     add(store, turn("a", OTHER), turn("b", LONG))
-    with store.lock("s", 0, waiting, silent) as session:
+    with store.lock("s", 0) as session:
         session.append(Turn([], undo=1))
     add(store, turn("c", LONG))
     with store.path("s").open("a") as file:
@@ -88,7 +87,7 @@ def test_what_was_taken_back_or_repaired_stays_what_it_is(store: SessionStore) -
 
 
 def store_without_damage(store: SessionStore) -> SessionStore:
-    repair.repair(store, "s", timeout=0, waiting=waiting)
+    repair.repair(store, "s", timeout=0)
     return store
 
 

@@ -22,7 +22,6 @@ from tests.harness.conversations import (
     locked,
     questions,
     turn,
-    waiting,
     write,
 )
 
@@ -41,7 +40,7 @@ def act(
 ) -> object:
     if what in (copy, rename):
         more.setdefault("force", False)
-    return what(store, *names, timeout=timeout, waiting=waiting, **more)
+    return what(store, *names, timeout=timeout, **more)
 
 
 def files(store: SessionStore) -> list[str]:
