@@ -15,7 +15,6 @@ from gptpipe.asking.answer import Answer
 from gptpipe.asking.context import Context
 from gptpipe.asking.tools import Called, Toolbox
 from gptpipe.asking.want import Want
-from gptpipe.console import output
 from gptpipe.errors import Failure, NoInput, OverLimit, Status, WriteError, status_of
 from gptpipe.message import Counts, Message
 from gptpipe.settings import keys
@@ -120,7 +119,7 @@ class Asker:
         for call in answer.begin_round():
             if len(answer.called) >= self._want.max_calls:
                 raise OverLimit(f"the model wants more than {self._want.max_calls} calls of tools (--max-calls)")
-            called = tools.call(call.name, call.arguments, toolbox, output.waiting)
+            called = tools.call(call.name, call.arguments, toolbox)
             answer.add_result(call, called)
             self._context.note(str(called))
             receiver.called(called)

@@ -76,9 +76,7 @@ def here(program: str, values: Mapping[str, Any], deadline: Deadline | None = No
     deadline = deadline or begin(values)
     env = dict(os.environ)
     named = environment.named_file(values.get("config"), env)
-    # A shell's <(command) ends when the command does.
-    is_file = named is None or os.path.isfile(named)
-    with nullcontext() if is_file else output.waiting(f"waiting for {named} to end: --max-time bounds it"):
+    with output.waiting_for(named) if named else nullcontext():  # a shell's <(command) ends when the command does
         config = environment.read_file(values.get("config"), env)
     if values.get("max_time") is None and not env.get(environment.ENVIRONMENT["max_time"]):
         deadline.limit(config.top.get("max_time"))

@@ -9,10 +9,9 @@ import os
 import select
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from itertools import groupby
 
-from gptpipe.console.output import patience, visible, waiting
+from gptpipe.console.output import patience, say, visible, waiting_for
 from gptpipe.errors import BadInput, NoInput, UsageError
 from gptpipe.message import Content, Part
 from gptpipe.sessions import attachments
@@ -63,10 +62,8 @@ def read_file(path: str) -> bytes:
     :raises NoInput: if it cannot be read.
     """
     try:
-        # Only a pipe or a device keeps one waiting.
-        ready = nullcontext() if os.path.isfile(path) else waiting(f"waiting for {path} to end: --max-time bounds it")
         # If it were opened again, a regular file would be read from its start, and once more as standard input.
-        with ready, open(os.dup(0) if path in _STDIN else path, "rb") as file:
+        with waiting_for(path), open(os.dup(0) if path in _STDIN else path, "rb") as file:
             return file.read()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
@@ -137,23 +134,14 @@ def is_in_middle() -> bool:
     return stat.S_ISREG(status.st_mode) and 0 < os.lseek(0, 0, os.SEEK_CUR) < status.st_size
 
 
-def read_stdin(say: Callable[[str], None], meanwhile: Callable[[], None] = lambda: None) -> bytes:
-    """Return all of standard input; a wait for it is announced once, and ``meanwhile`` called once before it.
-
-    :raises NoInput: if it cannot be read.
-    """
-    message = "waiting for standard input to end: -n does not read it, --max-time bounds it"
-    return b"".join(blocks(0, "standard input", lambda: say(message), meanwhile))
-
-
-def read_lines(say: Callable[[str], None], meanwhile: Callable[[], None] = lambda: None) -> Iterator[bytes]:
-    """Yield the lines of standard input without their newlines, each as it comes; waits are as in :func:`read_stdin`.
+def read_lines(meanwhile: Callable[[], None]) -> Iterator[bytes]:
+    """Yield the lines of standard input without their newlines, each as it comes; ``meanwhile`` as in :func:`blocks`.
 
     :raises NoInput: if it cannot be read.
     """
     message = "waiting for a line of standard input: its end ends this"
     rest = b""
-    for block in blocks(0, "standard input", lambda: say(message), meanwhile):
+    for block in blocks(0, "standard input", message, meanwhile):
         *lines, rest = (rest + block).split(b"\n")
         yield from lines
     if rest:
@@ -161,24 +149,24 @@ def read_lines(say: Callable[[str], None], meanwhile: Callable[[], None] = lambd
 
 
 def blocks(
-    descriptor: int, name: str, announce: Callable[[], None], meanwhile: Callable[[], None] = lambda: None
+    descriptor: int, name: str, message: str | None, meanwhile: Callable[[], None] = lambda: None
 ) -> Iterator[bytes]:
     """Yield the bytes of a descriptor as they come, to its end. ``name`` says in a message what it is.
 
-    ``announce`` is called once if a wait lasts, ``meanwhile`` once before the first wait.
+    The first wait that lasts is announced with the ``message``, if there is one. ``meanwhile`` is called once, before
+    the first wait.
 
     :raises NoInput: if it cannot be read.
     """
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
-    limit: float | None = patience()
     if not poll.poll(0):
         meanwhile()
     while True:
-        if not poll.poll(None if limit is None else limit * 1000):
-            announce()
-            limit = None
-            continue
+        if message and not poll.poll(patience() * 1000):
+            say(message)
+            message = None
+        poll.poll()
         try:
             block = os.read(descriptor, _BLOCK)
         except BlockingIOError:
@@ -190,25 +178,23 @@ def blocks(
         yield block
 
 
-def _told(_: str) -> None:
-    """Announce nothing: a hint was shown already."""
-
-
-def piped(say: Callable[[str], None], meanwhile: Callable[[], None], *, alone: bool, explicit: bool) -> bytes:
+def piped(meanwhile: Callable[[], None], *, alone: bool, explicit: bool) -> bytes:
     """Return what is on standard input, if it should be read; else nothing.
 
-    ``explicit`` is whether ``-f -`` asks for it, ``alone`` whether there is nothing else to ask.
+    ``explicit`` is whether ``-f -`` asks for it, ``alone`` whether there is nothing else to ask. ``meanwhile`` is as in
+    :func:`blocks`.
 
     :raises NoInput: if it is empty and was asked for, or cannot be read.
     """
+    message: str | None = "waiting for standard input to end: -n does not read it, --max-time bounds it"
     if not explicit and not is_piped():
         if not alone or not os.isatty(0):
             return b""
         say("reading the prompt from the terminal; ^D ends it")
-        say = _told
+        message = None
     elif not alone and is_in_middle():
         say("reading the rest of a file that something else has begun to read: -n leaves it alone")
-    data = read_stdin(say, meanwhile)
+    data = b"".join(blocks(0, "standard input", message, meanwhile))
     if explicit and not data:
         raise NoInput("standard input is empty, and --file - asks for it")
     return data

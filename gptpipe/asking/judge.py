@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import shutil
 from collections.abc import Mapping
-from contextlib import nullcontext
 from threading import Lock
 
 from gptpipe.console import children, output
@@ -39,15 +38,11 @@ class Judge:
 
         :raises Temporary: if the command cannot be started now.
         """
-        first = self._announced.acquire(blocking=False)
         try:
-            with output.waiting(f"waiting for {self._name} to check an answer") if first else nullcontext():
+            with output.waiting_together(f"waiting for {self._name} to check an answer", self._announced):
                 ended = children.run(self._words, env=self._env, data=text.encode())
         except OSError as error:
             raise Temporary(f"--check cannot run {self._name}: {error.strerror}") from error
-        finally:
-            if first:
-                self._announced.release()
         if not ended.status:
             return None
         said = "\n".join(ended.err.decode("utf-8", "replace").strip().splitlines()[-_LINES:])

@@ -7,7 +7,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from signal import SIGPIPE
 from typing import Any, NamedTuple
@@ -27,8 +26,6 @@ LARGEST = 65536  # bytes, of a result and of a description
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")  # as the API takes it
 _LAST_LINES = 20  # of standard error, that the model is shown
 _HINT = "gptpipe-tool(5) says what a tool prints"
-
-Waiting = Callable[[str], AbstractContextManager[object]]
 
 
 class Tool(NamedTuple):
@@ -183,17 +180,17 @@ class _NotRun(Exception):
     """A call that is not run; the words are for the model."""
 
 
-def call(name: str, arguments: str, toolbox: Toolbox, waiting: Waiting) -> Called:
+def call(name: str, arguments: str, toolbox: Toolbox) -> Called:
     """Run a tool as the model asks, and return the outcome; ``arguments`` is the text that the model sent.
 
-    An error becomes the result, so that the model can react to it. ``waiting`` announces a call that takes long.
+    An error becomes the result, so that the model can react to it. A long call is announced.
     """
     started = time.monotonic()
     status = None
     given = value(arguments)
     try:
         tool = _allowed(name, _value(arguments), toolbox)
-        with waiting(f"waiting for the tool {name} to end: --max-time bounds it"):
+        with output.waiting(f"waiting for the tool {name} to end: --max-time bounds it"):
             ended = _run(tool.path, "execute", toolbox.env, compact(given).encode())
         status, result = ended.status, _result(ended)
     except _NotRun as reason:

@@ -9,9 +9,8 @@ import re
 import select
 import stat
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
-from types import TracebackType
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 from gptpipe.console import sigpipe
 from gptpipe.errors import WriteError
@@ -130,18 +129,34 @@ def patience() -> float:
     return 2.0 if os.isatty(STDERR) else 60.0
 
 
-class waiting:
+@contextmanager
+def waiting(message: str) -> Iterator[None]:
     """Announce ``message`` on standard error if the block lasts longer than :func:`patience`."""
+    timer = threading.Timer(patience(), say, (message,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
-    def __init__(self, message: str) -> None:
-        self._timer = threading.Timer(patience(), say, (message,))
-        self._timer.daemon = True
 
-    def __enter__(self) -> None:
-        self._timer.start()
+@contextmanager
+def waiting_together(message: str, first: threading.Lock) -> Iterator[None]:
+    """Announce a wait as :func:`waiting` does; of several that share the lock ``first``, only the first."""
+    if not first.acquire(blocking=False):
+        yield
+        return
+    try:
+        with waiting(message):
+            yield
+    finally:
+        first.release()
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._timer.cancel()
+
+def waiting_for(path: str, what: str = "to end") -> AbstractContextManager[None]:
+    """Announce the wait for a file as :func:`waiting` does: only a pipe or a device keeps one waiting."""
+    return nullcontext() if os.path.isfile(path) else waiting(f"waiting for {path} {what}: --max-time bounds it")
 
 
 class Printer:

@@ -80,7 +80,7 @@ def submit(template: str | None, **values: Any) -> int:
     chosen = maker.settings
     if chosen.base_url is None and not (values["requests_only"] or values["dry_run"]):
         raise UsageError("the model echo has no Batch API", "--requests-only writes the requests")
-    source = input.read(input.open_input(values["file"]), maker.how, output.say)
+    source = input.read(input.open_input(values["file"]), maker.how)
     check_columns(maker.template, source.header)
     plan = _planned(Plan(batch_api.endpoint_of(maker.spoken)), values)
     is_open = _is_open(values["resume"])

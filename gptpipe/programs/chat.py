@@ -100,8 +100,8 @@ def command(**values: Any) -> int:
     output.check_stdout()
     context = here("gptpipe-chat", values)
     role = role_of(context, values["role"], dict(values["var"]))
-    options = given(values)
-    talk = Talk(Call(options, role.settings, wanted(options, Role({}, tools=role.tools), context)), context)
+    said = given(values)
+    talk = Talk(Call(said, role.settings, wanted(said, Role({}, tools=role.tools), context)), context)
     question, answer = slash.prompts(talk.settings, context.env)
     person = line_editor.is_there()
     plain = values["plain"] or bool(context.env.get("NO_COLOR")) or context.env.get("TERM") == "dumb"
@@ -126,7 +126,7 @@ def _greeted(talk: Talk) -> Iterator[None]:
 
 
 def _piped(talk: Talk) -> Iterator[bytes]:
-    return inputs.read_lines(output.say, partial(client.preload, talk.settings))
+    return inputs.read_lines(partial(client.preload, talk.settings))
 
 
 def _typed(talk: Talk, prompt: str, *, keep: bool) -> Iterator[bytes]:

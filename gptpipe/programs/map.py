@@ -88,7 +88,7 @@ def command(template: str | None, **values: Any) -> int:
     context = here("gptpipe-map", values)
     maker = maker_of(template, given(values), context)
     descriptor = input.open_input(values["file"])
-    source = input.read(descriptor, maker.how, output.say)
+    source = input.read(descriptor, maker.how)
     check_columns(maker.template, source.header)
     run = _Run(values, context, maker, source, descriptor, _form(values, maker, source))
     if values["dry_run"]:

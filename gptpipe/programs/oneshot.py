@@ -206,7 +206,7 @@ def _others(values: dict[str, Any], meanwhile: Callable[[], None], *, alone: boo
         raise UsageError("--no-stdin and --file - exclude each other")
     parts = {path: part_of(read_file(path), path, encoding) for path in paths if path != "-"}
     if not values["no_stdin"]:
-        data = piped(output.say, meanwhile, alone=alone and not parts, explicit="-" in paths)
+        data = piped(meanwhile, alone=alone and not parts, explicit="-" in paths)
         parts["-"] = part_of(data, "-", encoding)
     order = paths if "-" in paths else [*paths, "-"]
     return [parts[path] for path in order if path in parts]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager
 from threading import Event, Lock, Thread
 
 from gptpipe.console import output
@@ -46,16 +45,9 @@ class Bar:
         if every is not None:
             Thread(target=self._tell, args=(every,), daemon=True).start()
 
-    @contextmanager
-    def waiting(self, message: str) -> Iterator[None]:
+    def waiting(self, message: str) -> AbstractContextManager[None]:
         """Announce a wait that lasts; of several at once only the first."""
-        first = self._quiet.acquire(blocking=False)
-        try:
-            with output.waiting(message) if first else nullcontext():
-                yield
-        finally:
-            if first:
-                self._quiet.release()
+        return output.waiting_together(message, self._quiet)
 
     def add(self, outcome: Outcome) -> None:
         """Count what a record used, and show it."""

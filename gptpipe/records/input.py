@@ -8,12 +8,11 @@ from __future__ import annotations
 import codecs
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from gptpipe.asking.inputs import blocks
-from gptpipe.console.output import waiting
+from gptpipe.console.output import say, waiting_for
 from gptpipe.errors import BadInput, Failure, NoInput, UsageError, clause
 from gptpipe.records import rows
 from gptpipe.records.rows import BOM, Header, Row
@@ -87,28 +86,22 @@ def open_input(path: str | None) -> int:
     """
     if path is None or path == "-":
         return 0
-    # A FIFO is not open until somebody writes to it.
-    ready = (
-        nullcontext() if os.path.isfile(path) else waiting(f"waiting for {path} to be written: --max-time bounds it")
-    )
     try:
-        with ready:
+        with waiting_for(path, "to be written"):  # a FIFO is not open until somebody writes to it
             return os.open(path, os.O_RDONLY)
     except (OSError, ValueError) as error:
         raise NoInput(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def read(descriptor: int, how: Input, say: Callable[[str], None]) -> Source:
-    """Return the records. The header of a table is read at once.
-
-    ``say`` announces a long wait for them, and that a person is to type them.
+def read(descriptor: int, how: Input) -> Source:
+    """Return the records. The header of a table is read at once. A long wait for them is announced.
 
     :raises NoInput: if the input cannot be read; also by the iteration.
     :raises BadInput: if the encoding is so wrong that no record can be found, or a table has no header; also by the
         iteration.
     :raises UsageError: if the encoding is unknown.
     """
-    texts = _split(descriptor, "\0" if how.null else "\n", how.encoding, say)
+    texts = _split(descriptor, "\0" if how.null else "\n", how.encoding)
     if how.form == CSV:
         if (table := rows.header(texts, how.delimiter)) is None:
             return Source(iter(()))
@@ -143,18 +136,14 @@ def count(descriptor: int, how: Input) -> int | None:
     return found + (last != separator)
 
 
-def _split(descriptor: int, separator: str, encoding: str, say: Callable[[str], None]) -> Iterator[str]:
+def _split(descriptor: int, separator: str, encoding: str) -> Iterator[str]:
     """Yield the text between the separators, as soon as it arrives; undecodable bytes as lone surrogates."""
-    typed = os.isatty(descriptor)
-    if typed:
+    message: str | None = "waiting for records on standard input; ^C ends the run with what was asked so far"
+    if os.isatty(descriptor):
         say("reading the records from the terminal; ^D ends them")
-
-    def announce() -> None:
-        if not typed:  # else it is told
-            say("waiting for records on standard input; ^C ends the run with what was asked so far")
-
+        message = None
     pieces: list[str] = []
-    for text in _decoded(blocks(descriptor, "the records", announce), encoding):
+    for text in _decoded(blocks(descriptor, "the records", message), encoding):
         *ended, rest = text.split(separator)
         if ended:
             yield "".join((*pieces, ended[0]))

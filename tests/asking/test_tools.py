@@ -6,7 +6,6 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ def failure(*paths: Path | str) -> Failure:
 
 
 def call(path: Path, arguments: str = '{"order":4711}', name: str = "lookup", **more: Any) -> Called:
-    return tools.call(name, arguments, Toolbox(load(path), os.environ, **more), lambda _: nullcontext())
+    return tools.call(name, arguments, Toolbox(load(path), os.environ, **more))
 
 
 # Finding
@@ -259,7 +258,7 @@ def test_a_tool_that_is_gone(tmp_path: Path) -> None:
     path = write_tool(tmp_path, "cat")
     box = Toolbox(load(path), os.environ)
     path.unlink()
-    assert tools.call("lookup", '{"order":1}', box, lambda _: nullcontext()).result == (
+    assert tools.call("lookup", '{"order":1}', box).result == (
         "error: the tool cannot be run: No such file or directory"
     )
 

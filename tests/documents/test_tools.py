@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ def call(path: Path, arguments: Any, env: dict[str, str] | None = None) -> Calle
     environment = {**os.environ, **(env or {})}
     (tool,) = tools.load([str(path)], Path("/nonexistent"), environment)
     assert tool.spec.name == path.name
-    return tools.call(path.name, json.dumps(arguments), Toolbox((tool,), environment), lambda _: nullcontext())
+    return tools.call(path.name, json.dumps(arguments), Toolbox((tool,), environment))
 
 
 # The manual
