@@ -43,7 +43,7 @@ class Action(click.Command):
 
     def get_help_option(self, _: click.Context) -> click.Option | None:
         """Return ``-h``, which writes through the one function that writes."""
-        return _eager("-h", "--help", "show this and end", _help)
+        return _eager(["-h", "--help"], "show this and end", click.Context.get_help)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options group by group, in the order in which the groups come; what every program has is last."""
@@ -62,7 +62,8 @@ class Command(Action):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params.append(_eager("--version", "show the version and end", _version))
+        version = _eager(["--version"], "show the version and end", lambda ctx: f"{ctx.info_name} {__version__}")
+        self.params.append(version)
 
     def main(self, *_: Any, **__: Any) -> NoReturn:
         """Run the program on ``sys.argv`` and leave the process with its status, or by the signal that ended it."""
@@ -138,8 +139,8 @@ def _near(error: click.UsageError) -> list[str]:
     return getattr(error, "possibilities", None) or []
 
 
-def _eager(*names_and_text: Any) -> click.Option:
-    *names, text, show = names_and_text
+def _eager(names: list[str], text: str, show: Callable[[click.Context], str]) -> click.Option:
+    """Return an option that prints what ``show`` returns and ends the program; ``text`` is its help."""
 
     def callback(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         if value and not ctx.resilient_parsing:
@@ -147,11 +148,3 @@ def _eager(*names_and_text: Any) -> click.Option:
             ctx.exit()
 
     return Option(names, is_flag=True, expose_value=False, is_eager=True, help=text, callback=callback, group="other")
-
-
-def _help(ctx: click.Context) -> str:
-    return ctx.get_help()
-
-
-def _version(ctx: click.Context) -> str:
-    return f"{ctx.info_name} {__version__}"

@@ -34,6 +34,7 @@ def command() -> None:
 
     The manual is gptpipe-config(1), that of the settings file gptpipe-config(5).
     """
+    output.check_stdout()
 
 
 @command.command()
@@ -46,7 +47,6 @@ def show(**values: Any) -> int:
 
     A call with the same options has these settings. Secrets are masked; what a file cannot hold is a comment.
     """
-    output.check_stdout()
     context = here(PROGRAM, values)
     chosen = context.resolve(given(values), need_model=False)
     output.print_text(written.in_effect(chosen, context.config))
@@ -60,7 +60,6 @@ def init(**values: Any) -> int:
 
     It explains itself in comments. A file that is there is never overwritten. The path is printed.
     """
-    output.check_stdout()
     path = Path(environment.named_file(values["config"], os.environ) or settings.paths().config / "config.toml")
     written.start(path)
     output.print_text(str(path))
@@ -88,7 +87,6 @@ def path(what: str | None, **values: Any) -> int:
 
     WHAT is settings, roles, sessions, attachments, usage, batches, answers or vocabularies; without it all are named.
     """
-    output.check_stdout()
     context = here(PROGRAM, values)
     places = _places(context.paths, context.config.path)
     if what is None:
@@ -112,7 +110,6 @@ def check(online: bool, **values: Any) -> int:
 
     The status is 78 if anything does not.
     """
-    output.check_stdout()
     context = here(PROGRAM, values)
     said = given(values)
     bad = _print(diagnosis.offline(said, context))
@@ -138,7 +135,6 @@ def _print(findings: Iterable[Finding]) -> int:
 @command.command("roles")
 def list_roles() -> int:
     """Print the names of the roles, one a line."""
-    output.check_stdout()
     output.print_text("".join(f"{name}\n" for name in roles.names(settings.paths().roles)))
     return Status.OK
 
@@ -150,7 +146,6 @@ def list_tools(**values: Any) -> int:
 
     What is wrong with one is said on standard error.
     """
-    output.check_stdout()
     context = here(PROGRAM, values)
     folder, env = context.paths.tools, keyless(context.env, context.config)
     rows, failures = [], []
@@ -173,7 +168,6 @@ def stored_answers(clear: str | None, older_than: str | None) -> int:
 
     With 'clear' they are removed, and their number is printed.
     """
-    output.check_stdout()
     answers = settings.paths().answers
     if clear:
         age = None if older_than is None else parse_age(older_than)
@@ -195,7 +189,6 @@ def tokenizer(encoding: str | None, **values: Any) -> int:
 
     Without ENCODING it is o200k_base. The path of the vocabulary is printed.
     """
-    output.check_stdout()
     context = here(PROGRAM, values)
     encoding = encoding or tokens.DEFAULT_ENCODING
     if not tokens.installed(encoding, context.paths.cache):
@@ -217,7 +210,6 @@ def install() -> int:
 
     The links are below $XDG_DATA_HOME, where man and the shells look; their paths are printed.
     """
-    output.check_stdout()
     failure: Failure | None = None
     for link in install_docs.links(settings.paths().data.parent):
         try:

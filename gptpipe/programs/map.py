@@ -210,7 +210,7 @@ def _ask(run: _Run, records: Any, sink: Sink, counted: Any = lambda _: None) -> 
         check_spending(context, settings, want)
         preload(settings)
         key = key_for(context, settings)
-    number = jobs.possible(values["jobs"], output.say)
+    number = jobs.possible(values["jobs"])
     tally = Tally(number, values["max_failures"])
     # Beside what is typed at the terminal a bar would only be in the way.
     wanted = not os.isatty(run.descriptor)

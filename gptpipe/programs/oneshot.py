@@ -92,7 +92,7 @@ def _take(asked: Turn, want: Want, values: dict[str, Any], target: output.Target
     """Ask, and write the answer as it comes, or when it has ended."""
     held = bool(values["json"] or target or values["no_stream"] or want.schema or want.extract or want.calls_only)
     stream = _Stream(None if held else output.Printer(), reasoning=values["reasoning"])
-    note = report.note if values["verbose"] else _nothing
+    note = report.note if values["verbose"] else lambda _: None
     try:
         asked.take(stream)
     except Failure:
@@ -103,10 +103,6 @@ def _take(asked: Turn, want: Want, values: dict[str, Any], target: output.Target
     if held:
         _write(asked, target, started if values["json"] else None)
     note(asked)
-
-
-def _nothing(_: Turn) -> None:
-    """Say nothing of a turn."""
 
 
 def _write(asked: Turn, target: output.Target | None, started: float | None) -> None:

@@ -76,7 +76,7 @@ def _price(context: Context) -> Callable[[Entry], float | None]:
 
     def price(entry: Entry) -> float | None:
         used = Counts(entry.input, entry.output, entry.cached, entry.reasoning)
-        base_url = entry.base_url or settings.address_of(entry.profile, context.config)
+        base_url = entry.base_url or settings.profile_table(entry.profile, context.config).get("base_url")
         return prices.price(entry.model, used, base_url, own, entry.at, entry.service_tier)
 
     return price

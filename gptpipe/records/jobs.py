@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable
+
+from gptpipe.console.output import say
 
 _EACH = 2  # descriptors of a request: its connection, and one that is being opened in its place
 _OTHERS = 24
 
 
-def possible(wanted: int, say: Callable[[str], None]) -> int:
+def possible(wanted: int) -> int:
     """Raise the limit of descriptors as far as it goes, and return how many jobs it allows, with a note if fewer."""
     needed = _EACH * wanted + _OTHERS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

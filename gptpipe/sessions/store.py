@@ -288,7 +288,7 @@ def _numbered(turns: Iterable[Turn], last: Turn | None) -> list[Turn]:
     for turn in turns:
         n, total = (last.n, last.total_tokens) if last else (0, 0)
         n += not turn.undo
-        last = replace(turn, n=n, total_tokens=total + _total_tokens(turn), at=turn.at or _timestamp())
+        last = replace(turn, n=n, total_tokens=total + _total_tokens(turn), at=turn.at or timestamp(time.time()))
         added.append(last)
     return added
 
@@ -328,9 +328,9 @@ def _total_tokens(turn: Turn) -> int:
     return total if isinstance(total, int) else 0
 
 
-def _timestamp() -> str:
-    """Return the time in UTC with milliseconds, as ``2026-11-22T05:11:07.123Z``."""
-    milliseconds = time.time_ns() // 1_000_000
+def timestamp(seconds: float) -> str:
+    """Return a time, in seconds since 1970, as the lines have it: in UTC, as ``2026-11-22T05:11:07.123Z``."""
+    milliseconds = round(seconds * 1000)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(milliseconds // 1000))}.{milliseconds % 1000:03d}Z"
 
 

@@ -16,7 +16,7 @@ from gptpipe import message
 from gptpipe.errors import Absent, Failure, Truncated
 from gptpipe.message import SYSTEM_ROLES, Message, Turn
 from gptpipe.sessions import attachments, system
-from gptpipe.sessions.store import Record, SessionStore, Warn, silent
+from gptpipe.sessions.store import Record, SessionStore, Warn, silent, timestamp
 from gptpipe.sessions.undo import standing
 from gptpipe.sessions.upkeep import Summary, oldest_first
 from gptpipe.text import table as columns
@@ -48,9 +48,7 @@ def _minute(seconds: float) -> str:
 
 def as_json(summary: Summary) -> str:
     """Return the summary as one line of JSON; the last use is in UTC, as a session's line has it."""
-    milliseconds = int(summary.last_use * 1000)
-    utc = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000))
-    return compact({**summary._asdict(), "last_use": f"{utc}.{milliseconds % 1000:03d}Z"}) + "\n"
+    return compact({**summary._asdict(), "last_use": timestamp(summary.last_use)}) + "\n"
 
 
 def json_line(record: Record) -> str:

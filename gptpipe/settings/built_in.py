@@ -29,6 +29,10 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
 }
 
 
+ECHO_URL = "http://echo.invalid/v1"
+"""Stands for the address of the built-in model; it leads nowhere."""
+
+
 def is_echo(model: str) -> bool:
     """Return whether the model is the built-in endpoint's, which needs no key and no network."""
     return model == "echo" or model.startswith("echo:")

@@ -85,22 +85,18 @@ class Settings(NamedTuple):
     remember: bool = True
 
     def __repr__(self) -> str:
-        return f"Settings({', '.join(f'{name}={value!r}' for name, value in _shown(self).items())})"
+        hidden = {
+            "base_url": self.base_url and masked(self.base_url),
+            "proxy": self.proxy and masked(self.proxy),
+            "headers": masked_headers(self.headers),
+        }
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in (self._asdict() | hidden).items())})"
 
 
 def described(settings: Settings) -> str:
     """Return model and endpoint for a note."""
     where = f"profile {settings.profile}" if settings.profile else masked(settings.base_url or "built in")
     return f"model {settings.model}, {where}"
-
-
-def _shown(settings: Settings) -> dict[str, Any]:
-    """Return the settings by name, secrets masked."""
-    return settings._asdict() | {
-        "base_url": settings.base_url and masked(settings.base_url),
-        "proxy": settings.proxy and masked(settings.proxy),
-        "headers": masked_headers(settings.headers),
-    }
 
 
 class Paths(NamedTuple):
@@ -168,12 +164,6 @@ def paths() -> Paths:
     if not all(path.is_absolute() for path in found):
         raise ConfigError("HOME is not an absolute path")
     return found
-
-
-def address_of(profile: str | None, config: Config) -> str | None:
-    """Return the address that the settings file has for a profile, or the built-in one, or None."""
-    address: str | None = profile_table(profile, config).get("base_url")
-    return address
 
 
 def own_prices(config: Config) -> dict[str, Price]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 from gptpipe.errors import UsageError
-from gptpipe.settings.built_in import OPENAI
+from gptpipe.settings.built_in import ECHO_URL, OPENAI
 from gptpipe.settings.settings import Settings
 from gptpipe.text.address import joined
 from gptpipe.wire import chat, items, responses, sse
@@ -63,5 +63,5 @@ def of(settings: Settings, request: Request) -> Protocol:
 
 
 def url(settings: Settings, protocol: Protocol) -> str:
-    """Return the address of a protocol, for the endpoint of the settings; ``echo`` has one that leads nowhere."""
-    return joined(settings.base_url or "http://echo.invalid/v1", protocol.path)
+    """Return the address of a protocol, for the endpoint of the settings."""
+    return joined(settings.base_url or ECHO_URL, protocol.path)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gptpipe import __version__
 from gptpipe.errors import BadInput, ConfigError, Failure, ProtocolError, Temporary, clause
+from gptpipe.settings.built_in import ECHO_URL
 from gptpipe.settings.settings import Settings
 from gptpipe.text.address import joined, masked, secrets
 from gptpipe.wire import http
@@ -28,7 +29,6 @@ _PROXY_REFUSES = re.compile(r"^40[17]\b|NO ACCEPTABLE METHODS|username/password"
 _OTHER_NAME = (62, 63, 64)  # X509_V_ERR_*_MISMATCH of OpenSSL
 _OUT_OF_DATE = (9, 10)
 _EAI_NODATA = -5  # Linux and macOS differ in it, and Python has it only where the C library declares it
-_ECHO = "http://echo.invalid/v1"  # stands for the address of the built-in model
 
 
 class Way:
@@ -44,7 +44,7 @@ class Way:
             early = Early(settings)
         self._early = early
         self.settings = settings
-        self.base = settings.base_url or _ECHO
+        self.base = settings.base_url or ECHO_URL
         own = settings.headers.values()
         # Of "Bearer KEY" the key alone is a secret too.
         hidden = (key, *own, *(value.split()[-1] for value in own if value.split()), *secrets(self.base))
