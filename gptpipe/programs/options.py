@@ -55,6 +55,12 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"JSON has no {constant}")
 
 
+# How the help names a value, and what the value is.
+WHOLE: dict[str, Any] = {"metavar": "N", "type": int}
+NUMBER: dict[str, Any] = {"metavar": "N", "type": float}
+SECONDS: dict[str, Any] = {"metavar": "SECONDS", "type": float}
+
+
 def together(*options: Decorator) -> Decorator:
     """Return the decorator that adds options in this order."""
 
@@ -73,21 +79,17 @@ system = option(
 lock = option(
     "--lock-timeout",
     group="conversation",
-    metavar="SECONDS",
-    type=float,
+    **SECONDS,
     help="wait this long for another process in the session (default 600; 0: do not wait)",
 )
 
 conversation = together(
     option("-s", "--session", group="conversation", metavar="NAME", help="continue this conversation, append the turn"),
-    option(
-        "--history", group="conversation", metavar="N", type=int, help="send at most the last N turns; 0 sends none"
-    ),
+    option("--history", group="conversation", **WHOLE, help="send at most the last N turns; 0 sends none"),
     option(
         "--history-tokens",
         group="conversation",
-        metavar="N",
-        type=int,
+        **WHOLE,
         help="send the latest turns that fit N tokens (default 32000)",
     ),
     lock,
@@ -114,8 +116,8 @@ model = together(
     ),
     profile,
     option("--api", group="model", metavar="NAME", help="the protocol: chat, responses or auto (default)"),
-    option("--temperature", group="model", metavar="N", type=float, help="sent only when given, as the next two"),
-    option("--max-tokens", group="model", metavar="N", type=int, help="the longest answer"),
+    option("--temperature", group="model", **NUMBER, help="sent only when given, as the next two"),
+    option("--max-tokens", group="model", **WHOLE, help="the longest answer"),
     option("--reasoning-effort", group="model", metavar="LEVEL", help="how much the model thinks"),
     option(
         "-O",
@@ -131,33 +133,15 @@ model = together(
 web = option("--web", group="model", is_flag=True, help="let the model search the web (the Responses API only)")
 
 tries = together(
-    option(
-        "--max-time",
-        group="limits",
-        metavar="SECONDS",
-        type=float,
-        help="the whole run, in a chat each answer (default: no limit)",
-    ),
-    option(
-        "--connect-timeout",
-        group="limits",
-        metavar="SECONDS",
-        type=float,
-        help="name, TCP, TLS and proxy (default 10; 0: no limit)",
-    ),
-    option(
-        "--idle-timeout",
-        group="limits",
-        metavar="SECONDS",
-        type=float,
-        help="silence after that (default 300; 0: no limit)",
-    ),
-    option("--retry", group="limits", metavar="N", type=int, help="tries after the first (default 2)"),
+    option("--max-time", group="limits", **SECONDS, help="the whole run, in a chat each answer (default: no limit)"),
+    option("--connect-timeout", group="limits", **SECONDS, help="name, TCP, TLS and proxy (default 10; 0: no limit)"),
+    option("--idle-timeout", group="limits", **SECONDS, help="silence after that (default 300; 0: no limit)"),
+    option("--retry", group="limits", **WHOLE, help="tries after the first (default 2)"),
 )
 
 limits = together(
     tries,
-    option("--max-input-tokens", group="limits", metavar="N", type=int, help="refuse to send more than this"),
+    option("--max-input-tokens", group="limits", **WHOLE, help="refuse to send more than this"),
 )
 
 way = together(
@@ -183,17 +167,11 @@ role = together(
 
 schema = together(
     option("--schema", group="answer", metavar="PATH", help="a JSON Schema: ask for such JSON, check it, print it"),
-    option(
-        "--repair",
-        group="answer",
-        metavar="N",
-        type=int,
-        help="show the model up to N times what is wrong (default 1)",
-    ),
+    option("--repair", group="answer", **WHOLE, help="show the model up to N times what is wrong (default 1)"),
 )
 
 _calls = (
-    option("--max-calls", group="tools", metavar="N", type=int, help="the most calls of tools (default 10)"),
+    option("--max-calls", group="tools", **WHOLE, help="the most calls of tools (default 10)"),
     option("--approve", group="tools", is_flag=True, help="show each call on the terminal and ask before it runs"),
 )
 _tool = option("--tool", group="tools", metavar="PATH", multiple=True, help="an executable that the model may call")
