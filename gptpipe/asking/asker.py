@@ -136,7 +136,7 @@ class Asker:
             tokens.check([*request.messages, *offered(request)], limit, request.model, self._context.paths.cache)
         check_spending(self._context, self._settings, self._want)
         client = self._client()
-        account = ledger.account(self._context.program, self._settings, self._settings.session)
+        account = ledger.account_of(self._context.program, self._settings, self._settings.session)
         with self._set_aside(request), self._booked(answer):
             answer.bill.begin(account, request.messages)
             for event in client.stream(request, repeatable=receiver.repeatable):
@@ -213,9 +213,9 @@ class Asker:
 
         :raises NoInput: if there was none, and ``--cache-only`` forbids to ask.
         """
-        stored = cache.get(self._context.paths.answers, self._key(request), self._want.max_age)
-        if stored is not None:
-            answer.recall(stored)
+        found = cache.get(self._context.paths.answers, self._key(request), self._want.max_age)
+        if found is not None:
+            answer.recall(found)
             answer.judge()
             if answer.failure is None:
                 receiver.begin()
@@ -234,7 +234,7 @@ class Asker:
 
     def _key(self, request: Request) -> str:
         spoken = protocol.of(self._settings, request)
-        return cache.key(protocol.url(self._settings, spoken), identity(request))
+        return cache.key_of(protocol.url(self._settings, spoken), identity(request))
 
 
 def offered(request: Request) -> list[Message]:

@@ -22,7 +22,7 @@ from gptpipe.text.strict_json import compact
 _ENTRY = re.compile(r"([0-9a-f]{64})\.json|\.[0-9a-f]{64}\.json\..*")  # an entry, or what a kill left of its writing
 
 
-def key(endpoint: str, request: Mapping[str, Any]) -> str:
+def key_of(endpoint: str, request: Mapping[str, Any]) -> str:
     """Return the name of a request's answer: SHA-256 of the endpoint and the request, in hexadecimal digits.
 
     The order of the request's fields makes no difference.

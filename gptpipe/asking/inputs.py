@@ -87,7 +87,7 @@ def part_of(data: bytes, path: str, encoding: str | None = None) -> str | Part:
 
     :raises BadInput: if it is neither, or larger than the API takes.
     """
-    part = attachments.part(data, path)
+    part = attachments.part_for(data, path)
     if part is not None:
         return part
     name = "standard input" if path == "-" else path
@@ -206,7 +206,7 @@ def titled(path: str, text: str) -> str:
     return f"==> {' '.join(visible(name).splitlines())} <==\n{text}"
 
 
-def join(blocks: Sequence[str]) -> str:
-    """Return the blocks with a blank line between each two; the last one stays as it is, to the byte."""
-    kept = [block for block in blocks if block]
-    return "".join(block + ("\n" if block.endswith("\n") else "\n\n") for block in kept[:-1]) + "".join(kept[-1:])
+def join(texts: Sequence[str]) -> str:
+    """Return the texts with a blank line between each two; the last one stays as it is, to the byte."""
+    kept = [text for text in texts if text]
+    return "".join(text + ("\n" if text.endswith("\n") else "\n\n") for text in kept[:-1]) + "".join(kept[-1:])

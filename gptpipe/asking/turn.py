@@ -168,7 +168,7 @@ def compose(question: Question, context: Context, chosen: Settings, turns: Itera
     sent = history.fit(turns, tokens=chosen.history_tokens, turns=chosen.history)
     if chosen.max_input_tokens is not None:  # trimming history comes before refusing the request
         sent = history.trim(sent, [*system, asked], chosen.max_input_tokens, chosen.model, context.paths.cache)
-    past = attachments.attach((message for turn in sent for message in turn.history), folder, output.say)
+    past = attachments.attach((said for turn in sent for said in turn.history), folder, output.say)
     dropped = max(0, (last.n if last else 0) - len(sent))  # the numbers of lines that another program wrote may lie
     messages = [*system, *past, asked]
     attachments.check_total(messages)

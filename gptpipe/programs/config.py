@@ -60,9 +60,9 @@ def init(**values: Any) -> int:
 
     It explains itself in comments. A file that is there is never overwritten. The path is printed.
     """
-    path = Path(environment.named_file(values["config"], os.environ) or settings.paths().config / "config.toml")
-    written.start(path)
-    output.print_text(str(path))
+    file = Path(environment.named_file(values["config"], os.environ) or settings.paths().config / "config.toml")
+    written.start(file)
+    output.print_text(str(file))
     return Status.OK
 
 

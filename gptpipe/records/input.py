@@ -58,7 +58,7 @@ class Source(NamedTuple):
 # Reading
 
 
-def how(options: Mapping[str, Any]) -> Input:
+def input_of(options: Mapping[str, Any]) -> Input:
     """Return how the options of a program say that the input is read.
 
     :raises UsageError: if they exclude each other.
@@ -162,14 +162,14 @@ def _unmarked(texts: Iterator[str]) -> Iterator[str]:
     yield from texts
 
 
-def _decoded(blocks: Iterator[bytes], encoding: str) -> Iterator[str]:
+def _decoded(data: Iterator[bytes], encoding: str) -> Iterator[str]:
     try:
         b"    ".decode(encoding, "replace")  # which takes no codec but those of text, unlike the next
         decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
     except (LookupError, UnicodeError):
         raise UsageError(f"unknown encoding '{encoding}'") from None
     try:
-        for block in blocks:
+        for block in data:
             yield decoder.decode(block)
         yield decoder.decode(b"", True)
     except UnicodeError as error:  # of a codec that cannot mark what it does not know

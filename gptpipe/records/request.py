@@ -59,7 +59,7 @@ def maker_of(template: str | None, options: Mapping[str, Any], context: Context,
         names tools and ``tools`` cannot be run.
     :raises Failure: if settings, role or schema are faulty.
     """
-    how = input.how(options)
+    how = input.input_of(options)
     role = role_of(context, options.get("role"), dict(options.get("var", ())))
     if role.tools and not tools:
         raise UsageError(f"{context.program} runs no tools, and the role names some", "gptpipe-map runs them")
@@ -113,7 +113,7 @@ class Rehearsal:
             self.failed += 1
             return
         self._first = self._first or asked
-        if self._is_open is not None and not self._is_open(record, key(asked)):
+        if self._is_open is not None and not self._is_open(record, key_of(asked)):
             return
         self.open += 1
         counted = self._meter.prompt(asked.messages)
@@ -186,7 +186,7 @@ def _file(path: str, encoding: str) -> str | Part:
         data = read_file(os.fsdecode(path.encode("utf-8", "surrogateescape")))
     except UnicodeEncodeError:  # UTF-7 and unicode_escape have halves of surrogate pairs
         raise NoInput(f"cannot read {shown(path)}: no file has such a name") from None
-    return attachments.part(data, path) or decode(data, shown(path), encoding)
+    return attachments.part_for(data, path) or decode(data, shown(path), encoding)
 
 
 def _text(value: Any) -> str:
@@ -200,17 +200,17 @@ def _field(value: Any, name: str) -> Any:
     """
     if isinstance(value, Mapping) and name in value:
         return value[name]
-    for key in name.split("."):
-        if isinstance(value, Mapping) and key in value:
-            value = value[key]
-        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
-            value = value[int(key)]
+    for part in name.split("."):
+        if isinstance(value, Mapping) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
         else:
             raise BadInput(f"the record has no field {name!r}")
     return value
 
 
-def key(asked: Request) -> str:
+def key_of(asked: Request) -> str:
     """Return what tells a request from others: 16 hexadecimal digits of the SHA-256 of its JSON without the model.
 
     So another model takes over what one has failed at, and only that.

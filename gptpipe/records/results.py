@@ -64,7 +64,7 @@ def line(outcome: Outcome, *, with_record: bool) -> str:
 
 
 def state_of(status: int) -> State:
-    """Return what a status of DESIGN's table makes of a record."""
+    """Return what a result with this status says of its record."""
     if status == Status.OK:
         return State.ANSWERED
     return State.INCOMPLETE if status in (Status.TRUNCATED, Status.REFUSED) else State.FAILED

@@ -46,7 +46,7 @@ class Worker(NamedTuple):
         key = None
         try:
             asked = self._request(record)
-            key = request.key(asked)
+            key = request.key_of(asked)
             known = self.sink.take(record, key, again=self.again)
         except Failure as failure:
             return self._stopping(Outcome(record, key, failure))

@@ -64,7 +64,7 @@ def _is_mp3_frame(head: bytes) -> bool:
     return head[1] >> 3 & 3 != 1 and head[2] >> 4 not in (0, 15) and head[2] >> 2 & 3 != 3
 
 
-def part(data: bytes, name: str) -> Part | None:
+def part_for(data: bytes, name: str) -> Part | None:
     """Return the content part for a file, or None if files of its kind are not sent as parts.
 
     ``name`` is the path; the part of a PDF has its last component.

@@ -12,9 +12,8 @@ from datetime import datetime
 from itertools import islice
 from typing import NamedTuple
 
-from gptpipe import message
 from gptpipe.errors import Absent, Failure, Truncated
-from gptpipe.message import SYSTEM_ROLES, Message, Turn
+from gptpipe.message import LENGTH_REASONS, SYSTEM_ROLES, Message, Turn
 from gptpipe.sessions import attachments, system
 from gptpipe.sessions.store import Record, SessionStore, Warn, silent, timestamp
 from gptpipe.sessions.undo import standing
@@ -152,7 +151,7 @@ def answer(turn: Turn, *, block: bool) -> tuple[str, Failure | None]:
     text = code_block(turn.answer, "first") or "" if block else turn.answer
     if turn.finish_reason is None:
         return text, Absent("the last answer did not finish")
-    if turn.finish_reason.lower() in message.LENGTH_REASONS:
+    if turn.finish_reason.lower() in LENGTH_REASONS:
         return text, Truncated("the last answer is truncated: it reached the length limit")
     if not text.strip():
         return text, Absent("the last answer has no code block" if block else "the last answer is empty")

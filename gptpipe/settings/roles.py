@@ -93,11 +93,11 @@ def load(directory: Path, name: str, variables: Mapping[str, str]) -> Role:
     """
     written = _written(directory, name)
     known = {**written.values, **variables}
-    names = written.names
+    its_fields = sorted(written.names)
     for key in variables:
-        if key not in names:
-            near = nearest(key, list(names))
-            hint = f"did you mean {near}?" if near else f"its fields: {', '.join(sorted(names)) or 'none'}"
+        if key not in its_fields:
+            near = nearest(key, its_fields)
+            hint = f"did you mean {near}?" if near else f"its fields: {', '.join(its_fields) or 'none'}"
             raise UsageError(f"role {name} has no field {{{key}}}", hint)
     return written.filled(lambda key: _value(known, key, name))
 

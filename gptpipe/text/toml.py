@@ -9,21 +9,21 @@ from typing import Any
 from gptpipe.errors import UsageError
 
 
-def value(value_: Any) -> str:
+def value(item: Any) -> str:
     """Return a value on one line. The strings of TOML are those of JSON, but for DEL.
 
     :raises UsageError: for null, which TOML does not have.
     """
-    match value_:
+    match item:
         case None:
             raise UsageError("null cannot be written: TOML has none")
         case Mapping():
-            items = (f"{value(key)} = {value(item)}" for key, item in value_.items())
+            items = (f"{value(key)} = {value(inner)}" for key, inner in item.items())
             return f"{{{', '.join(items)}}}"
         case list() | tuple():
-            return f"[{', '.join(map(value, value_))}]"
+            return f"[{', '.join(map(value, item))}]"
         case _:
-            return json.dumps(value_, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")
+            return json.dumps(item, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")
 
 
 def lines(values: Mapping[str, Any]) -> str:

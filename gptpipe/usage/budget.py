@@ -44,10 +44,10 @@ def require_left(directory: Path, budget: Budget) -> None:
     with failing(WriteError, f"cannot write {path}, and a budget is set"):
         os.close(open_log(path))
     today = path.stem
-    days = _spent(directory, today)
+    spent = _spent(directory, today)
     for name, limit in limits.items():
         period, unit = name.split("_")
-        used = sum(getattr(sums, unit) for day, sums in days.items() if period == "month" or day == today)
+        used = sum(getattr(sums, unit) for day, sums in spent.items() if period == "month" or day == today)
         if used >= limit:
             raise OverLimit(f"{name} = {_amount(limit)} is used up ({_amount(used)}); it ends {_end(period)}", _ANYWAY)
 

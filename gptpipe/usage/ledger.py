@@ -66,7 +66,7 @@ class Account(NamedTuple):
     service_tier: str | None = None
 
 
-def account(program: str, settings: Settings, session: str | None) -> Account:
+def account_of(program: str, settings: Settings, session: str | None) -> Account:
     """Return the names under which a call with these settings is booked."""
     tier = settings.params.get("service_tier")
     where = stored(settings.base_url) if settings.base_url else None

@@ -61,9 +61,9 @@ def price(
     return float(found.total_price)
 
 
-def _own(price: Price, used: Counts) -> float:
-    cached = price.input if price.cached is None else price.cached
-    return ((used.input - used.cached) * price.input + used.cached * cached + used.output * price.output) / 1_000_000
+def _own(mine: Price, used: Counts) -> float:
+    cached = mine.input if mine.cached is None else mine.cached
+    return ((used.input - used.cached) * mine.input + used.cached * cached + used.output * mine.output) / 1_000_000
 
 
 def _look_up(

@@ -10,7 +10,7 @@ from typing import Any
 
 from gptpipe.message import SYSTEM_ROLES, Message, Part, text_of
 from gptpipe.settings.settings import Settings
-from gptpipe.text.strict_json import table
+from gptpipe.text.strict_json import as_object
 from gptpipe.wire.chat import instruction
 from gptpipe.wire.request import Request
 
@@ -26,7 +26,7 @@ def body(request: Request, _settings: Settings, refused: Collection[str] = ()) -
     if limit is not None:
         fields["max_output_tokens"] = limit
     thought = {"summary": "auto"} if request.reasoning else {}
-    thought |= table(fields.get("reasoning")) | ({} if effort is None else {"effort": effort})
+    thought |= as_object(fields.get("reasoning")) | ({} if effort is None else {"effort": effort})
     if thought:
         fields["reasoning"] = thought
     system = [text_of(message.get("content")) for message in request.messages if message.get("role") in SYSTEM_ROLES]
@@ -34,7 +34,7 @@ def body(request: Request, _settings: Settings, refused: Collection[str] = ()) -
         system.append(instruction(request.schema))
     elif request.schema is not None:
         form = {"type": "json_schema", "name": "answer", "strict": "strict" not in refused, "schema": request.schema}
-        fields["text"] = {**table(fields.get("text")), "format": form}
+        fields["text"] = {**as_object(fields.get("text")), "format": form}
     if tools := [*_tools(request), *(fields.get("tools") or ())]:
         fields["tools"] = tools
     if "stream" not in refused:
@@ -65,7 +65,7 @@ def _items(message: Message) -> Iterator[dict[str, Any]]:
             yield {"role": "assistant", "content": text}
         for call in calls if isinstance(calls, list) else ():
             if isinstance(call, dict):  # a session may be the work of another program
-                yield {"type": "function_call", "call_id": call.get("id"), **table(call.get("function"))}
+                yield {"type": "function_call", "call_id": call.get("id"), **as_object(call.get("function"))}
     elif role not in SYSTEM_ROLES:
         yield {"role": role, "content": [_part(part) for part in content] if isinstance(content, list) else content}
 

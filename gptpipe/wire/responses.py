@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gptpipe.text.strict_json import clean, table
+from gptpipe.text.strict_json import as_object, clean
 from gptpipe.wire import chat
 from gptpipe.wire.calls import Calls
 from gptpipe.wire.events import Done, Error, Event, Finish, KeepAlive, Reasoning, Refusal, Text, Usage
@@ -68,11 +68,11 @@ class Reader:
         if begin in _TEXTS and end in ("delta", "done"):
             self._text(begin, end == "done", value, events)
         elif name in _ENDINGS:
-            self.end(table(value.get("response")) or value, end, events)
+            self.end(as_object(value.get("response")) or value, end, events)
         elif name == "error" or failed or (not name and value.get("error")):
             self._fail(value.get("error") or {key: value[key] for key in value if key != "type"}, events)
         elif begin == "response.output_item":
-            self._item(_number(value, "output_index"), table(value.get("item")), end == "done", events)
+            self._item(_number(value, "output_index"), as_object(value.get("item")), end == "done", events)
         elif begin == "response.function_call_arguments":
             self._argue(_number(value, "output_index"), end, value)
         elif name == "response.output_text.annotation.added":
@@ -83,7 +83,7 @@ class Reader:
             self._chunks = True
             self._chat.take(value, failed, events)
         else:
-            self._chat.serve(table(value.get("response")), events)
+            self._chat.serve(as_object(value.get("response")), events)
 
     def done(self, events: list[Event]) -> None:
         """Append what ``[DONE]`` means to ``events``: nothing, unless chunks came before it."""
@@ -99,12 +99,12 @@ class Reader:
         """Append what the final ``response`` says to ``events``; ``status`` is its status if it names none."""
         self._chat.serve(response, events)
         self._rest(response, events)
-        usage = _usage(table(response.get("usage")))
+        usage = _usage(as_object(response.get("usage")))
         if usage:
             events.append(Usage(clean(usage)))
         if response.get("status") in _ENDED:
             status = response["status"]
-        reason = table(response.get("incomplete_details")).get("reason")
+        reason = as_object(response.get("incomplete_details")).get("reason")
         # A server without that field has no other way to say that the answer is truncated (transformers serve).
         if "incomplete_details" not in response and self._limit and usage.get("completion_tokens") == self._limit:
             reason = "max_output_tokens"
@@ -205,7 +205,7 @@ class Reader:
 
 def _objects(value: dict[str, Any], key: str) -> list[dict[str, Any]]:
     found = value.get(key)
-    return [table(item) for item in found] if isinstance(found, list) else []
+    return [as_object(item) for item in found] if isinstance(found, list) else []
 
 
 def _number(value: dict[str, Any], key: str) -> int:

@@ -14,7 +14,7 @@ from gptpipe.errors import NoInput, UsageError
 from gptpipe.text.age import parse_age
 
 BODY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hé\ud800"}], "temperature": 0.5}
-KEY = cache.key("https://api.example/v1", BODY)
+KEY = cache.key_of("https://api.example/v1", BODY)
 ANSWER = {"text": "hallo 你好", "finish_reason": "stop", "usage": {"total_tokens": 3}}
 
 
@@ -33,11 +33,11 @@ def test_no_age(text: str) -> None:
 
 
 def test_key_is_of_endpoint_and_request() -> None:
-    assert cache.key("https://api.example/v1", dict(reversed(BODY.items()))) == KEY
+    assert cache.key_of("https://api.example/v1", dict(reversed(BODY.items()))) == KEY
     others = [
-        cache.key("https://api.example/v2", BODY),
-        cache.key("https://api.example/v1", BODY | {"temperature": 0.6}),
-        cache.key("https://api.example/v1", BODY | {"seed": None}),
+        cache.key_of("https://api.example/v2", BODY),
+        cache.key_of("https://api.example/v1", BODY | {"temperature": 0.6}),
+        cache.key_of("https://api.example/v1", BODY | {"seed": None}),
     ]
     assert len({KEY, *others}) == 4
     assert all(len(key) == 64 for key in others)
@@ -114,7 +114,7 @@ def test_unwritable_folder(tmp_path: Path) -> None:
 
 def test_clear(tmp_path: Path) -> None:
     folder = tmp_path / "answers"
-    keys = [cache.key("e", {"n": n}) for n in range(3)]
+    keys = [cache.key_of("e", {"n": n}) for n in range(3)]
     for key in keys:
         cache.put(folder, key, ANSWER)
     left = folder / f".{KEY}.json.12.ab"

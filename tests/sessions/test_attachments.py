@@ -72,7 +72,7 @@ MP3_PART = {"type": "input_audio", "input_audio": {"data": b64(MP3), "format": "
     ],
 )
 def test_part(data: bytes, name: str, part: dict[str, Any] | None) -> None:
-    assert attachments.part(data, name) == part
+    assert attachments.part_for(data, name) == part
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_part(data: bytes, name: str, part: dict[str, Any] | None) -> None:
 )
 def test_one_file_too_large(head: bytes, megabytes: int, message: str) -> None:
     fits = head.ljust(megabytes * attachments.MIB, b"\0")
-    assert attachments.part(fits, "big") is not None
+    assert attachments.part_for(fits, "big") is not None
     with pytest.raises(BadInput, match=message):
-        attachments.part(fits + b"\0", "big")
+        attachments.part_for(fits + b"\0", "big")
 
 
 def message(*parts: dict[str, Any]) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def message(*parts: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_all_files_too_large() -> None:
-    image = attachments.part(PNG.ljust(15 * attachments.MIB, b"\0"), "x")
+    image = attachments.part_for(PNG.ljust(15 * attachments.MIB, b"\0"), "x")
     assert image is not None
     attachments.check_total([message(image, image), message({"type": "text", "text": "x"}, image)])
     with pytest.raises(BadInput, match=r"60\.1 MB: the API takes 50 MB"):
