@@ -196,15 +196,12 @@ class Asker:
                 self._ceiling.use(prices.cost(used, self._settings, entry.at) or 0.0)
             if not self._settings.usage:
                 continue
-            if self._has_budget_in_usd():
+            if self._settings.budget.in_usd:
                 entry = entry._replace(usd=prices.cost(used, self._settings, entry.at))
             try:
                 self._log.append(entry)
             except WriteError as failure:
                 self._context.note(failure.message)
-
-    def _has_budget_in_usd(self) -> bool:
-        return self._settings.budget.day_usd is not None or self._settings.budget.month_usd is not None
 
     # Stored answers
 

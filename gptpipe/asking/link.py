@@ -30,7 +30,7 @@ class Link:
 
         :raises ConfigError: as ``keys.find`` does.
         """
-        if self._found is None or not _same_endpoint(self._found[0], chosen):
+        if self._found is None or _endpoint(self._found[0]) != _endpoint(chosen):
             self._found = (chosen, key_for(self._context, chosen))
         return self._found[1]
 
@@ -52,5 +52,5 @@ class Link:
         self._found = self._made = None
 
 
-def _same_endpoint(one: Settings, other: Settings) -> bool:
-    return (one.profile, one.base_url, one.key) == (other.profile, other.base_url, other.key)
+def _endpoint(chosen: Settings) -> tuple[object, ...]:
+    return chosen.profile, chosen.base_url, chosen.key

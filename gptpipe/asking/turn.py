@@ -67,7 +67,7 @@ class Composed(NamedTuple):
     dropped: int
 
 
-Append = Callable[[message.Turn, bool], None]
+Append = Callable[[message.Turn, bool], object]
 
 
 class Turn:
@@ -220,9 +220,9 @@ def _history(
     question: Question, context: Context, chosen: Settings
 ) -> Iterator[tuple[Iterator[message.Turn], Append | None]]:
     """Hold the session's lock. The block gets its turns from the newest, and a function that appends one."""
-    name = chosen.session
-    if name is None and question.memory:
-        yield question.memory.history(), partial(_remember, question.memory)
+    name, memory = chosen.session, question.memory
+    if name is None and memory:
+        yield memory.history(), lambda turn, _: memory.append(turn)
     elif name is None:
         yield iter(()), None
     elif not question.save:
@@ -230,10 +230,6 @@ def _history(
     else:
         with context.sessions.lock(name, chosen.lock_timeout, output.say) as session:
             yield session.history(), lambda turn, wait: _keep(session, [turn], context, wait=wait)
-
-
-def _remember(memory: Memory, turn: message.Turn, _: bool) -> None:
-    memory.append(turn)
 
 
 def _keep(session: Session, turns: list[message.Turn], context: Context, *, wait: bool = True) -> None:

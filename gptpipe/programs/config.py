@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from gptpipe.asking import asker, tokens, tools
-from gptpipe.asking.context import Context, connect, here
+from gptpipe.asking.context import connect, here
 from gptpipe.console import output
 from gptpipe.errors import ConfigError, Failure, Status, UsageError
 from gptpipe.programs import diagnosis, install_docs, options
@@ -19,7 +19,7 @@ from gptpipe.programs.diagnosis import Finding
 from gptpipe.programs.options import given
 from gptpipe.settings import environment, roles, settings, written
 from gptpipe.settings.keys import keyless
-from gptpipe.settings.settings import Paths, Settings
+from gptpipe.settings.settings import Paths
 from gptpipe.text.address import proxy_for
 from gptpipe.text.age import parse_age
 from gptpipe.text.table import table
@@ -193,15 +193,12 @@ def tokenizer(encoding: str | None, **values: Any) -> int:
     encoding = encoding or tokens.DEFAULT_ENCODING
     if not tokens.installed(encoding, context.paths.cache):
         chosen = context.resolve(given(values), need_model=False)
-        data = _fetched(tokens.VOCABULARIES[encoding].url, chosen, context)
+        url = tokens.VOCABULARIES[encoding].url
+        with output.waiting(f"waiting for {url}; after {PATIENCE:.0f} s this ends"):
+            data = download(url, chosen._replace(proxy=chosen.proxy or proxy_for(url, context.env)))
         tokens.install(encoding, data, context.paths.cache)
     output.print_text(str(tokens.vocabulary_path(encoding, context.paths.cache)))
     return Status.OK
-
-
-def _fetched(url: str, chosen: Settings, context: Context) -> bytes:
-    with output.waiting(f"waiting for {url}; after {PATIENCE:.0f} s this ends"):
-        return download(url, chosen._replace(proxy=chosen.proxy or proxy_for(url, context.env)))
 
 
 @command.command("install-docs")

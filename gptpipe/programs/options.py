@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 
 from gptpipe.programs.cli import option
 from gptpipe.settings.built_in import DEFAULT_MODEL
+from gptpipe.text.strict_json import parse
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -43,16 +43,12 @@ class Field(click.ParamType[tuple[str, Any]]):
         if not text or (text[0] not in '{["-0123456789' and text not in _WORDS):
             return key, text
         try:
-            return key, json.loads(text, parse_constant=_refuse)
-        except (ValueError, RecursionError) as error:
+            return key, parse(text)
+        except ValueError as error:
             self.fail(f"{text[:80]!r} begins like JSON but is not: {error}", param, ctx)
 
 
 _WORDS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"JSON has no {constant}")
 
 
 # How the help names a value, and what the value is.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from gptpipe.errors import UsageError
 from gptpipe.message import Schema
@@ -43,30 +43,6 @@ class Foreign(Exception):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
-
-
-class Form(Protocol):
-    """How results are written to a file, and read from it."""
-
-    head: bytes
-
-    def encode(self, outcome: Outcome) -> bytes:
-        """Return a result with its line end."""
-
-    def read(self, descriptor: int) -> Iterator[Stored]:
-        """Yield the results in a file that has a head.
-
-        :raises Torn: at its end; Foreign: if it holds anything else.
-        """
-
-    def mark(self, record: Record) -> int:
-        """Return a number of 64 bits that results of equal records share; 0 if a result does not show its record."""
-
-    def renumbered(self, data: bytes, number: int) -> bytes:
-        """Return a result as that of the same record, which now has another number."""
-
-    def copied(self, data: bytes, record: Record) -> bytes:
-        """Return a result as that of another record that makes the same request."""
 
 
 class Lines:
@@ -213,6 +189,10 @@ class Table:
         lines = data.decode("utf-8", "surrogateescape").removesuffix("\n").split("\n")
         (row,) = rows(lines, self._header.delimiter, 1)
         return self._row(_text(record), row.cells[-len(self._added) :])
+
+
+Form = Lines | Table
+"""How results are written to a file, and read from it."""
 
 
 def _text(record: Record) -> str:

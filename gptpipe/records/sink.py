@@ -4,30 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Protocol
 
 from gptpipe.console.output import Printer
 from gptpipe.records.input import Record
 from gptpipe.records.result_file import ResultFile
 from gptpipe.records.results import Outcome, State, bare
-
-
-class Sink(Protocol):
-    """Takes the results, one after another."""
-
-    to_terminal: bool
-
-    def take(self, record: Record, key: str, *, again: bool = False) -> State:
-        """Return the state of this record, whose request has the key, in an earlier run."""
-
-    def write(self, outcome: Outcome) -> None:
-        """Write a result."""
-
-    def finish(self, total: int) -> None:
-        """Called after the last result, if the input has ended with ``total`` records."""
-
-    def close(self) -> None:
-        """Called at the end, however the run ended."""
 
 
 class Stream:
@@ -77,6 +58,10 @@ class Kept:
     def finish(self, total: int) -> None:
         """Put the file in the order of the input."""
         self._file.finish(total, whole=self._whole, prune=self._prune)
+
+
+Sink = Stream | Kept
+"""Takes the results, one after another. ``finish`` is called if the input has ended, ``close`` in any case."""
 
 
 def bare_lines(*, null: bool) -> Callable[[Outcome], bytes]:

@@ -38,6 +38,7 @@ _LIMIT_OF_ALL = 50 * MIB
 # Where a part of this type holds its bytes.
 _SLOTS = {"image_url": "url", "file": "file_data", "input_audio": "data"}
 _AUDIO_TYPES = {"wav": "audio/wav", "mp3": "audio/mpeg"}
+_AUDIO_FORMATS = {media: name for name, media in _AUDIO_TYPES.items()}
 
 _DATA = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,")
 _REFERENCE = re.compile(r"attachment:([\w.+-]+/[\w.+-]+);sha256,([0-9a-f]{64})", re.ASCII)
@@ -80,7 +81,7 @@ def part_for(data: bytes, name: str) -> Part | None:
         raise BadInput(f"{name} has {_megabytes(len(data))}: {limit}")
     text = _base64(data)
     if family == "audio":
-        return {"type": "input_audio", "input_audio": {"data": text, "format": _audio_format(media)}}
+        return {"type": "input_audio", "input_audio": {"data": text, "format": _AUDIO_FORMATS[media]}}
     if family == "application":
         named = "stdin.pdf" if name == "-" else os.path.basename(name)
         return {"type": "file", "file": {"filename": named, "file_data": f"data:{media};base64,{text}"}}
@@ -94,10 +95,6 @@ def _megabytes(size: int) -> str:
 
 def _base64(data: bytes) -> str:
     return b2a_base64(data, newline=False).decode()
-
-
-def _audio_format(media: str) -> str:
-    return next(name for name, kind in _AUDIO_TYPES.items() if kind == media)
 
 
 def check_total(messages: Iterable[Message]) -> None:

@@ -37,6 +37,11 @@ class Budget(NamedTuple):
     day_usd: float | None = None
     month_usd: float | None = None
 
+    @property
+    def in_usd(self) -> bool:
+        """Whether a limit is in USD, so that prices must be known."""
+        return self.day_usd is not None or self.month_usd is not None
+
 
 class Price(NamedTuple):
     """USD for a million tokens. ``cached`` is None if cached input costs what other input costs."""

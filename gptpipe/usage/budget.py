@@ -115,7 +115,7 @@ def require_price(directory: Path, settings: Settings, known: Callable[[], bool]
 
     :raises OverLimit: if it is not known.
     """
-    if settings.budget.day_usd is None and settings.budget.month_usd is None:
+    if not settings.budget.in_usd:
         return
     path = directory / "priced.json"
     priced = read_json(path)

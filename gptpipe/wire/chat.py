@@ -35,7 +35,8 @@ def body(request: Request, settings: Settings, refused: Collection[str] = ()) ->
             names.reverse()
         fields[names[names[0] in refused]] = limit
     if request.schema is not None and "response_format" not in refused:
-        fields["response_format"] = _response_format(request.schema, strict="strict" not in refused)
+        form = {"name": "answer", "strict": "strict" not in refused, "schema": request.schema}
+        fields["response_format"] = {"type": "json_schema", "json_schema": form}
     if request.tools:
         fields["tools"] = [{"type": "function", "function": tool._asdict()} for tool in request.tools]
     if "stream" not in refused:
@@ -43,10 +44,6 @@ def body(request: Request, settings: Settings, refused: Collection[str] = ()) ->
         if "stream_options" not in refused:
             fields["stream_options"] = {"include_usage": True}
     return {"model": request.model, "messages": messages, **fields}
-
-
-def _response_format(schema: Schema, *, strict: bool) -> dict[str, Any]:
-    return {"type": "json_schema", "json_schema": {"name": "answer", "strict": strict, "schema": schema}}
 
 
 def instruction(schema: Schema) -> str:

@@ -60,7 +60,7 @@ def from_response(status: int, headers: Mapping[str, str], text: str, url: str) 
         if location := headers.get("location"):
             where = masked(location)
             return ProtocolError(f"{url} redirects to {where}, which is not followed", "give the right base URL")
-        return ProtocolError(f"{url} answered with status {status}, which is not Chat Completions")
+        return ProtocolError(f"{url} answered with status {status}, which is neither an answer nor an error")
     body = _parsed(text)
     failure = _judge(status, body, _sentence(body) or _from_page(text) or "no reason given")
     if isinstance(failure, Temporary):
