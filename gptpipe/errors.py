@@ -13,7 +13,7 @@ from typing import ClassVar
 
 
 def clause(words: object) -> str:
-    """Return the words of a library as our messages have them: without a capital at the start and a full stop.
+    """Return a library's sentence as our messages have it: no capital at the start, no full stop at the end.
 
     A word in capitals stays, such as EOF.
     """
@@ -121,8 +121,8 @@ class Temporary(Failure):
     """A failure that may pass: later the same call may work.
 
     ``retry_after`` is what the server asked for, in seconds; ``repeat`` says whether trying again at once is
-    safe (it is not when the work may already have been done and paid for). ``busy`` says that the server takes
-    fewer requests, so that a run of many should hold all of them; ``away`` that no server is there, or ready.
+    safe (it is not when the work may already have been done and paid for). ``busy`` says that the server wants
+    fewer requests, so that a map should hold all of its own; ``away`` that no server is there, or none is ready.
     """
 
     status = Status.TEMPFAIL
@@ -144,7 +144,7 @@ class Temporary(Failure):
 
 
 class ProtocolError(Failure):
-    """The reply is not one of the protocol."""
+    """The reply does not follow the protocol."""
 
     status = Status.PROTOCOL
 
@@ -170,7 +170,7 @@ class Interrupted(BaseException):
 
 
 def exhausted(error: BaseException) -> Temporary | None:
-    """Return the failure of a run that the system gives no more threads, processes or files; None for other errors."""
+    """Return the failure for an error that says: no more threads, processes or files. None for other errors."""
     if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
         return Temporary("no more threads can be started", "a limit on processes is reached: ulimit -u, or TasksMax=")
     if isinstance(error, BlockingIOError):

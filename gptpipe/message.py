@@ -23,7 +23,7 @@ _REPLY_ROLES = ("assistant", "tool")
 
 
 def text_of(content: object) -> str:
-    """Return the text in a message's content; without the parts that are not text; "" for null."""
+    """Return the text in a message's content, without the parts that are not text; "" for null."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):
@@ -38,7 +38,7 @@ def wording(message: Message) -> str:
 
 
 def size(message: Message) -> int:
-    """Return the bytes of a message's wording in UTF-8: with a byte-level tokenizer no fewer than its tokens."""
+    """Return the bytes of a message's wording in UTF-8. A byte-level tokenizer never makes more tokens of it."""
     return len(wording(message).encode("utf-8", "replace"))
 
 

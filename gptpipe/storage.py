@@ -219,7 +219,7 @@ def overwrite(path: str, blocks: Callable[[], Iterable[bytes]]) -> None:
     _write_in_place(path, b"".join(blocks()))
 
 
-# What a folder says that takes no new file, what chown says of a foreign group, and what rename says of a mount point.
+# The errors of a folder that takes no new file, of chown to a group that is not the user's, of rename to a mount point.
 _NO_RENAME = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV, errno.EINVAL)
 
 
@@ -228,7 +228,7 @@ def _has_acl(path: str) -> bool:
 
 
 def beside(path: str) -> str:
-    """Return the name of a temporary file in the folder of ``path``: its own for each thread, and valid in bytes."""
+    """Return the name of a temporary file in the folder of ``path``: another for each thread, and not too long."""
     start = os.fsdecode(os.fsencode(os.path.basename(path))[:200])
     return os.path.join(os.path.dirname(path), f".{start}.{os.getpid()}.{threading.get_ident():x}")
 

@@ -99,11 +99,11 @@ def _answer_tokens(turn: Turn, reasoning: str, used: Counts) -> _Part:
 def _question_tokens(turn: Turn, sent: Sequence[Turn], used: Counts, answer: int) -> _Part:
     """Return what the prompt holds beside the turns sent and the system message.
 
-    The turn before knows what the system message takes, with all that the server adds. The first turn
-    shares by bytes. Shared again each time, a small error of a large system message would add up. A turn
-    before that was counted too high shows as a question that is too low, even below 1: then the sum of the turns is
-    right again if that stands, as long as the turn's own text allows it. A server that counts less than what it was
-    sent (only what was not in its cache) leaves no such question.
+    What the system message takes, with all that the server adds of its own, is known from the turn before; the first
+    turn shares by bytes. Sharing each time would add up the small error of a large system message. If the turn before
+    was counted too high, this question comes out too low, even below 1. It stays so as far as the turn's own text
+    allows, because then the sum of the turns is right again. This does not hold for a server that counts less than
+    what it was sent, such as only what was not in its cache.
     """
     most = bound_all(turn.question)
     rest = used.input - sum(map(weight, sent))

@@ -181,7 +181,7 @@ class Printer:
             try:
                 write_all(self._descriptor, encode(self._styled(visible(text)) if self._terminal else text))
             except (WriteError, BrokenPipeError):
-                self._newline = True  # for end, which is to write nothing more; not so after a signal
+                self._newline = True  # so that end writes nothing more; after a signal it does
                 raise
 
     def end(self) -> bool:

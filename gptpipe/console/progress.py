@@ -32,7 +32,7 @@ class Progress:
             size: dict[str, Any] = {"dynamic_ncols": True}
             if not os.get_terminal_size(STDERR).columns:  # a serial line does not know; tqdm would show nothing
                 size = {"ncols": 80, "nrows": 24}
-            # Without miniters it stands still after a burst: it waits for as many as came in a moment then.
+            # Without miniters the bar stands still after a burst of records, until as many have come again.
             self._bar = library.tqdm(total=total(), unit=f" {unit}", file=sys.stderr, miniters=1, **size)
             write_above(self.aside)
 

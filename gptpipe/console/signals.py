@@ -224,7 +224,7 @@ class Deadline:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Let the time of the block not count."""
+        """Do not count the time of the block."""
         with self._counting(None):
             paused = time.monotonic()
             yield
@@ -256,7 +256,7 @@ class Deadline:
 
     @contextmanager
     def _counting(self, began: float | None) -> Iterator[None]:
-        """Let the time count from then on in the block, or not at all."""
+        """In the block, count the time from ``began`` on, or not at all if that is None."""
         with self._changed:
             before, self._began = self._began, began
             self._changed.notify()

@@ -6,7 +6,7 @@ import os
 from signal import SIGPIPE
 
 # Python ignores the signal in itself, whatever it was before, so only the parent tells. These ignore it in themselves
-# alone, and what they start has it as usual.
+# alone: what they start has the default action.
 _ALONE = ("python", "pypy", "node", "strace")
 
 

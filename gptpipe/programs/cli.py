@@ -35,7 +35,7 @@ def option(*names: str, group: str, **kwargs: Any) -> Callable[[Callable[..., An
 
 
 class Action(click.Command):
-    """What one of a program's words does: its options in groups."""
+    """What the first word of a program's arguments names; its help lists the options in groups."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         settings = {"help_option_names": ["-h", "--help"], "max_content_width": WIDTH, "terminal_width": WIDTH}

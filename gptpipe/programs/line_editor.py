@@ -31,7 +31,7 @@ Words = Mapping[str, Follow]
 
 
 def is_there() -> bool:
-    """Return whether a person types and sees a prompt: on terminals that are not dumb, for both ways."""
+    """Return whether a person types and sees a prompt: standard input and error are terminals, and not dumb ones."""
     return os.isatty(0) and os.isatty(output.STDERR) and os.environ.get("TERM") != "dumb"
 
 
@@ -143,7 +143,7 @@ def _completer(words: Words) -> Completer:
         return (Completion(name, -len(typed)) for name in names if name.startswith(typed))
 
     def _entered(found: Completion) -> Completion:
-        """Return the completion, of a folder with its slash: so TAB goes on inside."""
+        """Return the completion; that of a folder ends with a slash, so that TAB goes on inside."""
         slash = "/" if found.display_text.endswith("/") else ""
         return Completion(found.text + slash, found.start_position, found.display)
 

@@ -156,7 +156,7 @@ _BESIDE_A_ROLE = {"config", "edit", "encoding", "no_stdin", "role", "save_role",
 
 
 def _role(prompt: str, options: dict[str, Any], role: Role) -> Role:
-    """Return the role that makes of a later call what this one is.
+    """Return the role with which a later call does what this one does.
 
     :raises UsageError: if a role cannot hold it.
     """
@@ -172,7 +172,7 @@ def _role(prompt: str, options: dict[str, Any], role: Role) -> Role:
     extract, path = options.get("extract"), options.get("schema")
     if not extract and not path:
         extract, path = role.extract, role.schema
-    # What was written for this call may have fields; of an older role the fields are filled.
+    # What was written for this call may have fields; in the texts of an older role they are filled already.
     settings = {**role.settings, **kept, "params": params}
     if system := settings.get("system"):
         settings["system"] = as_template(system) if "system" in kept else escape(system)

@@ -186,8 +186,8 @@ class Session:
 
         The result has their numbers, sums and dates.
 
-        If the file was replaced or removed since it was locked, the one there now is locked, for which ``wait``
-        allows the lock's own timeout again.
+        If the file was replaced or removed since it was locked, the one there now is locked; with ``wait`` that may
+        take the lock's timeout once more.
 
         :raises WriteError: if it cannot be written; the file is as before.
         :raises Temporary: if the file now at the path is locked.

@@ -194,9 +194,9 @@ def _no_key(settings: Settings, base_url: str) -> ConfigError:
 def keyless(env: Mapping[str, str], config: Config, *known: str | None) -> dict[str, str]:
     """Return the environment for a program that must not see a key.
 
-    It is without each variable that a profile names for its key, also one that this call does not use, without the
-    folder of systemd's credentials, without gptpipe's own addresses with a password or a query, and without each
-    variable that holds one of these keys, or a ``known`` one, under another name or as a part of its value.
+    These variables are left out: those that profiles name for their keys, whether this call uses them or not; the
+    folder of systemd's credentials; gptpipe's own addresses, if they have a password or a query; and every variable
+    whose value has one of these keys, or a ``known`` one, in it.
     """
     profiles = [*BUILT_IN.values(), *config.profiles.values()]
     variables = {"OPENAI_API_KEY", *(profile["api_key_env"] for profile in profiles if "api_key_env" in profile)}

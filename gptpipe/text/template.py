@@ -1,6 +1,6 @@
 """Templates of roles and of ``gptpipe-map``: ``{}`` and ``{name}`` are fields, ``{{`` and ``}}`` are braces.
 
-A name begins with a letter, a digit or ``_``; spaces, ``-`` and ``.`` may follow. ``}`` alone is itself.
+A name begins with a letter, a digit or ``_``; spaces, ``-`` and ``.`` may follow. A single ``}`` stands for itself.
 """
 
 from __future__ import annotations

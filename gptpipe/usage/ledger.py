@@ -179,7 +179,7 @@ def read(directory: Path, since: str = "", warn: Callable[[str], None] = lambda 
 
 def is_date(text: str) -> bool:
     """Return whether a text is a day of the calendar, ``YYYY-MM-DD``."""
-    from datetime import date  # what a call with a budget does without
+    from datetime import date  # a call with a budget does without it
 
     try:
         return date.fromisoformat(text).isoformat() == text
