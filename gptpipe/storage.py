@@ -185,15 +185,12 @@ def append(fd: int, folder: Path, lines: bytes) -> None:
         raise
 
 
-def replace(path: str, data: bytes | Iterable[bytes], mode: int | None = None) -> None:
-    """Put ``data``, whole or in blocks, at ``path`` in one step.
-
-    A reader sees the old content or the new, after a crash too. The new file has ``mode``, by default 0666 less the
-    umask.
+def replace(path: Path, data: bytes) -> None:
+    """Put a private file with this content at ``path``. A reader sees the old content or the new, after a crash too.
 
     :raises OSError: if that fails; the old content stays.
     """
-    _replace(path, [data] if isinstance(data, bytes) else data, 0o666 if mode is None else mode, None, mode)
+    _replace(str(path), [data], 0o600, None, 0o600)
 
 
 def overwrite(path: str, blocks: Callable[[], Iterable[bytes]]) -> None:
@@ -207,7 +204,7 @@ def overwrite(path: str, blocks: Callable[[], Iterable[bytes]]) -> None:
     try:
         old = os.stat(path)
     except FileNotFoundError:
-        replace(path, blocks())
+        _replace(path, blocks(), 0o666, None, None)
         return
     if old.st_nlink == 1 and os.geteuid() in (0, old.st_uid) and not _has_acl(path):
         try:

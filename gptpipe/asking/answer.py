@@ -202,11 +202,6 @@ class Answer:
         }
 
     @property
-    def ended(self) -> bool:
-        """Whether a finish reason came."""
-        return self.finish_reason is not None
-
-    @property
     def finished(self) -> bool:
         """Whether later turns can follow: the answer is complete, or reached the length limit."""
         reason = (self.finish_reason or "").lower()
@@ -292,10 +287,6 @@ class Answer:
         judge = self.want.judge
         if judge is not None and self.failure is None and not self.calls and (found := judge(self.printed)):
             self.failure = schema.Invalid(found)
-
-    def fail(self, failure: Failure) -> None:
-        """Note why the answer is not complete."""
-        self.failure = failure
 
     def end(self, status: int) -> None:
         """End the request on its way, if there is one, with this status."""

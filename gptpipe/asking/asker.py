@@ -87,7 +87,7 @@ class Asker:
         try:
             self._ask(request, answer, receiver)
         except Failure as failure:
-            answer.fail(failure)
+            answer.failure = failure
 
     def _ask(self, request: Request, answer: Answer, receiver: Receiver) -> None:
         if self._want.stored and self._recalled(request, answer, receiver):

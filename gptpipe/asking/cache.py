@@ -52,7 +52,7 @@ def put(directory: Path, key: str, answer: Mapping[str, Any]) -> None:
     :raises OSError: if that fails.
     """
     make_folder(directory)
-    replace(str(directory / f"{key}.json"), compact({"key": key, "answer": answer}).encode(), 0o600)
+    replace(directory / f"{key}.json", compact({"key": key, "answer": answer}).encode())
 
 
 def clear(directory: Path, older_than: float | None = None) -> int:

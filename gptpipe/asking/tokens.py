@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 
 from gptpipe.errors import OverLimit, ProtocolError, WriteError
 from gptpipe.message import Message, size, wording
-from gptpipe.storage import failing, make_folder
-from gptpipe.storage import replace as replace_file
+from gptpipe.storage import failing, make_folder, replace
 
 # The most that the frame of a message takes; added to its bytes it gives a bound that holds for every chat format.
 FRAME_BOUND = 8
@@ -93,7 +92,7 @@ def install(encoding: str, data: bytes, cache: Path) -> Path:
     path = vocabulary_path(encoding, cache)
     with failing(WriteError, f"cannot write {path}"):
         make_folder(path.parent)
-        replace_file(str(path), data, 0o600)
+        replace(path, data)
     return path
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
+from shutil import get_terminal_size
 from typing import Any
 
 import click
@@ -24,7 +24,6 @@ from gptpipe.usage import ledger, prices, summary
 from gptpipe.usage.ledger import Entry
 from gptpipe.usage.summary import Row
 
-_USUAL_WIDTH = 80
 _HEAD = ("requests", "input", "cached", "output", "reasoning", "seconds", "USD")
 
 
@@ -101,7 +100,7 @@ def _cells(row: Row, number: Callable[[float], str]) -> tuple[str, ...]:
 
 def _table(by: str, rows: Sequence[Row]) -> str:
     """Return the table as wide as the terminal at most: long numbers are rounded, and then the groups cut."""
-    width = _width()
+    width = get_terminal_size().columns
     for number in (str, table.short):
         cells = [(by, *_HEAD), *(_cells(row, number) for row in (*rows, summary.total(rows)))]
         excess = table.width_of(_aligned(cells)) - width
@@ -122,15 +121,7 @@ def _plot(rows: Sequence[Row]) -> str:
     if not any(row.requests for row in rows):
         return "no requests"
     shown = [(row.group or "-", float(row.input + row.output), note(row)) for row in rows]
-    return output.visible(table.bars(shown, _width()))
-
-
-def _width() -> int:
-    try:
-        return os.get_terminal_size(output.STDOUT).columns
-    except OSError:
-        columns = os.environ.get("COLUMNS", "")
-        return int(columns) if columns.isascii() and columns.isdecimal() else _USUAL_WIDTH
+    return output.visible(table.bars(shown, get_terminal_size().columns))
 
 
 def _every_day(rows: Sequence[Row], since: str) -> list[Row]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import NamedTuple
 
 from gptpipe.errors import BadInput, UsageError
@@ -90,18 +91,13 @@ def header(lines: Iterator[str], delimiter: str | None) -> tuple[Header, Iterato
     if first is None:
         return None
     delimiter = delimiter or _guessed(first)
-    found = rows(_chained(first, lines), delimiter)
+    # A quoted first cell begins after the mark, or the quote would be a part of it.
+    found = rows(chain([first.removeprefix(BOM)], lines), delimiter)
     row = next(found)
     if row.problem:
         raise BadInput(f"the header is not CSV: {row.problem} in line {row.line}")
     mark = BOM if first.startswith(BOM) else ""
     return Header(row.cells, mark + row.text, delimiter), found
-
-
-def _chained(first: str, lines: Iterator[str]) -> Iterator[str]:
-    # A quoted first cell begins after the mark, or the quote would be a part of it.
-    yield first.removeprefix(BOM)
-    yield from lines
 
 
 def _guessed(line: str) -> str:

@@ -107,7 +107,7 @@ class Submission(NamedTuple):
         found = self._asdict()
         del found["folder"]
         with failing(WriteError, f"cannot write {self.folder / _STATE}"):
-            replace(str(self.folder / _STATE), compact(found).encode() + b"\n", 0o600)
+            replace(self.folder / _STATE, compact(found).encode() + b"\n")
 
     def settle(self) -> None:
         """Send no more of the requests."""

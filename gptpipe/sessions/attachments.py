@@ -208,7 +208,7 @@ def store(directory: Path, data: bytes) -> str:
     with failing(WriteError, f"cannot write {path}"):
         make_folder(directory)
         if not _is_stored(path, len(data)):
-            replace(str(path), data, 0o600)
+            replace(path, data)
             sync_folder(directory)  # or a crash loses the file that a finished turn refers to
     return digest
 

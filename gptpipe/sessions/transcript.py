@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator
-from datetime import datetime
 from itertools import islice
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ from gptpipe.message import LENGTH_REASONS, SYSTEM_ROLES, Message, Turn
 from gptpipe.sessions import attachments, system
 from gptpipe.sessions.store import Record, SessionStore, Warn, silent, timestamp
 from gptpipe.sessions.undo import standing
-from gptpipe.sessions.upkeep import Summary, oldest_first
+from gptpipe.sessions.upkeep import Summary, asked_at, oldest_first
 from gptpipe.text import table as columns
 from gptpipe.text.fences import block as code_block
 from gptpipe.text.strict_json import compact
@@ -83,17 +82,15 @@ def transcript(records: Iterable[Record]) -> Iterator[str]:
 def _heading(turn: Turn) -> str:
     if turn.undo:
         taken = "the last turn was taken back" if turn.undo == 1 else f"the last {turn.undo} turns were taken back"
-        return f"== {', '.join(filter(None, [_local(turn.at), taken]))} =="
+        return f"== {', '.join(filter(None, [_local(turn), taken]))} =="
     state = turn.finish_reason or "unfinished"
-    facts = [str(turn.n), _local(turn.at), _line(turn.model), "" if state == "stop" else _line(state)]
+    facts = [str(turn.n), _local(turn), _line(turn.model), "" if state == "stop" else _line(state)]
     return f"== {', '.join(filter(None, facts))} =="
 
 
-def _local(at: str | None) -> str:
-    try:
-        return _minute(datetime.fromisoformat(at or "").timestamp())
-    except (ValueError, OverflowError):
-        return ""
+def _local(turn: Turn) -> str:
+    at = asked_at(turn)
+    return "" if at is None else _minute(at)
 
 
 def _line(found: object) -> str:

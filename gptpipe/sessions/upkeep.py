@@ -59,14 +59,17 @@ def _summary(name: str, fd: int, path: Path) -> Summary:
     status = os.fstat(fd)
     turns = (record.turn for record in valid(backward(fd), path, silent, locked=False))
     last = last_turn(turns) or Turn([])
-    return Summary(name, last.n, _last_use(last, status), last.model, last.total_tokens, status.st_size)
+    used = asked_at(last)
+    last_use = status.st_mtime if used is None else used
+    return Summary(name, last.n, last_use, last.model, last.total_tokens, status.st_size)
 
 
-def _last_use(turn: Turn, status: os.stat_result) -> float:
+def asked_at(turn: Turn) -> float | None:
+    """Return when the turn was asked, in seconds since 1970; None if its line does not say."""
     try:
         return datetime.fromisoformat(turn.at or "").timestamp()
     except (ValueError, OverflowError):
-        return status.st_mtime
+        return None
 
 
 def oldest_first(store: SessionStore, name: str, warn: Warn) -> Iterator[Record]:

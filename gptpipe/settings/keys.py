@@ -103,14 +103,11 @@ def _ways(
         yield f"environment variable {variable}", lambda: env.get(variable) or None
     credential = f"{settings.profile or OPENAI}_api_key"
     if folder := env.get("CREDENTIALS_DIRECTORY"):
-        yield f"credential {credential}", lambda: _from_credential(os.path.join(folder, credential))
+        path = os.path.join(folder, credential)
+        # systemd guards the folder, and sets the modes in it by its own rules.
+        yield f"credential {credential}", lambda: _from_file(path, private=False) if os.path.lexists(path) else None
     if settings.profile in (OPENAI, None):
         yield "environment variable OPENAI_API_KEY", lambda: env.get("OPENAI_API_KEY") or None
-
-
-def _from_credential(path: str) -> str | None:
-    # systemd guards the folder, and sets the modes in it by its own rules.
-    return _from_file(path, private=False) if os.path.lexists(path) else None
 
 
 def _from_file(path: str, *, private: bool) -> str:

@@ -120,19 +120,15 @@ def resolve(
         allow_http=held.get("allow_http", False),
         budget=Budget(**config.budget),
         prices=own_prices(config),
-        **_chat(config),
+        question=config.chat.get("question"),
+        answer=config.chat.get("answer"),
+        remember=config.chat.get("history", True),
         **way,
         **_single(layers),
     )
     if need_model:
         check_model(found)
     return found
-
-
-def _chat(config: Config) -> dict[str, Any]:
-    """Return the settings of the chat."""
-    chat = config.chat
-    return {"question": chat.get("question"), "answer": chat.get("answer"), "remember": chat.get("history", True)}
 
 
 def _way(choice: _Choice, layers: Layers, sources: _Sources) -> dict[str, Any]:

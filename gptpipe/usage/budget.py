@@ -72,7 +72,7 @@ def _spent(directory: Path, today: str) -> dict[str, _Sum]:
     grown = {day: sums[day].size - kept.get(day, _Sum()).size for day in sums}
     if any(not 0 <= more <= (_WORTH_KEEPING if day == today else 0) for day, more in grown.items()):
         with suppress(OSError):  # they are summed anew the next time
-            replace(str(directory / "sums.json"), compact(sums).encode(), 0o600)
+            replace(directory / "sums.json", compact(sums).encode())
     return sums
 
 
@@ -130,7 +130,7 @@ def require_price(directory: Path, settings: Settings, known: Callable[[], bool]
         )
     with suppress(OSError):  # it is asked again the next time
         make_folder(directory)
-        replace(str(path), compact([*priced, asked]).encode(), 0o600)
+        replace(path, compact([*priced, asked]).encode())
 
 
 def check_budget(settings: Settings, paths: Paths, *, over: bool) -> None:
