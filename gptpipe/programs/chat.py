@@ -85,10 +85,7 @@ def _losing() -> Iterator[None]:
 @options.model
 @options.web
 @options.chat_tools
-@options.limits
-@options.cost
-@options.network
-@options.config
+@options.run
 @option("--plain", group="answer", is_flag=True, help="show answers as they were written, without bold and colour")
 @option("--no-history", group="other", is_flag=True, help="keep nothing of what is typed for later chats")
 @options.verbose

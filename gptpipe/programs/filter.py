@@ -38,10 +38,7 @@ from gptpipe.programs.cli import Command, option
 @option("--meta", group="answer", metavar="PATH", help="write that object to PATH, also after a failure")
 @option("--reasoning", group="answer", is_flag=True, help="show the model's reasoning on standard error")
 @options.tools
-@options.limits
-@options.cost
-@options.network
-@options.config
+@options.run
 @option("--save-role", group="other", metavar="NAME", help="write the settings of this call as a role; ask nothing")
 @option("--dry-run", group="other", is_flag=True, help="print the request as JSON; send, save and lock nothing")
 @options.verbose

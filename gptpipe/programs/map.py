@@ -69,10 +69,7 @@ _count = click.IntRange(1)
 @options.model
 @options.web
 @options.tools
-@options.limits
-@options.cost
-@options.network
-@options.config
+@options.run
 @option("--dry-run", group="other", is_flag=True, help="count records and tokens, show a request; send nothing")
 @option("--ask", group="other", is_flag=True, help="with --dry-run --sample: ask these, and estimate the whole")
 @options.verbose

@@ -109,16 +109,11 @@ def _write(asked: Turn, target: output.Target | None, started: float | None) -> 
     """Write an answer that was held back; with ``started``, the object of ``--json``."""
     failure = asked.answer.failure
     if target and failure is None:
-        target.write(output.encode(_whole(asked.answer.printed)))
+        target.write(output.encode(asked.answer.printed.removesuffix("\n") + "\n"))
     if started is not None and (failure is None or isinstance(failure, (Truncated, Refused))):
         output.print_json(report.describe(asked, failure, started))
     elif failure is None and not target:
         output.print_text(asked.answer.printed)
-
-
-def _whole(text: str) -> str:
-    """Return the text with a newline at its end."""
-    return text if text.endswith("\n") else text + "\n"
 
 
 class _Stream(Receiver):

@@ -193,6 +193,8 @@ cost = together(
     over_budget,
 )
 
+run = together(limits, cost, network, config)
+
 verbose = option(
     "-v", "--verbose", group="other", is_flag=True, help="notes on standard error: model, tokens, cost, retries"
 )

@@ -140,8 +140,8 @@ def search(pattern: str, ignore_case: bool, names: bool) -> int:
     printer = output.Printer()
     for name in each:
         with each.attempt(name):
-            for match in transcript.matches(store, name, compiled, output.say):
-                printer.write(f"{name}\n" if names else f"{name}:{match.turn}:{match.line}\n")
+            for number, line in transcript.matches(store, name, compiled, output.say):
+                printer.write(f"{name}\n" if names else f"{name}:{number}:{line}\n")
                 if names:
                     break
     if printer.printed or each.status:

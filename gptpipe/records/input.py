@@ -16,7 +16,7 @@ from gptpipe.console.output import say, waiting_for
 from gptpipe.errors import BadInput, Failure, NoInput, UsageError, clause
 from gptpipe.records import rows
 from gptpipe.records.rows import BOM, Header, Row
-from gptpipe.text import strict_json
+from gptpipe.text.strict_json import mend, parse
 
 _BLOCK = 1 << 16
 
@@ -182,27 +182,22 @@ def _checked(number: int, value: Any, text: str, encoding: str) -> Record:
         text.encode()
     except UnicodeEncodeError:
         failure = BadInput(f"the record is not {encoding.upper()} text", "--encoding NAME reads other encodings")
-        return Record(number, shown(text), failure)
+        return Record(number, mend(text), failure)
     if "\0" in text:
         return Record(number, value, BadInput("the record is not text: it holds NUL"))
     return Record(number, value)
 
 
-def shown(text: str) -> str:
-    """Return a text for printing: what is not valid Unicode in it is marked."""
-    return strict_json.mend(text)
-
-
 def displayed(value: Any) -> Any:
-    """Return a record's value as JSON can hold it: the path of a file may be no Unicode."""
-    return shown(value) if isinstance(value, str) else value
+    """Return a record's value as JSON can hold it: the path of a file may hold any bytes."""
+    return mend(value) if isinstance(value, str) else value
 
 
 def _parsed(number: int, line: str, encoding: str) -> Record:
     try:
-        value = strict_json.parse(line)
+        value = parse(line)
     except ValueError as error:
-        return Record(number, shown(line), BadInput(f"the record is not JSON: {clause(error)}"))
+        return Record(number, mend(line), BadInput(f"the record is not JSON: {clause(error)}"))
     return _checked(number, value, line, encoding)
 
 
@@ -214,10 +209,10 @@ def _rows(found: Iterator[Row], columns: list[str], encoding: str) -> Iterator[R
             yield Record(number, None, failure, row.text)
         elif len(row.cells) != len(columns):
             failure = BadInput(f"line {row.line} has {len(row.cells)} cells, the header {len(columns)}")
-            yield Record(number, list(map(shown, row.cells)), failure, row.text)
+            yield Record(number, list(map(mend, row.cells)), failure, row.text)
         else:
             value = dict(zip(columns, row.cells, strict=True))
             checked = _checked(number, value, "".join((*columns, *row.cells)), encoding)
             if checked.failure is not None:
-                checked = checked._replace(value=list(map(shown, row.cells)))
+                checked = checked._replace(value=list(map(mend, row.cells)))
             yield checked._replace(row=row.text)

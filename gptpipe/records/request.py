@@ -16,12 +16,12 @@ from gptpipe.asking.want import Want, wanted
 from gptpipe.errors import BadInput, Failure, NoInput, UsageError
 from gptpipe.message import Content, Counts, Message, Part
 from gptpipe.records import input
-from gptpipe.records.input import FILES, LINES, Input, Record, shown
+from gptpipe.records.input import FILES, LINES, Input, Record
 from gptpipe.records.results import Outcome
 from gptpipe.records.rows import Header
 from gptpipe.sessions import attachments
 from gptpipe.settings.settings import Settings
-from gptpipe.text.strict_json import compact
+from gptpipe.text.strict_json import compact, mend
 from gptpipe.text.template import Field, Template, fields, parse
 from gptpipe.usage import prices
 from gptpipe.wire import protocol
@@ -185,8 +185,8 @@ def _file(path: str, encoding: str) -> str | Part:
     try:
         data = read_file(os.fsdecode(path.encode("utf-8", "surrogateescape")))
     except UnicodeEncodeError:  # UTF-7 and unicode_escape have halves of surrogate pairs
-        raise NoInput(f"cannot read {shown(path)}: no file has such a name") from None
-    return attachments.part_for(data, path) or decode(data, shown(path), encoding)
+        raise NoInput(f"cannot read {mend(path)}: no file has such a name") from None
+    return attachments.part_for(data, path) or decode(data, mend(path), encoding)
 
 
 def _text(value: Any) -> str:

@@ -9,7 +9,6 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import NamedTuple
 
 from gptpipe.errors import Absent, Failure, Truncated
 from gptpipe.message import LENGTH_REASONS, SYSTEM_ROLES, Message, Turn
@@ -124,22 +123,15 @@ def _part(part: object) -> str:
     return text if isinstance(text, str) else f"[{attachments.reference(part) or part.get('type')}]"
 
 
-class Match(NamedTuple):
-    """A line of a session's text, and the number of its turn."""
-
-    turn: int
-    line: str
-
-
-def matches(store: SessionStore, name: str, pattern: re.Pattern[str], warn: Warn) -> Iterator[Match]:
-    """Yield the lines of :func:`transcript` that match the pattern, headings left out.
+def matches(store: SessionStore, name: str, pattern: re.Pattern[str], warn: Warn) -> Iterator[tuple[int, str]]:
+    """Yield the lines of :func:`transcript` that match, each after the number of its turn; headings are left out.
 
     :raises NoInput: WriteError: as :meth:`SessionStore.reading` does, at the first step.
     """
     before: str | None = None
     for _, _, turn in oldest_first(store, name, warn):
         for _, text in _texts(turn, before):
-            yield from (Match(turn.n, line) for line in text.split("\n") if pattern.search(line))
+            yield from ((turn.n, line) for line in text.split("\n") if pattern.search(line))
         before = before if turn.undo else turn.system
 
 

@@ -93,7 +93,7 @@ def load(directory: Path, name: str, variables: Mapping[str, str]) -> Role:
     """
     written = _written(directory, name)
     known = {**written.values, **variables}
-    its_fields = sorted(written.names)
+    its_fields = sorted({*fields(written.system or []), *fields(written.prompt or []), *written.values})
     for key in variables:
         if key not in its_fields:
             near = nearest(key, its_fields)
@@ -123,11 +123,6 @@ class _Written(NamedTuple):
     schema: str | None
     extract: str | None
     tools: tuple[str, ...]
-
-    @property
-    def names(self) -> set[str]:
-        """The names that a variable may have."""
-        return {*fields(self.system or []), *fields(self.prompt or []), *self.values}
 
     def filled(self, value: Callable[[str], str]) -> Role:
         """Return the role; ``value`` returns what stands for a field."""

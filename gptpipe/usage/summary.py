@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import reduce
 from typing import NamedTuple
 
 from gptpipe.usage.ledger import Entry
@@ -37,34 +38,26 @@ def table(
     rows: dict[str, Row] = {}
     for day, entry in entries:
         group = day if by == "day" else getattr(entry, by) or ""
-        rows[group] = _added(rows.get(group, Row(group)), entry, price)
+        rows[group] = _sum(rows.get(group, Row(group)), _row(entry, price))
     return [rows[group] for group in sorted(rows)]
 
 
 def total(rows: Iterable[Row]) -> Row:
     """Return the sum of rows, as the group ``total``."""
-    result = Row("total")
-    for row in rows:
-        usd = result.usd if row.usd is None else (result.usd or 0.0) + row.usd
-        sums = {name: getattr(result, name) + getattr(row, name) for name in _SUMMED}
-        result = result._replace(usd=usd, **sums)
-    return result
+    return reduce(_sum, rows, Row("total"))
 
 
 _SUMMED = ("requests", "input", "output", "cached", "reasoning", "seconds", "unpriced")
 
 
-def _added(row: Row, entry: Entry, price: Callable[[Entry], float | None]) -> Row:
+def _sum(one: Row, other: Row) -> Row:
+    """Return the first row with the numbers of the other added."""
+    usd = one.usd if other.usd is None else (one.usd or 0.0) + other.usd
+    return one._replace(usd=usd, **{name: round(getattr(one, name) + getattr(other, name), 3) for name in _SUMMED})
+
+
+def _row(entry: Entry, price: Callable[[Entry], float | None]) -> Row:
     free = not entry.input and not entry.output
     usd = entry.usd if entry.usd is not None or free else price(entry)
-    return Row(
-        row.group,
-        row.requests + 1,
-        row.input + entry.input,
-        row.output + entry.output,
-        row.cached + entry.cached,
-        row.reasoning + entry.reasoning,
-        round(row.seconds + entry.seconds, 3),
-        row.usd if usd is None else (row.usd or 0.0) + usd,
-        row.unpriced + (usd is None and not free),
-    )
+    tokens = (entry.input, entry.output, entry.cached, entry.reasoning)
+    return Row("", 1, *tokens, entry.seconds, usd, int(usd is None and not free))
