@@ -62,16 +62,16 @@ def _instructed(messages: list[Message], schema: Schema) -> list[Message]:
     return [system, *messages[1:]]
 
 
-def whole(body: dict[str, Any], thinks: bool = False) -> list[Event]:
+def whole(reply: dict[str, Any], thinks: bool = False) -> list[Event]:
     """Return the events of a whole ``chat.completion``, the answer of a server that does not stream.
 
     It ends with ``Done``: a whole body is a whole answer. What is neither a completion nor an error gives no events.
     """
-    if not (isinstance(body.get("choices"), list) or body.get("error") or body.get("object") == "error"):
+    if not (isinstance(reply.get("choices"), list) or reply.get("error") or reply.get("object") == "error"):
         return []
     reader = Reader(thinks)
     events: list[Event] = []
-    reader.take(body, False, events)
+    reader.take(reply, False, events)
     reader.done(events)
     return events
 
