@@ -73,10 +73,10 @@ _count = click.IntRange(1)
 def submit(template: str | None, **values: Any) -> int:
     """Send a request for each record, and print the name of the batch."""
     output.check_stdout()
-    place = here("gptpipe-batch", values)
+    context = here("gptpipe-batch", values)
     if values["going_on"] is not None:
-        return _go_on(template, values, place)
-    maker = maker_of(template, given(values), place, tools=False)
+        return _go_on(template, values, context)
+    maker = maker_of(template, given(values), context, tools=False)
     chosen = maker.settings
     if chosen.base_url is None and not (values["requests_only"] or values["dry_run"]):
         raise UsageError("the model echo has no Batch API", "--requests-only writes the requests")
@@ -85,18 +85,22 @@ def submit(template: str | None, **values: Any) -> int:
     plan = _planned(Plan(batch_api.endpoint_of(maker.spoken)), values)
     is_open = _is_open(values["resume"])
     if values["dry_run"]:
-        rehearsal = Rehearsal(maker, place, is_open, prices.batch_tier(plan.window))
+        rehearsal = Rehearsal(maker, context, is_open, prices.batch_tier(plan.window))
         for record in source.records:
             rehearsal.add(record)
         output.print_json(rehearsal.found(requests_file.WITHOUT))
         return Status.OK
     client = None
     if not values["requests_only"]:
-        check_spending(place, chosen, maker.want)
-        client = connect(place, chosen, gate=Patient())
+        check_spending(context, chosen, maker.want)
+        client = connect(context, chosen, gate=Patient())
     choice = Choice(is_open or (lambda *_: True), not values["no_dedupe"])
-    found, counted = requests_file.prepare(place.paths.batches, place.paths.cache, source.records, maker, choice, plan)
-    place.note(f"{counted['requests']} requests, {counted['same']} equal records, {counted['skipped']} with an answer")
+    found, counted = requests_file.prepare(
+        context.paths.batches, context.paths.cache, source.records, maker, choice, plan
+    )
+    context.note(
+        f"{counted['requests']} requests, {counted['same']} equal records, {counted['skipped']} with an answer"
+    )
     if found is None:
         return Status.OK
     if client is None:
@@ -134,17 +138,17 @@ def _is_open(path: str | None) -> Callable[[Record, str], bool] | None:
     return lambda record, key: results.take(record, key) is State.MISSING
 
 
-def _go_on(template: str | None, values: dict[str, Any], place: Context) -> int:
+def _go_on(template: str | None, values: dict[str, Any], context: Context) -> int:
     """Submit what is left of an earlier submission."""
     for name in ("file", "resume", "dry_run", "requests_only"):
         if values[name] or template is not None:
             raise UsageError("--continue stands alone: the requests are made already", "no template, no input")
-    found = submission.load(place.paths.batches, values["going_on"])
+    found = submission.load(context.paths.batches, values["going_on"])
     if not found.open:
         if not found.parts:
             raise _not_sent(found)
         return Status.OK
-    client = _reconnect(found, values, place)
+    client = _reconnect(found, values, context)
     return _send(found._replace(plan=_planned(found.plan, values)), client, values)
 
 
@@ -225,9 +229,9 @@ def list_batches(config: str | None) -> int:
 @_shared
 def cancel(name: str, **values: Any) -> int:
     """Cancel a batch; what it has done can be fetched."""
-    place = here("gptpipe-batch", values)
-    found = submission.load(place.paths.batches, name)
-    client = _reconnect(found, values, place)
+    context = here("gptpipe-batch", values)
+    found = submission.load(context.paths.batches, name)
+    client = _reconnect(found, values, context)
     found.settle()
     for state in _states(found, client):
         if not state.ended and state.status != "cancelling":
@@ -251,7 +255,7 @@ def fetch(name: str | None, results: str | None, **values: Any) -> int:
     states: list[Batch] = []
     if results is not None:
         path = Path(results)
-        found = submission.load(place.paths.batches, name) if name else replies.find(place.paths.batches, path)
+        found = submission.load(context.paths.batches, name) if name else replies.find(context.paths.batches, path)
         files = [path]
     elif name is None:
         raise UsageError("fetch needs the ID of a batch, or --results", "gptpipe-batch list names them")
@@ -264,9 +268,9 @@ def fetch(name: str | None, results: str | None, **values: Any) -> int:
             found.settle()
     want = Want(found.want["extract"], found.want["schema"])
     outcomes = replies.outcomes(found, Replies(files, found.last), states, want)
-    chosen = resolve.resolve(given(values), {}, found.endpoint, place.env, place.config)
+    chosen = context.resolve(given(values), session=found.endpoint)
     if chosen.usage and found.parts and not found.open:
-        outcomes = replies.book(found, outcomes, chosen, place.paths.usage)
+        outcomes = replies.book(found, outcomes, chosen, context.paths.usage)
     return _print(outcomes, values)
 
 
@@ -331,8 +335,8 @@ def _reconnect(found: Submission, values: dict[str, Any], context: Context) -> C
     """Return a client for the endpoint that a submission went to."""
     if not found.parts and not found.open:
         raise _not_sent(found)
-    chosen = resolve.resolve(given(values), {}, found.endpoint, place.env, place.config)
-    return connect(place, chosen, gate=Patient())
+    chosen = context.resolve(given(values), session=found.endpoint)
+    return connect(context, chosen, gate=Patient())
 
 
 def _not_sent(found: Submission) -> UsageError:

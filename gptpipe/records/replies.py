@@ -156,7 +156,7 @@ def outcomes(submission: Submission, replies: Replies, states: list[Batch], want
             else:
                 failure = _take(answer, replies.get(name), state)
         if failure is not None:
-            answer.fail(failure)
+            answer.failure = failure
         outcome = request.outcome(record, note["key"], submission.endpoint["model"], answer)
         yield outcome._replace(same_as=note["same_as"], usage=None) if "same_as" in note else outcome
 
@@ -176,7 +176,7 @@ def book(submission: Submission, outcomes: Iterator[Outcome], settings: Settings
         yield from outcomes
         return
     tier = prices.batch_tier(submission.plan.window)
-    account = ledger.account("gptpipe-batch", settings, None)._replace(service_tier=tier)
+    account = ledger.account_of("gptpipe-batch", settings, None)._replace(service_tier=tier)
     in_usd = settings.budget.day_usd is not None or settings.budget.month_usd is not None
     import tempfile
 

@@ -80,7 +80,7 @@ def _write(found: Submission, cache: Path, records: Iterable[Record], maker: Mak
             note: dict[str, Any] = {"index": record.number, "key": None, "record": input.displayed(record.value)}
             try:
                 asked = maker.request(record)
-                key = note["key"] = request.key(asked)
+                key = note["key"] = request.key_of(asked)
                 if not choice.is_open(record, key):
                     counted["skipped"] += 1
                     continue
