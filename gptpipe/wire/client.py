@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from math import inf
 from queue import Empty
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from gptpipe.errors import Failure, Temporary
 from gptpipe.settings.settings import Settings
@@ -20,14 +20,11 @@ from gptpipe.text.strict_json import compact
 from gptpipe.wire import faults, protocol, transport
 from gptpipe.wire.early import Early
 from gptpipe.wire.events import Again, Event, Opened
-from gptpipe.wire.exchange import Exchange, Head
+from gptpipe.wire.exchange import Exchange, Head, Response
 from gptpipe.wire.protocol import Protocol
 from gptpipe.wire.reply import Reply, Waiting, refusal
 from gptpipe.wire.request import Request
 from gptpipe.wire.transport import Way, load, preload
-
-if TYPE_CHECKING:
-    import httpx2
 
 __all__ = ["Client", "Early", "Gate", "Patient", "load", "preload"]
 
@@ -129,7 +126,7 @@ class Client:
         """
         return self._repeat(lambda: self._answer(request), repeatable)
 
-    def run(self, ask: Callable[[Exchange], httpx2.Response | None], path: str, *, repeatable: bool = True) -> None:
+    def run(self, ask: Callable[[Exchange], Response | None], path: str, *, repeatable: bool = True) -> None:
         """Make an exchange in which ``ask`` reads its own reply, with the limits and tries of every request.
 
         :raises Failure: as :meth:`stream`.

@@ -12,16 +12,32 @@ from contextlib import suppress
 from math import inf
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread, local
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from gptpipe.errors import exhausted
-
-if TYPE_CHECKING:
-    import httpx2
 
 LEAD = 256  # blocks of bytes that may wait for the reader
 _TOGETHER = 1 << 18  # bytes of blocks that are decoded at once
 _PARTING = 1.0  # seconds for which the end of a body may come when the answer has ended: then the connection is kept
+
+
+class Response(Protocol):
+    """The part of the HTTP library's response that is used here."""
+
+    @property
+    def status_code(self) -> int:
+        """Its status."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Its headers, whatever their case."""
+
+    @property
+    def extensions(self) -> Mapping[str, Any]:
+        """What the transport adds, the socket under ``network_stream``."""
+
+    def iter_bytes(self) -> Iterator[bytes]:
+        """Yield the body as it arrives."""
 
 
 class Head(NamedTuple):
@@ -72,14 +88,14 @@ class Exchange:
     ``connected`` becomes true when name, TCP, TLS and proxy are done.
     """
 
-    def __init__(self, ask: Callable[[Exchange], httpx2.Response | None]) -> None:
+    def __init__(self, ask: Callable[[Exchange], Response | None]) -> None:
         self.connected = False
         self._ask = ask
         self._items: SimpleQueue[Item] = SimpleQueue()
         self._ahead: list[Item] = []
         self._over = False  # the body is at its end
         self._left = inf  # when the reader left
-        self._response: httpx2.Response | None = None
+        self._response: Response | None = None
         self._working = Lock()  # until the body is at its end, or nobody wants it any more
 
     def __enter__(self) -> Exchange:
@@ -151,7 +167,7 @@ class Exchange:
         finally:
             self._working.release()
 
-    def hand_over(self, response: httpx2.Response) -> None:
+    def hand_over(self, response: Response) -> None:
         """Hand a reply over, from its head to its end. Called in the exchange's own thread."""
         self._response = response
         self._items.put(Head(response.status_code, response.headers))
