@@ -5,7 +5,7 @@ MODEL ?= echo:delay=0.02
 BIN = $(CURDIR)/.venv/bin
 READY = .venv/ready
 
-.PHONY: demo check torture pythons bench
+.PHONY: demo check torture pythons bench engines
 
 # The main job, on the built-in model or another: make demo MODEL=gpt-5.5
 demo: $(READY)
@@ -33,6 +33,11 @@ torture: $(READY)
 pythons: $(READY)
 	.ci/install
 	$(BIN)/python -m torture.pythons
+
+# Real servers, each installed and started here; some of them: make engines ENGINES='litellm vllm'
+engines: $(READY)
+	.ci/install cmake g++
+	$(BIN)/python -m engines $(ENGINES)
 
 # The benchmarks, against other tools: make bench ARGS='--row start --json'
 bench: $(READY)

@@ -228,7 +228,7 @@ class Client:
             return _FieldRefused(spoken.name, failure)
         if spoken is protocol.RESPONSES and faults.has_no_path(head.status, text):
             failure.hint = "the server may not have the Responses API: --api chat speaks Chat Completions"
-        field = faults.refused_field(text) if head.status in (400, 422) else None
+        field = faults.refused_field(text) if faults.refuses(head.status, text) else None
         if field is not None and self._matters(field, request):
             return _FieldRefused(field, failure)
         return failure

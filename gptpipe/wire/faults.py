@@ -89,6 +89,11 @@ def _parsed(text: str) -> object:
         return None
 
 
+def refuses(status: int, text: str) -> bool:
+    """Return whether an error is about the request: llama-cpp-python validates it late, and says 500."""
+    return status in (400, 422) or (status == 500 and "validation error" in text)
+
+
 def refused_field(text: str) -> str | None:
     """Return the name of the request's field that an error body says is not supported, or None."""
     body = _parsed(text)

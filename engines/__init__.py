@@ -1,0 +1,1 @@
+"""gptpipe against real servers: ``python -m engines``, which is what ``make engines`` runs."""
