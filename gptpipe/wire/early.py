@@ -102,8 +102,9 @@ class Early:
         return self._socket if self._socket is not None and _alive(self._socket) else None
 
     def close(self) -> None:
-        """Close the connection if nobody took it."""
-        if self._thread is not None and self._socket is not None:
+        """Close the connection if nobody took it, or if the proxy refused: the library leaves that one open."""
+        refused = self.tunnel is not None and not self.tunnel.stands
+        if self._socket is not None and (self._thread is not None or refused):
             self._socket.close()
 
 
