@@ -177,7 +177,8 @@ def batch(place: Place) -> Cell:
     result = place.run("gptpipe-batch", "submit", "Say {}.", stdin=b"1\n2\n3\n")
     if result.status:
         return cell(result, "")
-    fetched = ["gptpipe-batch", "fetch", "--wait", "--max-time", "100", result.text.strip()]
+    where = ["--base-url", place.server.url, result.text.strip()]
+    fetched = ["gptpipe-batch", "fetch", "--wait", "--max-time", "100", *where]
     result = place.rig.run(place.home, *fetched, env=place.env(), timeout=LIMIT)
     return cell(
         result, f"{_answered(result)} of 3 answers", "" if result.status or _answered(result) == 3 else result.text
@@ -210,8 +211,10 @@ def killed(place: Place) -> Cell:
         place.server.kill()
         result = process.communicate(timeout=LIMIT)
     found: list[Any] = session(place.home)
+    if not first or result.status == Status.OK:  # nothing was begun, or it was over already: where that is known
+        return cell(result, "was over before")
     kept = len(found) == 1 and found[0]["finish_reason"] is None and found[0]["messages"][-1]["content"]
-    return cell(result, "", "" if first and kept else f"the session has {found}"[:300])
+    return cell(result, "", "" if kept else f"the session has {found}"[:300])
 
 
 class Ask(NamedTuple):

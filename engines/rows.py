@@ -42,7 +42,7 @@ def install_litellm() -> Path:
 def litellm(start: Start) -> Command:
     """Return the command of LiteLLM's proxy: before another engine if there is one, else with answers of its own."""
     if start.behind:
-        model = {"model": "openai/tiny", "api_base": start.behind, "api_key": KEY, "max_retries": 0}
+        model = {"model": "openai/tiny", "api_base": start.behind, "api_key": KEY, "use_chat_completions_api": True}
         models = {"tiny": model}
     else:
         texts = {"mock": WORDS, "long": LONG}
@@ -155,6 +155,9 @@ def mockllm(start: Start) -> Command:
     return [start.programs / "mockllm", "start", "-r", path, "-h", "127.0.0.1", "-p", str(start.port)]
 
 
+# LiteLLM's mock answers fail in a stream of the Responses API: "Error processing stream start".
+UNSAID = ("one shot", "stream", "usage", "turns", "schema", "image", "tool", "forced call", "many")
+
 ENGINES = {
     "litellm": Engine(
         name="LiteLLM's proxy, its own mock answers",
@@ -166,7 +169,15 @@ ENGINES = {
         key=KEY,
         long_model="long",
         env={"LITELLM_LOCAL_MODEL_COST_MAP": "True"},
-        differs={"stream": OK, "schema": ABSENT, "image": OK, "wrong key": REFUSED, "forced call": ABSENT},
+        differs={
+            "stream": OK,
+            "schema": ABSENT,
+            "image": OK,
+            "wrong key": REFUSED,
+            "forced call": ABSENT,
+            "batch": LATER,
+            **dict.fromkeys((f"responses: {ask}" for ask in UNSAID), LATER),
+        },
     ),
     "relay": Engine(
         name="LiteLLM's proxy before llama-cpp-python",
@@ -178,6 +189,7 @@ ENGINES = {
         key=KEY,
         env={"LITELLM_LOCAL_MODEL_COST_MAP": "True"},
         behind="llamacpp",
+        differs={"schema": ABSENT, "image": OK, "wrong key": REFUSED, "forced call": ABSENT, "batch": LATER},
     ),
     "llamacpp": Engine(
         name="llama-cpp-python's server",
@@ -234,6 +246,7 @@ ENGINES = {
             "unknown model": OK,
             "models": REFUSED,
             "forced call": ABSENT,
+            "killed": OK | LATER,
         },
     ),
 }
