@@ -197,7 +197,10 @@ def run_batch(place: Place) -> Cell:
         return Cell(None, "as the other")  # it starts the engine again, which takes minutes
     made = place.run("gptpipe-batch", "submit", "--requests-only", "Say {}.", stdin=b"1\n2\n3\n")
     (place.home / "in.jsonl").write_bytes(made.out)
-    execute(place.home, *map(str, place.engine.batch(place.server.programs)), timeout=LIMIT)
+    command = map(str, place.engine.batch(place.server.programs))
+    ran = execute(place.home, *command, env=place.engine.env, timeout=LIMIT)
+    if ran.status:
+        return Cell(ran.status, "", f"the engine's program ended with {ran.status}: {ran.err.strip()[-300:]}")
     argv = ["gptpipe-batch", "fetch", "--results", "out.jsonl"]
     result = place.rig.run(place.home, *argv, env=place.env(), timeout=LIMIT)
     return cell(result, f"{_answered(result)} of 3 answers", "" if _answered(result) == 3 else str(result))
