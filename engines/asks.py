@@ -201,7 +201,7 @@ def run_batch(place: Place) -> Cell:
     ran = execute(place.home, *command, env=place.engine.env, timeout=LIMIT)
     if ran.status:
         return Cell(ran.status, "", f"the engine's program ended with {ran.status}: {ran.err.strip()[-300:]}")
-    argv = ["gptpipe-batch", "fetch", "--results", "out.jsonl"]
+    argv = ["gptpipe-batch", "fetch", "--results", "out.jsonl", "--base-url", place.server.url]
     result = place.rig.run(place.home, *argv, env=place.env(), timeout=LIMIT)
     return cell(result, f"{_answered(result)} of 3 answers", "" if _answered(result) == 3 else str(result))
 
