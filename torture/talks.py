@@ -1,4 +1,4 @@
-"""Conversations of 400 turns by the program itself: the true weight of the history that each request carries.
+"""Conversations of 250 turns by the program itself: the true weight of the history that each request carries.
 
 The server counts as the vocabularies of ``bpe-openai`` do, in all the ways of QUIRKS; it sees what was really sent.
 """
@@ -21,7 +21,7 @@ from torture.frame import Case, Rig, manners, parallel
 
 TITLE = "Long conversations"
 
-TURNS = 400
+TURNS = 250
 NEAR = (0.97, 1.03)  # of --history-tokens, where a server says enough, or the vocabulary is there
 BELOW = (0.1, 1.03)
 
