@@ -19,6 +19,7 @@ from itertools import count, cycle, takewhile
 from pathlib import Path
 
 from gptpipe.message import Turn, from_line
+from gptpipe.sessions.store import SessionStore
 from tests.harness.processes import Process, Result
 
 Start = Callable[..., Process]
@@ -28,6 +29,21 @@ AT_ONCE = 4  # that are killed: each may be waiting for another, reading, answer
 LATEST = 1.0  # seconds until the signal comes; about half of the runs have ended by then
 NAMES = ("a", "b", "c", "d")
 WORDS = " ".join(map(str, range(8)))  # echo answers word by word
+SYSTEMS = [f"System message {letter}. {'Be brief. ' * 20}" for letter in "ab"]  # each kept once, and referred to
+
+
+def system(number: int) -> str:
+    """Return the system message of a run: each for some runs in a row."""
+    return SYSTEMS[number // 8 % 2]
+
+
+def confused(path: Path) -> list[str]:
+    """Return the turns of a session that have another system message than they were given, and what was warned of."""
+    found: list[str] = []
+    for turn in SessionStore(path.parent).history(path.stem, found.append):
+        if turn.system != system(int(question(turn).split()[1])):
+            found.append(f"{path.name}: {question(turn)!r} has the system message {turn.system!r}")
+    return found
 
 
 def sessions(home: Path) -> Path:
@@ -74,7 +90,7 @@ class Kills:
 
     def run(self, number: int) -> None:
         asked = f"run {number} {WORDS}"
-        process = self.start("gptpipe", "-m", "echo:delay=0.01", "-s", "k", "--", asked)
+        process = self.start("gptpipe", "-m", "echo:delay=0.01", "-s", "k", "-S", system(number), "--", asked)
         signum = SIGNALS[number % len(SIGNALS)]
         if process.wait_for(random.uniform(0, LATEST)) is None:
             process.kill(signum)
@@ -122,6 +138,8 @@ class Kills:
         self.demand(len(set(kept)) == len(kept), "a turn is there twice")
         self.demand(self.finished <= whole, f"finished turns are lost: {self.finished - whole}")
         self.demand(not torn, f"the last line is torn: {torn!r}")
+        self.demand(b'"same_as":' in data, "no system message is shared")
+        self.problems += confused(self.path)
         self.demand(0 < len(self.finished) < count and self.looks > 0, f"too little happened: {self.ended}")
         last = end(self.start("gptpipe", "-m", "echo", "-s", "k", "--", "last"))
         self.demand(last == (0, b"last\n", ""), f"a later run ended so: {last}")
@@ -157,7 +175,8 @@ class Moves:
         return self.problems
 
     def ask(self, text: str) -> Result:
-        return end(self.start("gptpipe", "-m", "echo:delay=0.005", "-s", text.split()[0], "--", text))
+        name, number = text.split()
+        return end(self.start("gptpipe", "-m", "echo:delay=0.005", "-s", name, "-S", system(int(number)), "--", text))
 
     @contextmanager
     def movers(self) -> Iterator[None]:
@@ -230,6 +249,8 @@ class Moves:
                 found.update(kept)
                 if len(set(kept)) < len(kept):
                     self.problems.append(f"{path.name} has a turn twice")
+                if path.suffix == ".jsonl":
+                    self.problems += [each for each in confused(path) if "damaged" not in each]
         for grave, size in self.sizes.items():
             if grave.stat().st_size != size:
                 self.problems.append(f"{grave.name} got a turn after it was removed")
