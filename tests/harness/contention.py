@@ -40,9 +40,9 @@ def system(number: int) -> str:
 def confused(path: Path) -> list[str]:
     """Return the turns of a session that have another system message than they were given, and what was warned of."""
     found: list[str] = []
-    for turn in SessionStore(path.parent).history(path.stem, found.append):
-        if turn.system != system(int(question(turn).split()[1])):
-            found.append(f"{path.name}: {question(turn)!r} has the system message {turn.system!r}")
+    turns = SessionStore(path.parent).history(path.stem, found.append)
+    wrong = [turn for turn in turns if turn.system != system(int(question(turn).split()[1]))]
+    found += [f"{path.name}: {question(turn)!r} has the system message {turn.system!r}" for turn in wrong]
     return found
 
 
