@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
-from errno import ENOENT
 from pathlib import Path
 from typing import Any
 
 import click
 
 from gptpipe.asking.asker import check_spending
-from gptpipe.asking.context import Context, connect, here
+from gptpipe.asking.context import connect, here
 from gptpipe.asking.want import Want
 from gptpipe.console import output
 from gptpipe.console.progress import Progress
-from gptpipe.errors import Failure, NoInput, Status, Temporary, UsageError
+from gptpipe.errors import Failure, Status, Temporary, UsageError
 from gptpipe.programs import options
 from gptpipe.programs.cli import Group, option
 from gptpipe.programs.options import given, together
+from gptpipe.programs.submitting import go_on, planned, reconnect, resolved, send, unanswered
 from gptpipe.records import input, replies, requests_file, submission
-from gptpipe.records.form import Lines
-from gptpipe.records.input import Record
-from gptpipe.records.queue import Queue, repeated
+from gptpipe.records.queue import repeated
 from gptpipe.records.replies import Replies
 from gptpipe.records.request import Rehearsal, check_columns, maker_of
 from gptpipe.records.requests_file import Choice
-from gptpipe.records.result_file import ResultFile
-from gptpipe.records.results import Outcome, State, line
+from gptpipe.records.results import Outcome, line
 from gptpipe.records.submission import Plan, Submission
 from gptpipe.records.tally import Tally
 from gptpipe.text.strict_json import compact
@@ -75,15 +71,15 @@ def submit(template: str | None, **values: Any) -> int:
     output.check_stdout()
     context = here("gptpipe-batch", values)
     if values["going_on"] is not None:
-        return _go_on(template, values, context)
+        return go_on(template, values, context)
     maker = maker_of(template, given(values), context, tools=False)
     chosen = maker.settings
     if chosen.base_url is None and not (values["requests_only"] or values["dry_run"]):
         raise UsageError("the model echo has no Batch API", "--requests-only writes the requests")
     source = input.read(input.open_input(values["file"]), maker.how)
     check_columns(maker.template, source.header)
-    plan = _planned(Plan(batch_api.endpoint_of(maker.spoken)), values)
-    is_open = _is_open(values["resume"])
+    plan = planned(Plan(batch_api.endpoint_of(maker.spoken)), values)
+    is_open = unanswered(values["resume"])
     if values["dry_run"]:
         rehearsal = Rehearsal(maker, context, is_open, prices.batch_tier(plan.window))
         for record in source.records:
@@ -108,7 +104,7 @@ def submit(template: str | None, **values: Any) -> int:
         return Status.OK
     if found.failed:
         output.say(f"{found.failed} of {found.records} records cannot be asked; fetch has their errors")
-    return _send(found, client, values)
+    return send(found, client, values)
 
 
 def _write_file(path: Path) -> None:
@@ -117,71 +113,6 @@ def _write_file(path: Path) -> None:
         path.unlink()
         while block := file.read(1 << 20):
             output.write_all(output.STDOUT, block)
-
-
-def _planned(plan: Plan, values: dict[str, Any]) -> Plan:
-    """Return the plan with what the options change in it."""
-    options = {"requests": "batch_size", "queued": "queued", "window": "completion_window"}
-    return plan._replace(**{field: values[name] for field, name in options.items() if values[name] is not None})
-
-
-def _is_open(path: str | None) -> Callable[[Record, str], bool] | None:
-    """Return what says whether a record has no answer in a file of results; None without a file.
-
-    :raises NoInput: if it cannot be read; BadInput: if it is not a file of results.
-    """
-    if path is None:
-        return None
-    if not os.path.exists(path):
-        raise NoInput(f"cannot read {path}: {os.strerror(ENOENT)}")
-    results = ResultFile(path, Lines(with_record=False), output.say, resume=True, look=True)
-    return lambda record, key: results.take(record, key) is State.MISSING
-
-
-def _go_on(template: str | None, values: dict[str, Any], context: Context) -> int:
-    """Submit what is left of an earlier submission."""
-    for name in ("file", "resume", "dry_run", "requests_only"):
-        if values[name] or template is not None:
-            raise UsageError("--continue stands alone: the requests are made already", "no template, no input")
-    found = submission.load(context.paths.batches, values["going_on"])
-    if not found.open:
-        if not found.parts:
-            raise _not_sent(found)
-        return Status.OK
-    client = _reconnect(found, values, context)
-    return _send(found._replace(plan=_planned(found.plan, values)), client, values)
-
-
-def _send(found: Submission, client: Client, values: dict[str, Any]) -> int:
-    """Start the batches of a submission, as many as may be, and print its name."""
-    fresh = values["going_on"] is None
-    queue = Queue(found, client)
-    try:
-        if fresh:
-            queue.start()
-            queue.found = queue.found.renamed()
-            output.print_text(queue.found.name)
-            queue.fill()
-        else:
-            queue.step()
-        if values["wait"] and not queue.done:
-            with output.waiting(f"waiting for batches of {queue.found.name} to end: --max-time bounds it"):
-                repeated(queue.step, lambda: queue.ended)
-    except Failure as failure:
-        found = queue.found
-        if fresh and not found.parts and found.pending is None:
-            submission.discard(found.folder)
-        else:
-            again, back = (f"'gptpipe-batch {words} {found.name}'" for words in ("submit --continue", "cancel"))
-            failure.hint = f"{again} goes on, {back} takes back what was submitted"
-        raise
-    if left := queue.found.left:
-        name = queue.found.name
-        raise Temporary(
-            f"{left} of {found.requests} requests of {name} are not submitted yet",
-            f"'gptpipe-batch submit --continue {name}' submits more when batches have ended; --wait waits for that",
-        )
-    return Status.OK
 
 
 @command.command("status")
@@ -198,7 +129,7 @@ def status(names: tuple[str, ...], **values: Any) -> int:
     problem: Failure | None = None
     for found in named or sent:
         try:
-            client = _reconnect(found, values, context)
+            client = reconnect(found, values, context)
             states = _states(found, client)
             client.close()
         except Failure as failure:  # the others may be somewhere else
@@ -231,7 +162,7 @@ def cancel(name: str, **values: Any) -> int:
     """Cancel a batch; what it has done can be fetched."""
     context = here("gptpipe-batch", values)
     found = submission.load(context.paths.batches, name)
-    client = _reconnect(found, values, context)
+    client = reconnect(found, values, context)
     found.settle()
     for state in _states(found, client):
         if not state.ended and state.status != "cancelling":
@@ -261,14 +192,14 @@ def fetch(name: str | None, results: str | None, **values: Any) -> int:
         raise UsageError("fetch needs the ID of a batch, or --results", "gptpipe-batch list names them")
     else:
         found = submission.load(context.paths.batches, name)
-        client = _reconnect(found, values, context)
+        client = reconnect(found, values, context)
         states = _ended(found, client, wait=values["wait"])
         files = replies.collect(found, states, client)
         if not found.left and not any(state.crowded or state.too_large for state in states):
             found.settle()
     want = Want(found.want["extract"], found.want["schema"])
     outcomes = replies.outcomes(found, Replies(files, found.last), states, want)
-    chosen = context.resolve(given(values), session=found.endpoint)
+    chosen = resolved(found, values, context)
     if chosen.usage and found.parts and not found.open:
         outcomes = replies.book(found, outcomes, chosen, context.paths.usage)
     return _print(outcomes, values)
@@ -329,15 +260,3 @@ def _done(states: list[Batch]) -> int:
 
 def _states(found: Submission, client: Client) -> list[Batch]:
     return [batch_api.retrieve(client, part.id) for part in found.parts]
-
-
-def _reconnect(found: Submission, values: dict[str, Any], context: Context) -> Client:
-    """Return a client for the endpoint that a submission went to."""
-    if not found.parts and not found.open:
-        raise _not_sent(found)
-    chosen = context.resolve(given(values), session=found.endpoint)
-    return connect(context, chosen, gate=Patient())
-
-
-def _not_sent(found: Submission) -> UsageError:
-    return UsageError(f"{found.name} was not sent: --requests-only wrote it", "fetch --results PATH reads what came")

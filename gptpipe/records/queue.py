@@ -10,7 +10,7 @@ from math import inf
 from typing import Any
 
 from gptpipe.console.output import say
-from gptpipe.errors import Failure, NoInput, Temporary
+from gptpipe.errors import Failure, NoInput, ProtocolError, Temporary
 from gptpipe.records import requests_file, submission
 from gptpipe.records.submission import Part, Submission
 from gptpipe.wire import batch_api
@@ -97,7 +97,7 @@ class Queue:
         except TooLarge as failure:
             self._halve(part, failure.message)
             return None
-        except Temporary:
+        except (Temporary, ProtocolError):
             self._unsure = True
             raise
         except Failure:

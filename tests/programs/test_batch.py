@@ -267,7 +267,12 @@ def test_a_budget_that_is_used_up_refuses_it(batch: Run, run: Run, server: Serve
     assert batch("submit", "{}", stdin=b"1\n").status == 6
     assert server.requests == []
     assert batch("submit", "--requests-only", "{}", stdin=b"1\n").status == 0
-    assert batch("submit", "--over-budget", "{}", stdin=b"1\n").status == 0
+    assert batch("submit", "--over-budget", "--batch-size", "1", "--queued", "1", "{}", stdin=b"1\n2\n").status == 75
+    server.requests.clear()
+    assert batch("submit", "--continue", "batch_1").status == 6
+    assert server.requests == []
+    server.batches.polls = 0
+    assert batch("submit", "--continue", "batch_1", "--over-budget").status == 0
 
 
 @pytest.mark.parametrize("reply", [{}, [], 7, {"id": None}, {"id": 5}, {"id": []}], ids=str)
@@ -279,6 +284,7 @@ def test_a_server_without_the_api_is_told(batch: Run, server: Server, reply: obj
     result = batch("submit", "{}", stdin=b"1\n")
     assert (result.status, result.out) == (76, b"")
     assert "does not speak the Batch API" in result.err
+    assert "submit --continue requests-" in result.err  # the batch may be there
 
 
 def test_names_from_the_server_lead_nowhere_else(batch: Run, server: Server, home: Path) -> None:
@@ -340,6 +346,10 @@ REFUSED = {
     "unknown name": (("fetch", "nope"), 66, "nope"),
     "unknown name to cancel": (("cancel", "nope"), 66, "nope"),
     "no name": (("fetch",), 2, "ID"),
+    "unknown name to continue": (("submit", "--continue", "nope"), 66, "nope"),
+    "a template to continue with": (("submit", "--continue", "nope", "{}"), 2, "no template"),
+    "input to continue with": (("submit", "--continue", "nope", "-f", "x"), 2, "no input"),
+    "no batch at once": (("submit", "--queued", "0", "{}"), 2, "--queued"),
 }
 
 
@@ -427,10 +437,11 @@ def test_submit_waits_until_all_is_submitted(batch: Run, server: Server) -> None
 
 def test_max_time_ends_the_wait_and_the_rest_can_be_submitted(batch: Run, server: Server) -> None:
     server.batches.polls = 1 << 30
-    args = ("submit", "--batch-size", "3", "--queued", "1", "--wait", "--max-time", "1.5", "say {}")
-    result = batch(*args, stdin=RECORDS)
+    args = ("submit", "--batch-size", "3", "--queued", "1", "--wait", "--max-time", "4", "say {}")
+    result = batch(*args, stdin=RECORDS, tty="err")
     assert (result.status, result.out) == (75, b"batch_1\n")
-    assert "--max-time" in result.err
+    assert "waiting for batches of batch_1 to end: --max-time bounds it" in result.err
+    assert "longer than 4 s (--max-time)" in result.err
     server.batches.polls = 0
     assert batch("submit", "--continue", "batch_1", "--wait", "--queued", "5").status == 0
     assert asked(server) == list("1234567")
