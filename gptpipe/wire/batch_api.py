@@ -19,9 +19,9 @@ from gptpipe.text.address import masked, query
 from gptpipe.wire import faults, protocol
 from gptpipe.wire.client import Client
 from gptpipe.wire.events import Event, Finish
-from gptpipe.wire.exchange import Exchange
+from gptpipe.wire.exchange import Exchange, Refused
 from gptpipe.wire.protocol import Protocol
-from gptpipe.wire.reply import foreign, whole
+from gptpipe.wire.reply import foreign, refusal, whole
 
 if TYPE_CHECKING:
     import httpx2
@@ -195,10 +195,6 @@ def answer(result: Mapping[str, Any]) -> Iterator[Event]:
     yield from list(whole(body, protocol.RESPONSES)) or [Finish("stop")]
 
 
-class _HandedOver(Exception):
-    """Ends a call of the SDK: its reply is a refusal, and was handed to the client."""
-
-
 def _called(client: Client, path: str, call: Callable[[OpenAI], Found], *, repeatable: bool = True) -> Found:
     """Return what a typed call of the SDK returns, under the limits and with the tries of every request."""
     found: list[Found] = []
@@ -213,7 +209,7 @@ def _called(client: Client, path: str, call: Callable[[OpenAI], Found], *, repea
             broken = error.__cause__ or error
         except (AttributeError, TypeError, ValueError):  # the SDK does not look whether the fields are there
             raise ProtocolError(f"{masked(client.way.base)} does not speak the Batch API") from None
-        if broken is not None and not isinstance(broken, _HandedOver):
+        if broken is not None:
             raise broken  # not above: it and the SDK's error would each be the cause of the other
 
     client.run(ask, path, repeatable=repeatable)
@@ -238,8 +234,7 @@ def _sdk(client: Client, exchange: Exchange) -> OpenAI:
 
     def received(response: httpx2.Response) -> None:
         if not response.is_success:  # the SDK would read to its end, which may not come
-            exchange.hand_over(response)
-            raise _HandedOver
+            raise Refused(exchange.take(response), refusal(exchange))
 
     http = way.client(event_hooks={"request": [sending], "response": [received]})
     return openai.OpenAI(

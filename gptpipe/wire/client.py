@@ -20,7 +20,7 @@ from gptpipe.text.strict_json import compact
 from gptpipe.wire import faults, protocol, transport
 from gptpipe.wire.early import Early
 from gptpipe.wire.events import Again, Event, Opened
-from gptpipe.wire.exchange import Exchange, Head, Response
+from gptpipe.wire.exchange import Exchange, Head, Refused, Response
 from gptpipe.wire.protocol import Protocol
 from gptpipe.wire.reply import Reply, Waiting, refusal
 from gptpipe.wire.request import Request
@@ -211,6 +211,8 @@ class Client:
             head = exchange.head(self._settings.connect_timeout)
         except Empty:
             raise transport.unreached(self._settings) from None
+        except Refused as refused:
+            raise self._refusal(refused.head, refused.text, path, request) from None
         except Exception as error:
             raise self.way.failure(error, path) from error
         if 200 <= head.status < 300:

@@ -1,7 +1,7 @@
 """One exchange with a server: a request, and the bytes of its reply.
 
-It happens in a daemon thread, because nothing else can bound a name lookup. The thread that needs the reply waits for
-it here, and may leave at any time.
+The thread that needs the reply sends the request and reads it, over the connection of its last exchange. Where a
+connection has to be opened, a daemon thread sends the request, because nothing else can bound a name lookup.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from math import inf
 from queue import Empty, SimpleQueue
-from threading import Lock, Thread, local
+from threading import Thread, get_ident, local
+from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol
 
 from gptpipe.errors import exhausted
 
-LEAD = 256  # blocks of bytes that may wait for the reader
-_TOGETHER = 1 << 18  # bytes of blocks that are decoded at once
 _PARTING = 1.0  # seconds for which the end of a body may come when the answer has ended: then the connection is kept
 
 
@@ -34,10 +33,13 @@ class Response(Protocol):
 
     @property
     def extensions(self) -> Mapping[str, Any]:
-        """What the transport adds, the socket under ``network_stream``."""
+        """What the transport adds, the connection under ``network_stream``."""
 
     def iter_bytes(self) -> Iterator[bytes]:
         """Yield the body as it arrives."""
+
+    def close(self) -> None:
+        """Give the connection back, or close it if the body has not ended."""
 
 
 class Head(NamedTuple):
@@ -57,154 +59,159 @@ class Head(NamedTuple):
         return "event-stream" in self.headers.get("content-type", "")
 
 
-Item = Head | bytes | BaseException | None
-"""What the thread hands over: Head, the blocks of the body, None for its end; an exception instead is the last."""
+class Refused(Exception):
+    """A refusal that ``ask`` has read itself."""
+
+    def __init__(self, head: Head, text: str) -> None:
+        super().__init__(text)
+        self.head = head
+        self.text = text
 
 
-class _Hand:
-    """A daemon thread that makes the exchanges of another thread, one after another."""
-
-    def __init__(self) -> None:
-        self._todo: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self.last: Exchange | None = None
-        Thread(target=self._work, daemon=True).start()
-
-    def make(self, exchange: Exchange, work: Callable[[], None]) -> None:
-        """Do the work of an exchange."""
-        self.last = exchange
-        self._todo.put(work)
-
-    def _work(self) -> None:
-        while True:
-            self._todo.get()()
+class Unopened(Exception):
+    """The request needs a new connection, and this thread may not open one; or nobody waits for its reply."""
 
 
-_here = local()  # ``hand`` makes the exchanges of a thread
+_here = local()  # ``lane``, ``opens`` (see below), and ``last``, the exchange that this thread made before
+
+
+def lane() -> int:
+    """Return the number under which the connections of this thread are kept."""
+    return getattr(_here, "lane", None) or get_ident()
+
+
+def may_open() -> bool:
+    """Return whether this thread may open a connection: only a thread that can be left behind."""
+    return getattr(_here, "opens", False)
 
 
 class Exchange:
-    """A request that ``ask`` sends. ``ask`` returns the response, or None if it has read the reply itself.
-
-    ``connected`` becomes true when name, TCP, TLS and proxy are done.
-    """
+    """A request that ``ask`` sends. ``ask`` returns the response, or None if it has read the reply itself."""
 
     def __init__(self, ask: Callable[[Exchange], Response | None]) -> None:
-        self.connected = False
         self._ask = ask
-        self._items: SimpleQueue[Item] = SimpleQueue()
-        self._ahead: list[Item] = []
-        self._over = False  # the body is at its end
-        self._left = inf  # when the reader left
+        self._connected = False  # name, TCP, TLS and proxy are done
+        self._left = inf  # until when the rest of the body is read (monotonic); the past if nobody wants the reply
+        self._opened: SimpleQueue[Response | BaseException | None] = SimpleQueue()
         self._response: Response | None = None
-        self._working = Lock()  # until the body is at its end, or nobody wants it any more
+        self._body: Iterator[bytes] = iter(())
+        self._stream: Any = None  # the connection, see ``connections.Stream``
 
     def __enter__(self) -> Exchange:
-        """Send the request.
-
-        :raises Temporary: if the system has no thread left.
-        """
-        self._working.acquire()
-        hand: _Hand | None = getattr(_here, "hand", None)
-        if hand is None or (hand.last and not hand.last._part()):
-            try:
-                hand = _here.hand = _Hand()
-            except RuntimeError as error:
-                raise exhausted(error) or error from error
-        hand.make(self, self._work)
+        last, _here.last = getattr(_here, "last", None), self
+        if last is not None:
+            last._part()
         return self
 
     def head(self, timeout: float | None) -> Head:
-        """Return the head. ``timeout`` (seconds) limits the wait for the connection, not that for the head.
+        """Send the request, and return the head of its reply.
+
+        ``timeout`` (seconds) limits the wait for the connection, not that for the head.
 
         :raises Empty: if the connection is not made in time. What ``ask`` raised is raised here.
+        :raises Temporary: if the system has no thread left.
         """
+        with suppress(Unopened):  # what is raised below must not have it as its context
+            return self._taken(self._ask(self))
+        return self._taken(self._from_another_thread(timeout))
+
+    def _taken(self, response: Response | None) -> Head:
+        return Head(200, {}) if response is None else self.take(response)
+
+    def _from_another_thread(self, timeout: float | None) -> Response | None:
+        own = lane()
+
+        def work() -> None:
+            _here.lane, _here.opens = own, True
+            try:
+                self._opened.put(self._ask(self))
+            except BaseException as error:
+                self._opened.put(error)
+            if self._left < inf:
+                self._drop()
+
         try:
-            item = self._items.get(timeout=timeout)
+            Thread(target=work, daemon=True).start()
+        except RuntimeError as error:
+            raise exhausted(error) or error from error
+        try:
+            found = self._opened.get(timeout=timeout)
         except Empty:
-            if not self.connected:
+            if not self._connected:
                 raise
-            item = self._items.get()
-        if isinstance(item, BaseException):
-            raise item
-        assert isinstance(item, Head)
-        return item
+            found = self._opened.get()
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def sending(self) -> None:
+        """Called when the connection is made and the request is about to be sent.
+
+        :raises Unopened: if nobody waits for the reply any more.
+        """
+        self._connected = True
+        if self._left < inf:
+            raise Unopened
+
+    def take(self, response: Response) -> Head:
+        """Take the response whose body :meth:`blocks` reads, and return its head."""
+        self._response, self._body = response, response.iter_bytes()
+        self._stream = response.extensions.get("network_stream") or SimpleNamespace(has_more=lambda _: False)
+        return Head(response.status_code, response.headers)
 
     def blocks(self, left: Callable[[], float | None]) -> Iterator[bytes]:
-        """Yield the blocks of the body; those that wait together come as one.
+        """Yield the blocks of the body; those that came together as one.
 
         ``left`` returns the seconds for which the next one is waited for, None for no limit.
 
         :raises Empty: if it did not come in time. What broke the reply is raised here.
         """
-        while True:
-            item = self._ahead.pop() if self._ahead else self._items.get(timeout=left())
-            if isinstance(item, BaseException):
-                raise item
-            if not isinstance(item, bytes):
-                return
-            yield self._joined(item)
-
-    def _joined(self, first: bytes) -> bytes:
-        parts, size = [first], len(first)
-        while size < _TOGETHER and not self._items.empty():
-            following = self._items.get_nowait()
-            if not isinstance(following, bytes):
-                self._ahead.append(following)
-                break
-            parts.append(following)
-            size += len(following)
-        return b"".join(parts)
-
-    def _work(self) -> None:
-        try:
-            response = self._ask(self)
-            if response is None:
-                self._items.put(Head(200, {}))
-            else:
-                self.hand_over(response)
-        except BaseException as error:
-            self._items.put(error)
-        finally:
-            self._working.release()
-
-    def hand_over(self, response: Response) -> None:
-        """Hand a reply over, from its head to its end. Called in the exchange's own thread."""
-        self._response = response
-        self._items.put(Head(response.status_code, response.headers))
-        for block in response.iter_bytes():
-            if time.monotonic() > self._left + _PARTING:
-                self._shut()
-                return
-            self._items.put(block)
-            while self._items.qsize() > LEAD and self._left == inf:  # the reader of the answer is slow
-                time.sleep(0.002)
-        self._over = True
-        self._items.put(None)
+        broken: Exception | None = None
+        over = False
+        while not over:
+            seconds = left()
+            until = self._stream.until = inf if seconds is None else time.monotonic() + seconds
+            parts: list[bytes] = []
+            try:
+                for block in self._body:
+                    parts.append(block)
+                    if not self._stream.has_more(block):
+                        break
+                else:
+                    over = True
+            except Exception as error:
+                over, broken = True, Empty() if time.monotonic() >= until else error
+            if parts:
+                yield b"".join(parts)
+        if broken:
+            raise broken
+        self._close()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Leave. If something went wrong, the server is to stop at once; else the end of the body may still come."""
-        self._left = time.monotonic() if kind is None else -inf
+        self._left = time.monotonic() + _PARTING if kind is None else -inf
         if kind is not None:
-            self._shut()
+            self._close()
+            self._drop()
 
-    def _part(self) -> bool:
-        """Wait for the end of the body, so that the next exchange gets the connection; but not for long.
+    def _part(self) -> None:
+        """Read the rest of the body, for a moment, so that the next exchange gets the connection."""
+        if self._response is not None:
+            self._stream.until = self._left
+            with suppress(Exception):  # what has come already is read in any case
+                while next(self._body, None) is not None and time.monotonic() < self._left:
+                    pass
+            self._close()
 
-        Return whether the thread is free for the next one: a name lookup cannot be ended.
-        """
-        left = 0.0 if self._response is None else max(0.0, self._left + _PARTING - time.monotonic())
-        if self._working.acquire(timeout=left):
-            return True
-        self._shut()
-        return False
+    def _close(self) -> None:
+        response, self._response = self._response, None
+        if response is not None:
+            response.close()
+            self._stream.until = inf
 
-    def _shut(self) -> None:
-        """Shut the socket if the body has not ended: that wakes the thread."""
-        if self._over:
-            return
-        stream = self._response.extensions.get("network_stream") if self._response else None
-        if stream is not None:
-            import socket
-
-            with suppress(OSError):
-                stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+    def _drop(self) -> None:
+        """Close a response that nobody took."""
+        with suppress(Empty):
+            found = self._opened.get_nowait()
+            if found is not None and not isinstance(found, BaseException):
+                found.close()

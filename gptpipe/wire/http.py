@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gptpipe.settings.settings import Settings
+from gptpipe.wire.connections import Connections, Opening
 from gptpipe.wire.dial import connect
 from gptpipe.wire.early import Early, here
 from gptpipe.wire.exchange import Response
@@ -80,14 +82,15 @@ class Received:
 
         :raises zlib.error: if its encoding is broken.
         """
-        try:
-            blocks: Iterable[bytes] = self._response.iter_stream()
-            for name in reversed(self.headers.get("content-encoding", "").split(",")):
-                if name.strip().lower() in ("gzip", "deflate"):
-                    blocks = _inflated(blocks)
-            yield from blocks
-        finally:
-            self._response.close()
+        blocks: Iterable[bytes] = self._response.iter_stream()
+        for name in reversed(self.headers.get("content-encoding", "").split(",")):
+            if name.strip().lower() in ("gzip", "deflate"):
+                blocks = _inflated(blocks)
+        yield from blocks
+
+    def close(self) -> None:
+        """Give the connection back, or close it if the body has not ended."""
+        self._response.close()
 
 
 def _inflated(blocks: Iterable[bytes]) -> Iterator[bytes]:
@@ -108,7 +111,7 @@ def _inflated(blocks: Iterable[bytes]) -> Iterator[bytes]:
     yield machine.flush()
 
 
-def pool(settings: Settings, early: Early) -> httpcore2.ConnectionPool:
+def connections(settings: Settings, early: Early) -> Connections:
     """Return the connections to the endpoint of the settings, by their proxy. The first is the early one.
 
     :raises ValueError: if the proxy's address cannot be used; ConfigError: the certificates.
@@ -120,14 +123,15 @@ def pool(settings: Settings, early: Early) -> httpcore2.ConnectionPool:
         "ssl_context": context,
         "max_connections": None,
         "keepalive_expiry": _IDLE,
-        "network_backend": backend(early),
+        "network_backend": Opening(backend(early)),
     }
     if not proxy:
-        return httpcore2.ConnectionPool(**options)
+        return Connections(partial(httpcore2.ConnectionPool, **options))
     url, _, user = address(proxy)
     if proxy.startswith("socks"):
-        return httpcore2.SOCKSProxy(url, user, **options)
-    return httpcore2.HTTPProxy(url, user, proxy_ssl_context=context if url.scheme == b"https" else None, **options)
+        return Connections(partial(httpcore2.SOCKSProxy, url, user, **options))
+    options["proxy_ssl_context"] = context if url.scheme == b"https" else None
+    return Connections(partial(httpcore2.HTTPProxy, url, user, **options))
 
 
 def backend(early: Early) -> httpcore2.NetworkBackend:
@@ -187,12 +191,12 @@ def client(transport: httpx2.BaseTransport, limits: Mapping[str, float | None], 
     return httpx2.Client(transport=transport, timeout=httpx2.Timeout(**limits), trust_env=False, **more)
 
 
-def over(connections: httpcore2.ConnectionPool, early: Early) -> httpx2.BaseTransport:
+def over(connections: Connections, early: Early) -> httpx2.BaseTransport:
     """Return a transport of the HTTP library over connections of ours."""
     import httpx2
 
     transport = httpx2.HTTPTransport(verify=early.trust(), trust_env=False)
-    transport._pool = connections  # the library makes its own, and does not take any
+    transport._pool = connections  # type: ignore[assignment]  # the library makes its own, and does not take any
     return transport
 
 

@@ -17,11 +17,11 @@ from gptpipe.settings.built_in import ECHO_URL
 from gptpipe.settings.settings import Settings
 from gptpipe.text.address import joined, masked, secrets
 from gptpipe.wire import http
+from gptpipe.wire.connections import Connections
 from gptpipe.wire.early import Early, here
-from gptpipe.wire.exchange import Exchange, Response
+from gptpipe.wire.exchange import Exchange, Response, may_open
 
 if TYPE_CHECKING:
-    import httpcore2
     import httpx2
 
 # What an HTTP proxy, and httpcore2 of a SOCKS proxy, say when name and password are wrong or missing.
@@ -55,13 +55,13 @@ class Way:
         self.headers |= settings.headers
         limit, connect = settings.idle_timeout, settings.connect_timeout
         self._limits = {"read": limit, "write": limit, "connect": connect, "pool": None}
-        self._pool: httpcore2.ConnectionPool | None = None
+        self._connections: Connections | None = None
         if settings.base_url is None:
             self._echo = echoing(settings.model)
             return
         try:
             http.address(self.base)
-            self._pool = http.pool(settings, early)
+            self._connections = http.connections(settings, early)
         except ValueError as error:
             raise ConfigError(f"the address {masked(self.base)} cannot be used: {error}") from error
 
@@ -71,14 +71,15 @@ class Way:
 
     def client(self, **options: Any) -> httpx2.Client:
         """Return a client of the HTTP library that goes this way; closing it closes the way."""
-        way = http.over(self._pool, self._early) if self._pool else http.over_echo(self._echo)
+        ours = self._connections
+        way = http.over(ours, self._early) if ours else http.over_echo(self._echo)
         return http.client(way, self._limits, **options)
 
     def close(self) -> None:
         """Close all connections."""
         self._early.close()
-        if self._pool:
-            self._pool.close()
+        if self._connections:
+            self._connections.close()
 
     def post(self, exchange: Exchange, path: str, content: bytes) -> Response:
         """Send JSON, and return the response before its body is read."""
@@ -92,19 +93,20 @@ class Way:
     def _send(
         self, exchange: Exchange, method: str, url: str, headers: dict[str, str], content: bytes | None
     ) -> Response:
-        if self._pool is None:
-            exchange.connected = True
+        if self._connections is None:
             return self._echo(method, url, content or b"", self._limits["read"])
         import httpcore2
 
         to = http.address(url)
         fields = self._fields(to, headers, content)
-        extensions = {"timeout": self._limits, "trace": self.tracer(exchange)}
+        extensions: dict[str, Any] = {"timeout": self._limits}
+        if may_open():
+            extensions["trace"] = self.tracer(exchange)
         request = httpcore2.Request(method, to.url, headers=fields, content=content, extensions=extensions)
         while True:
             here.fresh = False
             try:
-                return http.Received(self._pool.handle_request(request))
+                return http.Received(self._connections.handle_request(request))
             except (httpcore2.RemoteProtocolError, httpcore2.ReadError, httpcore2.WriteError) as error:
                 answered = isinstance(error, httpcore2.RemoteProtocolError) and "disconnected" not in str(error)
                 if here.fresh or answered:
@@ -127,7 +129,7 @@ class Way:
 
         def trace(name: str, info: dict[str, Any]) -> None:
             if name.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
-                exchange.connected = True
+                exchange.sending()
 
         return trace
 
@@ -175,6 +177,9 @@ class Said(NamedTuple):
     def iter_bytes(self) -> Iterator[bytes]:
         """Yield the body."""
         return self.body
+
+    def close(self) -> None:
+        """Do nothing: nothing is open."""
 
 
 def echoing(model: str) -> http.Echo:

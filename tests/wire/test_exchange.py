@@ -1,0 +1,65 @@
+"""The bytes of a reply, as the thread that asked reads them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+import pytest
+
+from gptpipe.settings.settings import Settings
+from gptpipe.wire.client import Client
+from gptpipe.wire.events import Event, Text
+from gptpipe.wire.request import Request
+from tests.harness.server import DONE, Server, finish, say
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+END = b"0\r\n\r\n"
+
+
+def frame(data: bytes) -> bytes:
+    """Return bytes as one HTTP chunk."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    """A client of the server."""
+    made = Client(Settings("m", None, server.url), None, deadline=lambda: None, waiting=nullcontext)
+    yield made
+    made.close()
+
+
+def ask(client: Client) -> Iterator[Event]:
+    return client.stream(Request("m", [{"role": "user", "content": "hi"}], {}), repeatable=lambda: True)
+
+
+def test_what_came_together_is_passed_on_together(client: Client, server: Server) -> None:
+    server.reply(HEAD + b"".join(frame(say("x")) for _ in range(50)), frame(finish()), frame(DONE) + END, raw=True)
+    texts = [event.text for event in ask(client) if isinstance(event, Text)]
+    assert "".join(texts) == "x" * 50
+    assert len(texts) < 5
+
+
+@pytest.mark.parametrize("beginning", [b"", b"9", b"97\r", b"97\r\n"], ids=repr)
+def test_text_does_not_wait_for_the_next_chunk_that_has_begun(client: Client, server: Server, beginning: bytes) -> None:
+    seen, told = threading.Event(), list[bool]()
+    rest = frame(finish())
+    beginning = rest[: len(beginning)]
+    first = HEAD + frame(say("first")) + beginning
+    server.reply(first, lambda: told.append(seen.wait(10)), rest[len(beginning) :], frame(DONE) + END, raw=True)
+    found = ask(client)
+    assert next(event for event in found if isinstance(event, Text)) == Text("first")
+    seen.set()
+    assert list(found)
+    assert told == [True]
+
+
+def test_a_thread_reads_each_reply_itself_once_it_has_a_connection(client: Client, server: Server) -> None:
+    list(ask(client))
+    before = threading.active_count()
+    for _ in range(3):
+        for _ in ask(client):
+            assert threading.active_count() == before
+    assert server.connections == 1
