@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench.measure import MIB, Command, run
@@ -43,14 +43,37 @@ def fast(place: Place) -> Iterator[Finding]:
 
 def flat(place: Place) -> Iterator[Finding]:
     """Ask for 1,000 records and for 100,000, and compare the memory."""
+    yield from _growth(place, "map, memory", lambda count: (_records(place, count), "--no-record"), "jsonl")
+
+
+def flat_table(place: Place) -> Iterator[Finding]:
+    """Ask for the first 1,000 rows of a table and for all 100,000, with a table as the result."""
+    path = _records(place, 100_001)  # the first is the header
+    yield from _growth(place, "map, memory of a table", lambda count: (path, "--csv", "--limit", str(count)), "csv")
+
+
+def _growth(place: Place, row: str, asked: Callable[[int], tuple[Path | str, ...]], form: str) -> Iterator[Finding]:
     peaks = []
     for count in (1000, 100_000):
-        into = f"{place.folder}/{count}.jsonl"
-        command = _command(place, "late-0", _records(place, count), "--no-record", "-o", into)
+        path, *options = asked(count)
+        command = _command(place, "late-0", Path(path), *map(str, options), "-o", f"{place.folder}/{count}.{form}")
         found = run(command, b"")
         peaks.append(found.memory)
-        yield Result("map, memory", f"{count} records", found.seconds, found.memory / MIB, (found.seconds,))
-    yield Promise("map, memory", "100,000 records to 1,000", peaks[1] / peaks[0], 1.2)
+        yield Result(row, f"{count} records", found.seconds, found.memory / MIB, (found.seconds,))
+    yield Promise(row, "100,000 records to 1,000", peaks[1] / peaks[0], 1.2)
+
+
+def equal(place: Place) -> Iterator[Finding]:
+    """Ask for 100,000 equal records: one request, and its answer for all of them."""
+    path = place.folder / "equal-records"
+    path.write_text("the same\n" * 100_000)
+    into = place.folder / "equal.jsonl"
+    found = run(_command(place, "late-0", path, "-o", str(into)), b"")
+    yield Result("map, equal records", "gptpipe-map", found.seconds, found.memory / MIB, (found.seconds,))
+    with into.open() as results:
+        asked = sum('"same_as":' not in line for line in results)
+    yield Promise("map, equal records", "requests for 100,000 equal records", asked, 1)
+    yield Promise("map, equal records", "seconds", found.seconds, 10)
 
 
 def loop(place: Place) -> Iterator[Finding]:
@@ -70,4 +93,11 @@ def loop(place: Place) -> Iterator[Finding]:
     yield Promise("map, a loop", "of xargs -P8 llm", found["gptpipe-map"].seconds / other, 1 / 40)
 
 
-ROWS: dict[str, Row] = {"map, 200 ms": late, "map, no delay": fast, "map, a loop": loop, "map, memory": flat}
+ROWS: dict[str, Row] = {
+    "map, 200 ms": late,
+    "map, no delay": fast,
+    "map, a loop": loop,
+    "map, equal records": equal,
+    "map, memory": flat,
+    "map, memory of a table": flat_table,
+}

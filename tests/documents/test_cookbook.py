@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import configparser
+import csv
 import json
 import os
 import re
 import shlex
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,40 @@ from tests.harness import manual
 from tests.harness.server import Server
 
 PAGE = "gptpipe-examples.7"
+
+
+TICKETS = '{"id":7,"text":"it is late"}\n{"id":9,"text":"thanks"}\n'
+
+ENGINE = """
+import json, sys
+with open(sys.argv[3]) as asked, open(sys.argv[5], "w") as answers:
+    for row in map(json.loads, asked):
+        message = row["body"]["messages"][-1] | {"role": "assistant"}
+        body = {"object": "chat.completion", "choices": [{"message": message, "finish_reason": "stop"}]}
+        reply = {"custom_id": row["custom_id"], "response": {"status_code": 200, "body": body}, "error": None}
+        print(json.dumps(reply), file=answers)
+"""
+
+RAY_DATA = """
+import json, os
+class Dataset(list):
+    def write_json(self, folder):
+        os.mkdir(folder)
+        open(folder + "/0.json", "w").write("".join(json.dumps(row) + "\\n" for row in self))
+def read_json(path, lines):
+    return Dataset(map(json.loads, open(path)))
+"""
+
+RAY_LLM = """
+from ray.data import Dataset
+HttpRequestProcessorConfig = dict
+def build_processor(config, preprocess, postprocess):
+    def asked(row):
+        message = row["payload"]["messages"][-1] | {"role": "assistant"}
+        choice = {"message": message, "finish_reason": "stop"}
+        return row | {"http_response": {"object": "chat.completion", "choices": [choice]}}
+    return lambda rows: Dataset(postprocess(asked(preprocess(row))) for row in rows)
+"""
 
 
 def recipe(name: str) -> str:
@@ -252,12 +288,21 @@ REVIEWS = 'id,stars,text\n1,5,"good, very"\n2,1,bad\n3,4,fine\n'
 
 
 def test_csv(example: Example, tmp_path: Path) -> None:
-    needs("jq")
     (tmp_path / "reviews.csv").write_text(REVIEWS)
     for _ in range(2):
         assert example(recipe("csv")) == (0, b"", "")
-    expected = [f'"{number}","One word, good or bad: {text}"' for number, text in ((1, "good, very"), (2, "bad"))]
-    assert (tmp_path / "verdicts.csv").read_text().splitlines()[:2] == expected
+    before, after = (csv.DictReader(text.splitlines()) for text in (REVIEWS, (tmp_path / "verdicts.csv").read_text()))
+    for row, found in zip(before, after, strict=True):
+        assert found.items() >= {**row, "answer": f"One word, good or bad: {row['text']}", "status": "0"}.items()
+
+
+def test_fields(example: Example, tmp_path: Path) -> None:
+    needs("jq")
+    (tmp_path / "tickets.jsonl").write_text(TICKETS)
+    (tmp_path / "topic.json").write_text('{"type":"object","properties":{"topic":{"type":"string"}}}')
+    assert example(recipe("fields"), model='echo:text={"topic":"time"}') == (0, b"", "")
+    expected = [{**json.loads(line), "topic": "time"} for line in TICKETS.splitlines()]
+    assert rows(tmp_path / "sorted.jsonl") == expected
 
 
 def test_statistics(example: Example, tmp_path: Path) -> None:
@@ -274,7 +319,7 @@ def test_statistics(example: Example, tmp_path: Path) -> None:
 
 def test_join(example: Example, tmp_path: Path) -> None:
     needs("jq")
-    (tmp_path / "tickets.jsonl").write_text('{"id":7,"text":"it is late"}\n{"id":9,"text":"thanks"}\n')
+    (tmp_path / "tickets.jsonl").write_text(TICKETS)
     found = example(recipe("join"))
     assert [json.loads(line) for line in found.text.splitlines()] == [
         {"id": number, "topic": f"The topic, in one word: {text}", "mood": f"The mood, in one word: {text}"}
@@ -286,13 +331,47 @@ def test_vote(example: Example) -> None:
     assert example(recipe("vote"), model="echo:text=yes").text.split() == ["5", "yes"]
 
 
+def test_votes(example: Example, tmp_path: Path) -> None:
+    needs("jq", "sqlite3")
+    (tmp_path / "tickets.jsonl").write_text(TICKETS)
+    found = example(recipe("votes"), model="echo:text=yes")
+    assert (found.status, found.err, found.text.split()) == (0, "", ["7,yes,5", "9,yes,5"])
+    assert not any("same_as" in row for row in rows(tmp_path / "votes.jsonl"))
+    votes = "7,no\n7,yes\n9,yes\n7,no\n9,yes\n"
+    counted = example(f"cat >votes.csv <<.\n{votes}.\n" + recipe("votes").partition(">votes.csv")[2])
+    assert counted.text.split() == ["7,no,2", "9,yes,2"]
+
+
 def test_shard(example: Example, tmp_path: Path) -> None:
-    needs("jq")
     words = [f"word {number}" for number in range(50)]
     (tmp_path / "words.txt").write_text("".join(f"{word}\n" for word in words))
     assert example(recipe("shard")) == (0, b"", "")
-    assert (tmp_path / "german.txt").read_text().splitlines() == [f"Translate into German: {word}" for word in words]
-    assert len(list(tmp_path.glob("part.*.jsonl"))) == 4
+    found = {row["record"]: row["answer"] for row in rows(tmp_path / "results.jsonl")}
+    assert found == {word: f"Translate into German: {word}" for word in words}
+    assert len(list(tmp_path.glob("part.*.jsonl"))) == 8
+
+
+def test_vllm(example: Example, tmp_path: Path) -> None:
+    """Engines that answer as vLLM does; make engines runs the real one."""
+    (tmp_path / "tickets.jsonl").write_text(TICKETS)
+    executable(tmp_path / "vllm", f"#!{sys.executable}\n{ENGINE}")
+    found = example(recipe("vllm"), env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "OPENAI_API_KEY": "k"}, model="m")
+    assert (found.status, found.err) == (0, "")
+    answers = [(row["record"]["id"], row["answer"]) for row in rows(tmp_path / "results.jsonl")]
+    assert answers == [(7, "The topic, in one word: it is late"), (9, "The topic, in one word: thanks")]
+
+
+def test_ray(example: Example, tmp_path: Path) -> None:
+    """A module in the place of Ray, which asks nobody, gives the two functions rows as Ray does."""
+    (tmp_path / "words.txt").write_text("house\ntree\n")
+    (tmp_path / "ask.py").write_text(recipe("ray"))
+    (tmp_path / "ray/data/llm").mkdir(parents=True)
+    for name, text in (("", "from . import data"), ("data", RAY_DATA), ("data/llm", RAY_LLM)):
+        (tmp_path / "ray" / name / "__init__.py").write_text(text)
+    found = example(recipe("rayfiles"), env={"PYTHONPATH": str(tmp_path), "OPENAI_API_KEY": "k"}, model="m")
+    assert (found.status, found.err) == (0, "")
+    answers = [(row["record"], row["answer"]) for row in rows(tmp_path / "results.jsonl")]
+    assert answers == [(word, f"Translate into German: {word}") for word in ("house", "tree")]
 
 
 def test_daily(example: Example, home: Path) -> None:
