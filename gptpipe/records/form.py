@@ -139,7 +139,17 @@ class Table:
         else:
             answer = [""] * len(self._names)
         said = [str(int(failure.status)), failure.message] if failure else ["0", ""]
-        return self._row(_text(outcome.record), [*answer, *said, *([outcome.key or ""] if self._keyed else [])])
+        return self._row(
+            _text(outcome.record),
+            [*self._missing(outcome.record), *answer, *said, *([outcome.key or ""] if self._keyed else [])],
+        )
+
+    def _missing(self, record: Record) -> list[str]:
+        """Return the cells that a row lacks, so that its result stands under the right names."""
+        if self._header is None or isinstance(record.value, dict):
+            return []
+        cells = 1 if record.value is None else len(record.value)
+        return [""] * (len(self._header.columns) - cells)
 
     def read(self, descriptor: int) -> Iterator[Stored]:
         """Yield the results in a file.

@@ -231,6 +231,13 @@ def test_a_quote_that_is_not_closed_names_its_line(run: Run) -> None:
     assert "begins in line 3" in result.err
 
 
+@pytest.mark.parametrize("row", [b"1", b'1,"2'])
+def test_the_result_of_a_row_that_is_too_short_stands_under_its_names(run: Run, row: bytes) -> None:
+    result = run("gptpipe-map", "-m", "echo", "--csv", "--to", "csv", "{a}", stdin=b"a,b\n" + row + b"\n")
+    (found,) = csv.DictReader(io.StringIO(result.text))
+    assert (result.status, found["b"], found["answer"], found["status"]) == (65, "", "", "65")
+
+
 def test_the_output_is_not_the_input(run: Run, tmp_path: Path) -> None:
     (tmp_path / "in").write_text("1\n")
     assert run("gptpipe-map", "-m", "echo", "-f", "in", "-o", "in", "--resume", "{}").status == 2
