@@ -10,9 +10,7 @@ from tests.conftest import needs
 from tests.documents.conftest import Example
 from tests.harness.processes import ROOT
 
-CLAIMS = re.findall(
-    r"^\| ([^|]+) \| `(.+)` \| `(.*)` \|$", (ROOT / "docs/RELIABILITY.md").read_text(), re.MULTILINE
-)
+CLAIMS = re.findall(r"^\| ([^|]+) \| `(.+)` \| `(.*)` \|$", (ROOT / "docs/RELIABILITY.md").read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize(("command", "printed"), [claim[1:] for claim in CLAIMS], ids=[claim[0] for claim in CLAIMS])
