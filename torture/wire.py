@@ -416,9 +416,13 @@ def _unkept(home: Path, out: bytes, status: int, mode: str) -> str:
 
 
 def in_one_run(rig: Rig, server: FaultServer, api: str, fault: str) -> Iterator[Case]:
-    """Run gptpipe-map once, with a record for each byte that has the fault, and judge each result."""
+    """Run gptpipe-map once, with a record for each byte that has the fault, and judge each result.
+
+    A server that closes connections before a head is one that is not there: some in a row would hold the map.
+    """
     recording = recordings(api)[0]
-    replies = {f"{fault} at {at}": (at, broken(recording.data, fault, at)) for at in range(len(recording.data))}
+    places = range(recording.head if fault in ("cut", "reset") else 0, len(recording.data))
+    replies = {f"{fault} at {at}": (at, broken(recording.data, fault, at)) for at in places}
     for name, (_, reply) in replies.items():
         server.put(name, reply)
     url = server.put(EACH, Reply((recording.data,)))
