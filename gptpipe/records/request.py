@@ -219,7 +219,10 @@ def key_of(asked: Request) -> str:
 
     value = identity(asked)
     del value["model"]
-    return sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()[:16]
+    return sha256(_sorted(value).encode()).hexdigest()[:16]
+
+
+_sorted = json.JSONEncoder(sort_keys=True, allow_nan=False).encode  # made once, for all records
 
 
 def outcome(record: Record, key: str | None, model: str, answer: Answer) -> Outcome:
