@@ -1,6 +1,6 @@
 """What atheris runs: any split of any bytes gives the decoder's events of the bytes in one piece.
 
-Nothing but the decoder and the standard library is imported, since atheris has an environment of its own.
+Nothing but the decoder and what it needs is imported, since atheris has an environment of its own.
 ``python -m torture.decoder [OPTION OF LIBFUZZER]... [FOLDER OF SEEDS]`` runs until it is told to end.
 """
 

@@ -49,7 +49,8 @@ def _atheris(folder: Path) -> Case:
     python = _ENV / "bin/python"
     if not python.exists():
         made = execute(folder, sys.executable, "-m", "venv", str(_ENV))
-        made = execute(folder, str(python), "-m", "pip", "install", "--quiet", "atheris>=3,<4", timeout=300)
+        install = (str(python), "-m", "pip", "install", "--quiet", "atheris>=3,<4", "xdg-base-dirs")
+        made = execute(folder, *install, timeout=300)
         if made.status:
             return Case(name, False, f"cannot install atheris: {made}")
     seeds = folder / "seeds"

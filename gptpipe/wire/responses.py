@@ -18,7 +18,7 @@ from gptpipe.wire.parts import Kind, Parts, Place
 from gptpipe.wire.thinking import Pieces
 
 _ENDINGS = {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}
-_ENDED = {"completed", "incomplete", "failed", "cancelled"}
+_ENDED = ("completed", "incomplete", "failed", "cancelled")
 _REASONS = {"max_output_tokens": "length"}
 
 # What the deltas of a type are, and the field with the whole text in the event that ends the part.

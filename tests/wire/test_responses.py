@@ -214,6 +214,7 @@ STREAMS: list[tuple[str, bytes, list[Event]]] = [
     ),
     ("37-status-completed", ended(incomplete_details={"reason": "max_output_tokens"}, usage=None), cut("length")),
     ("status-missing", HI + ended(name="response.completed", status=None, usage=None), stop(Text("hi"))),
+    ("status-of-another-type", HI + ended(name="response.completed", status=[], usage=None), stop(Text("hi"))),
     ("status-in-progress", HI + ended(name="response.completed", status="in_progress", usage=None), stop(Text("hi"))),
     ("cancelled", HI + ended(status="cancelled", usage=None), cut("cancelled", Text("hi"))),
     ("38-failed", HI + ended(status="failed", error=RATE, usage=None), [Text("hi"), Error(RATE)]),
