@@ -379,7 +379,8 @@ def redirected(rig: Rig, program: str, status: int, away: bool) -> Case:
         target = f"{other.url}/chat/completions" if away else "/v2/chat/completions"
         server.reply(status=status, headers={"location": target}, times=3)
         program, *words = PROGRAMS[program]
-        call = (program, "--base-url", server.url, *LIMITS, *words)
+        model = () if program == "gptpipe-models" else ("-m", "m")
+        call = (program, "--base-url", server.url, *model, "--retry", "0", *words)
         result = rig.run(home, *call, stdin=b"a\n", env={"OPENAI_API_KEY": KEY})
         wrong = other.requests or len(server.requests) != 1 or KEY in result.err or target not in result.err
         expected = {"gptpipe-map": {Status.DATAERR, Status.PROTOCOL}, "gptpipe-chat": {Status.OK, Status.PROTOCOL}}

@@ -118,8 +118,8 @@ class Tunnel:
         target = f"{f'[{host}]' if ':' in host else host}:{port}".encode()
         name = b"Proxy-Authorization: Basic %b\r\n" % b64encode(b":".join(self._name)) if any(self._name) else b""
         head = b"CONNECT %b HTTP/1.1\r\nHost: %b\r\nAccept: */*\r\n%b\r\n" % (target, target, name)
-        reply = self._exchange(found, head)
-        while reply and b"\r\n\r\n" not in reply and len(reply) < _BLOCK:
+        more = reply = self._exchange(found, head)
+        while more and b"\r\n\r\n" not in reply and len(reply) < _BLOCK:
             more = found.recv(_BLOCK)
             self.heard.append(more)
             reply += more

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gptpipe.errors import ConfigError, Failure, Temporary
+from gptpipe.errors import ConfigError, Failure, ProtocolError, Temporary
 from gptpipe.settings.settings import Settings
 from gptpipe.wire import dial
 from gptpipe.wire.early import Early
@@ -116,6 +116,7 @@ def test_a_proxy_hears_the_same_from_us_as_from_the_library(
 REFUSALS = {
     "an HTTP proxy": ("http", "", [b"HTTP/1.1 403 Forbidden\r\n\r\n"], Temporary, "403 Forbidden"),
     "its 407": ("http", "", [b"HTTP/1.1 407 Who\r\nContent-Length: 2\r\n\r\nno"], ConfigError, "407 Who"),
+    "what is no HTTP": ("http", "", [b"\5\xff"], ProtocolError, "does not speak HTTP"),
     "a SOCKS proxy": ("socks5", "", [SOCKS[0], bytes([5, 5, 0, 1, *([0] * 6)])], Temporary, "Connection refused"),
     "its password": ("socks5", "me:x@", [bytes([5, 2]), bytes([1, 1])], ConfigError, "username/password"),
     "its methods": ("socks5", "", [bytes([5, 255])], ConfigError, "NO ACCEPTABLE METHODS"),
