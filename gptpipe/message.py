@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gptpipe.text.strict_json import compact
@@ -88,8 +87,7 @@ def _number(where: object, key: str) -> int:
     return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else 0
 
 
-@dataclass(frozen=True)
-class Turn:
+class Turn(NamedTuple):
     """One question and its answer.
 
     ``model`` and ``profile`` are what was asked for, after aliases; ``base_url`` is set when no profile was.

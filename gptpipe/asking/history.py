@@ -6,7 +6,6 @@ That number comes from the server's own ``usage``, so that fitting history needs
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,11 +68,10 @@ def weigh(turn: Turn, reasoning: str, sent: Sequence[Turn], cache: Path) -> Turn
     used = counts(turn.usage)
     if not used.input and not used.output:
         found = meter(turn.model or "", cache) if turn.finished else Meter(None, False)  # the others are never sent
-        return replace(turn, tokens=found.count(turn.history), tokens_estimated=not found.exact(turn.history))
+        return turn._replace(tokens=found.count(turn.history), tokens_estimated=not found.exact(turn.history))
     answer = _answer_tokens(turn, reasoning, used)
     question = _question_tokens(turn, sent, used, answer.tokens)
-    return replace(
-        turn,
+    return turn._replace(
         tokens=answer.tokens + question.tokens,
         tokens_estimated=answer.estimated or question.estimated,
         system_tokens=used.input - sum(map(weight, sent)) - question.tokens if used.input else None,

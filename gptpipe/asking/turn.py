@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from itertools import dropwhile, tee
 from typing import Any, NamedTuple
@@ -239,7 +238,7 @@ def _keep(session: Session, turns: list[message.Turn], context: Context, *, wait
         return
     folder = context.paths.attachments
     with attachments.holding(folder):
-        detached = [replace(turn, messages=attachments.detach(turn.messages, folder)) for turn in turns]
+        detached = [turn._replace(messages=attachments.detach(turn.messages, folder)) for turn in turns]
         session.extend(detached, wait=wait)
 
 
@@ -269,4 +268,4 @@ def _stored(composed: Composed, answer: Answer, context: Context) -> message.Tur
         usage=answer.bill.measured,
     )
     weighed = history.weigh(turn, answer.reasoning, composed.history, context.paths.cache)
-    return replace(weighed, usage=answer.usage)
+    return weighed._replace(usage=answer.usage)

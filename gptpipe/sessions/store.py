@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -274,7 +273,7 @@ class Memory:
 
     def history(self) -> Iterator[Turn]:
         """Yield the turns from the newest."""
-        return reversed(self.turns.copy())
+        return iter(self.turns[::-1])
 
     def append(self, turn: Turn) -> Turn:
         """Add a turn, and return it numbered, summed, dated."""
@@ -288,7 +287,7 @@ def _numbered(turns: Iterable[Turn], last: Turn | None) -> list[Turn]:
     for turn in turns:
         n, total = (last.n, last.total_tokens) if last else (0, 0)
         n += not turn.undo
-        last = replace(turn, n=n, total_tokens=total + _total_tokens(turn), at=turn.at or timestamp(time.time()))
+        last = turn._replace(n=n, total_tokens=total + _total_tokens(turn), at=turn.at or timestamp(time.time()))
         added.append(last)
     return added
 
@@ -317,10 +316,10 @@ def last_turn(turns: Iterator[Turn]) -> Turn | None:
     n, total = 1, _total_tokens(last)
     for turn in turns:
         if turn.n > 0:
-            return replace(last, n=n + turn.n, total_tokens=total + turn.total_tokens)
+            return last._replace(n=n + turn.n, total_tokens=total + turn.total_tokens)
         n += 1
         total += _total_tokens(turn)
-    return replace(last, n=n, total_tokens=total)
+    return last._replace(n=n, total_tokens=total)
 
 
 def _total_tokens(turn: Turn) -> int:

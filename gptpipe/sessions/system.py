@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -48,7 +47,7 @@ def resolved(fd: int, records: Iterable[Record], path: Path, warn: Callable[[str
             lost.add(number)
             warn(f"{path}: the system message of turn {number} is lost, and with it that of later turns")
         rest = record.turn.messages[1:]
-        yield record._replace(turn=replace(record.turn, messages=[origin.message, *rest] if origin else rest))
+        yield record._replace(turn=record.turn._replace(messages=[origin.message, *rest] if origin else rest))
 
 
 def whole(record: Record) -> bytes:
@@ -70,7 +69,7 @@ def shortened(fd: int, turns: Iterable[Turn], last: Record | None, size: int) ->
         if origin and origin.message == message and origin.number > 0 and size - origin.offset < NEAR:
             reference = {"role": message["role"], "content": None, _SAME: origin.number}
             if len(compact(reference)) < len(compact(message)):
-                turn = replace(turn, messages=[reference, *turn.messages[1:]])
+                turn = turn._replace(messages=[reference, *turn.messages[1:]])
         else:
             origin = Origin(turn.n, size, message)
         yield turn

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -82,7 +81,7 @@ def oldest_first(store: SessionStore, name: str, warn: Warn) -> Iterator[Record]
         path = store.path(name)
         for record in system.resolved(fd, valid(forward(fd), path, warn, locked=False), path, warn):
             number = record.turn.n or number + 1
-            yield record._replace(turn=replace(record.turn, n=number))
+            yield record._replace(turn=record.turn._replace(n=number))
 
 
 def copy(store: SessionStore, source: str, target: str, *, force: bool, timeout: float | None) -> None:

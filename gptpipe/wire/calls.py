@@ -6,19 +6,19 @@ a call in one piece, leave the index or the id out, give every call the index 0,
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from gptpipe.text.strict_json import clean, compact, mend
 from gptpipe.wire.events import Event, ToolCall
 
 
-@dataclass
 class _Call:
-    index: Any
-    id: str = ""
-    name: str = ""
-    arguments: list[str] = field(default_factory=list)
+    """A call as far as it has arrived."""
+
+    def __init__(self, index: Any) -> None:
+        self.index = index
+        self.id = self.name = ""
+        self.arguments: list[str] = []
 
 
 class Calls:

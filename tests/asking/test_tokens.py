@@ -7,7 +7,6 @@ import stat
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import cache as remember
 from importlib import import_module
 from pathlib import Path
@@ -389,7 +388,7 @@ def test_the_calls_of_a_turn_and_their_results_are_a_part_of_what_it_adds(tmp_pa
     ]
     weighed = history.weigh(asked, "", [], tmp_path)
     assert (weighed.tokens, weighed.tokens_estimated) == (508, False)
-    silent = history.weigh(replace(asked, usage=None), "", [], tmp_path)
+    silent = history.weigh(asked._replace(usage=None), "", [], tmp_path)
     assert silent.tokens == tokens.bound_all(asked.messages) > 500 + len("lookup")
 
 
@@ -525,16 +524,15 @@ def test_where_less_is_known_less_is_sent(talk: Talk, lengths: dict[str, Callabl
         pytest.param("tokens.check([message], 18, 'gpt-5', cache)", True, id="the length does not"),
         pytest.param("history.fit([turn], tokens=1)", False, id="fitting"),
         pytest.param("history.weigh(turn, '', [], cache)", False, id="weighing what the server counted"),
-        pytest.param("history.weigh(replace(turn, usage=None), '', [], cache)", True, id="weighing what it did not"),
+        pytest.param("history.weigh(turn._replace(usage=None), '', [], cache)", True, id="weighing what it did not"),
         pytest.param(
-            "history.weigh(replace(turn, usage=None), '', [], cache / 'none')", False, id="without a vocabulary"
+            "history.weigh(turn._replace(usage=None), '', [], cache / 'none')", False, id="without a vocabulary"
         ),
     ],
 )
 def test_the_tokenizer_is_loaded_only_to_count(cache: Path, code: str, loads: bool) -> None:
     program = f"""
 import sys
-from dataclasses import replace
 from pathlib import Path
 from gptpipe.asking import history, tokens
 from gptpipe.message import Turn

@@ -7,7 +7,6 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ def write(store: SessionStore, content: bytes, name: str = "s") -> Path:
 
 
 def line(question: str, **more: Any) -> bytes:
-    return to_line(replace(turn(question), **more))
+    return to_line(turn(question)._replace(**more))
 
 
 def bare(question: str, **more: Any) -> bytes:

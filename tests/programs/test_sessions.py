@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ def make(folder: Path, name: str, *turns: Turn, junk: bytes = b"") -> Path:
     """Make a session; its turns are numbered, each a day after the other."""
     path = folder / f"{name}.jsonl"
     numbered = [
-        replace(each, n=n, total_tokens=10 * n, at=each.at or f"2026-11-{n:02}T12:00:00.500Z")
+        each._replace(n=n, total_tokens=10 * n, at=each.at or f"2026-11-{n:02}T12:00:00.500Z")
         for n, each in enumerate(turns, 1)
     ]
     path.write_bytes(b"".join(map(to_line, numbered)) + junk)
@@ -40,12 +39,12 @@ def make(folder: Path, name: str, *turns: Turn, junk: bytes = b"") -> Path:
 
 
 def code(text: str = "text\n```sh\nls\n```\nmore", **more: Any) -> Turn:
-    return replace(turn("how?", text), **more)
+    return turn("how?", text)._replace(**more)
 
 
 def system(text: str) -> Turn:
     plain = turn("x", "y")
-    return replace(plain, messages=[{"role": "system", "content": text}, *plain.messages])
+    return plain._replace(messages=[{"role": "system", "content": text}, *plain.messages])
 
 
 # list
@@ -53,7 +52,7 @@ def system(text: str) -> Turn:
 
 def test_list_has_the_last_used_first_in_columns(run: Run, folder: Path) -> None:
     make(folder, "old", turn("x"))
-    make(folder, "旅行", turn("x"), turn("y", "z"), replace(turn("z"), model="a b\x1b"))
+    make(folder, "旅行", turn("x"), turn("y", "z"), turn("z")._replace(model="a b\x1b"))
     sizes = [path.stat().st_size for path in (folder / "旅行.jsonl", folder / "old.jsonl")]
     env = {"TZ": "UTC"}
     lines = [
@@ -126,7 +125,7 @@ def test_show_is_text_to_be_read(run: Run, folder: Path) -> None:
         {"type": "image_url", "image_url": {"url": f"attachment:image/png;sha256,{digest}"}},
         {"type": "file", "file": {"file_id": "f"}},
     ]
-    last = replace(turn("", "what came\n"), model="other\nmodel", finish_reason=None)
+    last = turn("", "what came\n")._replace(model="other\nmodel", finish_reason=None)
     last.messages[0]["content"] = parts
     make(folder, "s", system("be brief"), system("be brief"), last)
     result = run(PROGRAM, "show", "s", env={"TZ": "UTC"})
@@ -160,7 +159,7 @@ def test_show_json_is_the_file_as_it_is(run: Run, folder: Path) -> None:
 def test_show_tells_what_was_taken_back(run: Run, folder: Path) -> None:
     undo = Turn([], model="m", at="2026-11-03T12:00:00.000Z", n=2, undo=1)
     data = make(folder, "s", system("be brief"), system("be brief")).read_bytes() + to_line(undo)
-    (folder / "s.jsonl").write_bytes(data + to_line(replace(system("be brief"), n=3)))
+    (folder / "s.jsonl").write_bytes(data + to_line(system("be brief")._replace(n=3)))
     shown = run(PROGRAM, "show", "s", env={"TZ": "UTC"}).text
     assert re.findall(r"^== .*|^system", shown, re.MULTILINE) == [
         *("== 1, 2026-11-01T12:00, m ==", "system", "== 2, 2026-11-02T12:00, m =="),
@@ -208,7 +207,7 @@ def test_the_last_answer(
 
 
 def test_the_bytes_are_the_same_on_a_terminal_but_for_control_characters(run: Run, folder: Path) -> None:
-    make(folder, "s", replace(turn(f"a{HOSTILE}", f"b{HOSTILE}"), model=f"m{HOSTILE}"))
+    make(folder, "s", turn(f"a{HOSTILE}", f"b{HOSTILE}")._replace(model=f"m{HOSTILE}"))
     for args in (["show", "s"], ["show", "--answer", "s"], ["list"], ["search", "."]):
         piped = run(PROGRAM, *args)
         shown = run(PROGRAM, *args, tty="out")
@@ -231,7 +230,7 @@ def test_the_end_of_a_huge_session_is_quick(run: Run, folder: Path) -> None:
     path = make(folder, "s")
     os.truncate(path, 1 << 36)  # reading it would take minutes
     with path.open("ab") as file:
-        file.write(b"\n" + to_line(replace(code(), n=1000)))
+        file.write(b"\n" + to_line(code()._replace(n=1000)))
     for args in (["show", "--answer"], ["show", "-n", "1"], ["show", "-x"], ["show", "--json", "--last", "1"]):
         assert "ls" in run(PROGRAM, *args, "s").text
     assert run(PROGRAM, "list").text.split()[1] == "1000"
@@ -330,7 +329,7 @@ def test_remove_names_what_it_asks_for(run: Run, folder: Path) -> None:
 )
 def test_remove_what_was_not_used_for_long(run: Run, folder: Path, names: list[str], left: list[str]) -> None:
     for name in ("old", "older"):
-        make(folder, name, replace(turn("x"), at="2020-01-01T00:00:00Z"))
+        make(folder, name, turn("x")._replace(at="2020-01-01T00:00:00Z"))
     run("gptpipe", "-m", "echo", "-s", "new", "x")
     assert run(PROGRAM, "remove", "--yes", "--older-than", "90d", *names) == (0, b"", "")
     assert sorted(os.listdir(folder)) == left

@@ -8,7 +8,6 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,7 +50,7 @@ def test_turns_are_numbered_summed_and_dated(store: SessionStore) -> None:
 
 def test_a_date_that_a_turn_has_is_kept(store: SessionStore) -> None:
     with locked(store) as session:
-        assert session.append(replace(turn("x"), at="2026-01-01T00:00:00.000Z")).at == "2026-01-01T00:00:00.000Z"
+        assert session.append(turn("x")._replace(at="2026-01-01T00:00:00.000Z")).at == "2026-01-01T00:00:00.000Z"
 
 
 @pytest.mark.parametrize(
@@ -85,7 +84,7 @@ def test_the_last_turn_has_the_count_of_a_file_that_has_none(store: SessionStore
 
 def test_an_unfinished_turn_is_kept_and_counts(store: SessionStore) -> None:
     with locked(store) as session:
-        session.append(replace(turn("one"), finish_reason=None))
+        session.append(turn("one")._replace(finish_reason=None))
         assert session.append(turn("two")).n == 2
         assert questions(session.history()) == ["two", "one"]
 
