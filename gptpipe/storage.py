@@ -185,6 +185,22 @@ def append(fd: int, folder: Path, lines: bytes) -> None:
         raise
 
 
+def create(path: Path, data: bytes) -> None:
+    """Make a private file with this content, and the folders above it.
+
+    :raises FileExistsError: if something is at ``path``.
+    :raises OSError: if it cannot be written; then no file is left.
+    """
+    make_folder(path.parent)
+    descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+    except OSError:
+        path.unlink(missing_ok=True)  # half a file would be taken for a whole one
+        raise
+
+
 def replace(path: Path, data: bytes) -> None:
     """Put a private file with this content at ``path``. A reader sees the old content or the new, after a crash too.
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from gptpipe.errors import ConfigError, NoInput, UsageError, WriteError, clause
 from gptpipe.settings.file import SAMPLING, Named, nearest, read_table
 from gptpipe.settings.values import params, profile_name, text, text_or_empty
-from gptpipe.storage import failing, listed, make_folder, open_regular
+from gptpipe.storage import create, failing, listed
 from gptpipe.text import toml
 from gptpipe.text.names import check_name
 from gptpipe.text.template import Template, fields, fill, is_name, parse
@@ -217,17 +217,10 @@ def save(directory: Path, name: str, role: Role) -> Path:
     path = directory / f"{name}{_SUFFIX}"
     data = _format(role).encode()
     with failing(WriteError, f"cannot write {path}"):
-        make_folder(directory)
         try:
-            descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            create(path, data)
         except FileExistsError:
             raise UsageError(f"there is a role {name!r} already", f"take another name, or remove {path}") from None
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(data)
-        except OSError:
-            path.unlink(missing_ok=True)  # half a role would be a role
-            raise
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from gptpipe.errors import UsageError, WriteError
 from gptpipe.settings.built_in import DEFAULT_MODEL
 from gptpipe.settings.file import TOP, Config, dotted
 from gptpipe.settings.settings import TIMES, Price, Settings
-from gptpipe.storage import failing, make_folder, open_regular
+from gptpipe.storage import create, failing
 from gptpipe.text import toml
 from gptpipe.text.address import masked, masked_headers, stored
 
@@ -91,12 +90,9 @@ def start(path: Path) -> None:
     :raises WriteError: if it cannot be written.
     """
     with failing(WriteError, f"cannot write {path}"):
-        make_folder(path.parent)
         try:
-            descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            create(path, STARTER.encode())
         except FileExistsError:
             raise UsageError(
                 f"{path} exists", "it is left as it is: gptpipe-config show prints what is in effect"
             ) from None
-        with open(descriptor, "w") as file:
-            file.write(STARTER)
