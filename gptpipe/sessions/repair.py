@@ -58,10 +58,7 @@ def repair(store: SessionStore, name: str, *, timeout: float | None) -> list[Dam
     :raises NoInput: Temporary: WriteError: as :meth:`SessionStore.lock` does; WriteError also if it cannot be repaired.
     """
     # Under the lock, or a turn appended to the old file while the new one is made would be lost.
-    with (
-        store.lock(name, timeout, create=False) as session,
-        failing(WriteError, f"cannot repair session {name}"),
-    ):
+    with store.lock(name, timeout, create=False) as session, failing(WriteError, f"cannot repair session {name}"):
         damages = list(_damaged(session.fd))
         if damages:
             _set_aside(session.fd, damages, damaged_path(session.path))

@@ -1,6 +1,8 @@
 """Upkeep of sessions: list, copy, rename and remove them.
 
-Each function that changes a file takes its lock, with the timeout of a process that continues the session.
+A function that reads a session raises what :meth:`SessionStore.reading` does, at its first step. One that changes
+a session takes its lock, with the timeout of a process that continues it, and raises what :meth:`SessionStore.lock`
+does, and WriteError if the change fails.
 """
 
 from __future__ import annotations
@@ -46,10 +48,7 @@ def summaries(store: SessionStore, warn: Warn) -> Iterator[Summary]:
 
 
 def summary(store: SessionStore, name: str) -> Summary:
-    """Return the summary of one session. Only the last line of its file is read.
-
-    :raises NoInput: WriteError: as :meth:`SessionStore.reading` does.
-    """
+    """Return the summary of one session. Only the last line of its file is read."""
     with store.reading(name) as fd:
         return _summary(name, fd, store.path(name))
 
@@ -72,10 +71,7 @@ def asked_at(turn: Turn) -> float | None:
 
 
 def oldest_first(store: SessionStore, name: str, warn: Warn) -> Iterator[Record]:
-    """Yield all records of a session from the first, each turn with its number, without the lock.
-
-    :raises NoInput: WriteError: as :meth:`SessionStore.reading` does, at the first step.
-    """
+    """Yield all records of a session from the first, each turn with its number, without the lock."""
     number = 0
     with store.reading(name) as fd:
         path = store.path(name)
@@ -88,7 +84,6 @@ def copy(store: SessionStore, source: str, target: str, *, force: bool, timeout:
     """Make ``target`` a session with the turns of ``source``; later turns of one do not reach the other.
 
     :raises UsageError: if ``target`` exists and ``force`` is false, or is ``source``.
-    :raises NoInput: Temporary: WriteError: as :meth:`SessionStore.lock` does; WriteError also if it cannot be written.
     """
     with _locked(store, source, target, force, timeout) as fd, failing(WriteError, f"cannot copy session {source}"):
         with new_file(fd, [(0, os.fstat(fd).st_size)], store.directory) as new:
@@ -100,7 +95,6 @@ def rename(store: SessionStore, source: str, target: str, *, force: bool, timeou
     """Give a session another name. A process that waits for the old name begins a new session.
 
     :raises UsageError: if ``target`` exists and ``force`` is false, or is ``source``.
-    :raises NoInput: Temporary: WriteError: as :meth:`SessionStore.lock` does; WriteError also if it cannot be renamed.
     """
     old = store.path(source)
     with _locked(store, source, target, force, timeout), failing(WriteError, f"cannot rename session {source}"):
@@ -174,8 +168,6 @@ def remove(store: SessionStore, name: str, *, timeout: float | None, unused_sinc
     """Remove a session and what ``repair`` moved out of it; return whether it was removed.
 
     With ``unused_since``, in seconds since 1970, one that was used later is kept.
-
-    :raises NoInput: Temporary: WriteError: as :meth:`SessionStore.lock` does; WriteError also if it cannot be removed.
     """
     path = store.path(name)
     # Under the lock, or the turn of an answer in flight would be lost after its process ended with 0.
