@@ -105,47 +105,19 @@ def described(settings: Settings) -> str:
 
 
 class Paths(NamedTuple):
-    """The folders of gptpipe; none of them needs to exist."""
+    """The folders of gptpipe; none of them needs to exist. The first four are its own below those of XDG."""
 
     config: Path
     data: Path
     state: Path
     cache: Path
-
-    @property
-    def roles(self) -> Path:
-        """The roles, a file for each."""
-        return self.config / "roles"
-
-    @property
-    def tools(self) -> Path:
-        """The tools that are named without a path."""
-        return self.config / "tools"
-
-    @property
-    def sessions(self) -> Path:
-        """The conversations, a file for each."""
-        return self.data / "sessions"
-
-    @property
-    def attachments(self) -> Path:
-        """The files that conversations refer to."""
-        return self.data / "attachments"
-
-    @property
-    def usage(self) -> Path:
-        """What requests used, a file for each day."""
-        return self.state / "usage"
-
-    @property
-    def batches(self) -> Path:
-        """What was submitted to Batch APIs, a folder for each."""
-        return self.state / "batches"
-
-    @property
-    def answers(self) -> Path:
-        """The answers that ``--cache`` keeps."""
-        return self.cache / "answers"
+    roles: Path  # a file for each
+    tools: Path  # those that are named without a path
+    sessions: Path  # a file for each conversation
+    attachments: Path  # the files that conversations refer to
+    usage: Path  # what requests used, a file for each day
+    batches: Path  # what was submitted to Batch APIs, a folder for each
+    answers: Path  # what --cache keeps
 
 
 def paths() -> Paths:
@@ -158,17 +130,27 @@ def paths() -> Paths:
     if not os.environ.get("HOME", "unset"):
         del os.environ["HOME"]  # Python would take it for the root folder
     try:
-        found = Paths(
-            xdg_base_dirs.xdg_config_home() / "gptpipe",
-            xdg_base_dirs.xdg_data_home() / "gptpipe",
-            xdg_base_dirs.xdg_state_home() / "gptpipe",
-            xdg_base_dirs.xdg_cache_home() / "gptpipe",
-        )
+        config = xdg_base_dirs.xdg_config_home() / "gptpipe"
+        data = xdg_base_dirs.xdg_data_home() / "gptpipe"
+        state = xdg_base_dirs.xdg_state_home() / "gptpipe"
+        cache = xdg_base_dirs.xdg_cache_home() / "gptpipe"
     except RuntimeError:
         raise ConfigError("this user has no home directory", "set HOME") from None
-    if not all(path.is_absolute() for path in found):
+    if not all(path.is_absolute() for path in (config, data, state, cache)):
         raise ConfigError("HOME is not an absolute path")
-    return found
+    return Paths(
+        config,
+        data,
+        state,
+        cache,
+        roles=config / "roles",
+        tools=config / "tools",
+        sessions=data / "sessions",
+        attachments=data / "attachments",
+        usage=state / "usage",
+        batches=state / "batches",
+        answers=cache / "answers",
+    )
 
 
 def own_prices(config: Config) -> dict[str, Price]:
