@@ -132,10 +132,7 @@ def resolve(
 
 
 def _way(choice: _Choice, layers: Layers, sources: _Sources) -> dict[str, Any]:
-    """Return the address of the endpoint and the way there: proxy and authorities.
-
-    :raises UsageError: ConfigError: as :func:`resolve` does.
-    """
+    """Return the address of the endpoint and the way there: proxy and authorities."""
     _check_profile(choice, sources.config)
     base_url = _address(choice, sources)
     _refuse_a_foreign_session(choice, base_url, sources.session)
@@ -229,10 +226,7 @@ def _refuse_a_foreign_session(choice: _Choice, base_url: str, session: Mapping[s
 
 
 def _address(choice: _Choice, sources: _Sources) -> str:
-    """Return the base URL of the endpoint.
-
-    :raises ConfigError: if it cannot be one.
-    """
+    """Return the base URL of the endpoint."""
     if choice.base_url and (choice.profile is None or choice.level != _FILE):
         return check_base_url(choice.base_url)
     profile = choice.profile or OPENAI
@@ -272,10 +266,7 @@ def _proxy(base_url: str, layers: Layers, sources: _Sources) -> str | None:
 
 
 def _ca_file(path: str | None) -> str | None:
-    """Return the path of a file that can be read. It is not opened: it may be a pipe.
-
-    :raises ConfigError: if it is not there, or cannot be read.
-    """
+    """Return the path of a file that can be read. It is not opened: it may be a pipe."""
     if path is None:
         return None
     try:
