@@ -42,9 +42,6 @@ class Receiver:
     def reasoning(self, text: str) -> None:
         """Take a piece of the reasoning."""
 
-    def again(self) -> None:
-        """Forget what arrived: the answer is asked for again."""
-
     def repeatable(self) -> bool:
         """Return whether a try that failed may be repeated: nothing was passed on."""
         return True
@@ -103,17 +100,13 @@ class Asker:
                 repair = schema.repair_message(answer.failure, json=self._want.schema is not None)
                 asked = asked._replace(messages=[*asked.messages, answer.message, repair])
                 answer.mend()
-                receiver.again()
             else:
                 break
         if self._want.stored and answer.failure is None:
             self._store(request, answer)
 
     def _run_calls(self, answer: Answer, receiver: Receiver) -> None:
-        """Run the calls of a round.
-
-        :raises OverLimit: if the model wants more calls than ``--max-calls`` allows.
-        """
+        """Run the calls of a round, as many as ``--max-calls`` allows."""
         env = keys.keyless(self._context.env, self._context.config, *self._client().way.secrets)
         toolbox = Toolbox(self._want.tools, env, self._want.approve)
         for call in answer.begin_round():
@@ -127,10 +120,7 @@ class Asker:
     # One request
 
     def _send(self, request: Request, answer: Answer, receiver: Receiver) -> None:
-        """Send a request and pass its events on. With tools, the text waits until no call can follow.
-
-        :raises OverLimit: if the request would pass a limit.
-        """
+        """Send a request and pass its events on. With tools, the text waits until no call can follow."""
         limit = self._settings.max_input_tokens
         if limit is not None:
             tokens.check([*request.messages, *offered(request)], limit, request.model, self._context.paths.cache)
@@ -140,14 +130,12 @@ class Asker:
         with self._set_aside(request), self._booked(answer):
             answer.bill.begin(account, request.messages)
             for event in client.stream(request, repeatable=receiver.repeatable):
-                if isinstance(event, Again):
-                    if answer.bill.accepted:  # it was paid for
-                        with self._context.deadline.held():
-                            self._book(answer, event.failure.status)
-                        if self._ceiling is not None:
-                            self._ceiling.check()
-                        answer.bill.begin(account, request.messages)
-                    receiver.again()
+                if isinstance(event, Again) and answer.bill.accepted:  # it was paid for
+                    with self._context.deadline.held():
+                        self._book(answer, event.failure.status)
+                    if self._ceiling is not None:
+                        self._ceiling.check()
+                    answer.bill.begin(account, request.messages)
                 _pass_on(event, answer, receiver, held=bool(request.tools))
             answer.judge()
         if request.tools and not answer.calls:
@@ -155,10 +143,7 @@ class Asker:
 
     @contextmanager
     def _set_aside(self, request: Request) -> Iterator[None]:
-        """Set aside what the request of the block may cost, under ``--max-cost``.
-
-        :raises OverLimit: if that could be too much.
-        """
+        """Set aside what the request of the block may cost, under ``--max-cost``."""
         if self._ceiling is None:
             yield
             return
@@ -206,10 +191,7 @@ class Asker:
     # Stored answers
 
     def _recalled(self, request: Request, answer: Answer, receiver: Receiver) -> bool:
-        """Fill ``answer`` from the stored answer, if there is a complete one; return whether there was.
-
-        :raises NoInput: if there was none, and ``--cache-only`` forbids to ask.
-        """
+        """Fill ``answer`` from the stored answer, if there is a complete one; return whether there was."""
         found = cache.get(self._context.paths.answers, self._key(request), self._want.max_age)
         if found is not None:
             answer.recall(found)

@@ -58,7 +58,8 @@ def describe(known: Turn | Settings | None, ending: Ending | None, started: floa
     chosen = turn.settings if turn else known
     assert not isinstance(chosen, Turn)
     answer = turn.answer if turn else Answer(Want())
-    status, name = status_of(ending), _name(ending)
+    status = status_of(ending)
+    name, words = _said(ending)
     return {
         "answer": answer.result,
         "model": chosen.model if chosen else None,
@@ -80,26 +81,18 @@ def describe(known: Turn | Settings | None, ending: Ending | None, started: floa
         },
         "status": status,
         "name": name,
-        "error": None if ending is None else {"status": status, "name": name, "message": _message(ending)},
+        "error": None if ending is None else {"status": status, "name": name, "message": words},
     }
 
 
-def _name(ending: Ending | None) -> str:
+def _said(ending: Ending | None) -> tuple[str, str]:
+    """Return the name of what ended a run, as ``--json`` has it, and what it says."""
     match ending:
         case Interrupted():
-            return Signals(ending.signum).name
+            return Signals(ending.signum).name, "interrupted"
         case BrokenPipeError():
-            return SIGPIPE.name
-    return Status(status_of(ending)).name
-
-
-def _message(ending: Ending) -> str:
-    match ending:
-        case Interrupted():
-            return "interrupted"
-        case BrokenPipeError():
-            return "the reader of the answer is gone"
-    return ending.message
+            return SIGPIPE.name, "the reader of the answer is gone"
+    return Status(status_of(ending)).name, ending.message if ending else ""
 
 
 class Meta:

@@ -216,10 +216,7 @@ def _value(arguments: str) -> Any:
 
 
 def _allowed(name: str, arguments: Any, toolbox: Toolbox) -> Tool:
-    """Return the tool that is called, if the call may run.
-
-    :raises _NotRun: if not.
-    """
+    """Return the tool that is called, if the call may run."""
     tool = next((tool for tool in toolbox.tools if tool.spec.name == name), None)
     if tool is None:
         raise _NotRun(f"no such tool: {name}; there are: {', '.join(tool.spec.name for tool in toolbox.tools)}")

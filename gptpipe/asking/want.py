@@ -102,10 +102,7 @@ def wanted(options: Mapping[str, Any], role: Role, context: Context) -> Want:
 
 
 def _tools(options: Mapping[str, Any], role: Role, context: Context) -> dict[str, Any]:
-    """Return the fields about tools, by options and role.
-
-    :raises UsageError: NoInput: ConfigError: as :func:`wanted` does.
-    """
+    """Return the fields about tools, by options and role."""
     names = [*role.tools, *options.get("tool", ())]
     most, calls_only = options.get("max_calls", MAX_CALLS), options.get("tool_calls", False)
     if most < 0:
