@@ -285,8 +285,10 @@ class Deadline:
             while self._holders:
                 time.sleep(0.001)
             for call in reversed(tuple(self._ends.values())):
-                with _reported():
+                try:
                     call()
+                except Failure as failure:
+                    output.say(failure.message, failure.hint)
             threading.Thread(target=_leave_soon, daemon=True).start()
             output.say(self.late().message)
         finally:
@@ -301,12 +303,3 @@ def _leave_soon() -> None:
 def _exit() -> NoReturn:
     end_groups()  # last: the main thread must not find time to say that what it waits for was killed
     os._exit(Status.TEMPFAIL)
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    """Say what fails in the block."""
-    try:
-        yield
-    except Failure as failure:
-        output.say(failure.message, failure.hint)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,23 +35,15 @@ def links(data: Path) -> list[Link]:
 
     :raises NoInput: if this installation has no documents.
     """
-    found = list(_links(data))
-    if not found:
-        raise NoInput(f"no manual pages are below {_places()[1]}")
-    return found
-
-
-def _links(data: Path) -> Iterator[Link]:
-    checkout, prefix = _places()
+    checkout = Path(__file__).parents[2]  # or PREFIX/lib/pythonX.Y/site-packages of an installation
+    prefix = (checkout / "../../..").resolve()  # a checkout may be less than three folders deep
+    found = []
     for installed, source, pattern, target in _KINDS:
         files = sorted((checkout / source).glob(pattern)) or sorted((prefix / installed).glob(pattern))
-        yield from (Link(data / target / file.name, file) for file in files)
-
-
-def _places() -> tuple[Path, Path]:
-    """Return the folder of the package, and the prefix of an installation: PREFIX/lib/pythonX.Y/site-packages."""
-    holder = Path(__file__).parents[2]
-    return holder, (holder / "../../..").resolve()  # a checkout may be less than three folders deep
+        found += [Link(data / target / file.name, file) for file in files]
+    if not found:
+        raise NoInput(f"no manual pages are below {prefix}")
+    return found
 
 
 def install(link: Link) -> None:
