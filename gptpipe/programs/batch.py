@@ -219,10 +219,7 @@ def _print(outcomes: Iterator[Outcome], values: dict[str, Any]) -> int:
 
 
 def _ended(found: Submission, client: Client, *, wait: bool) -> list[Batch]:
-    """Return the batches of a submission once all have ended.
-
-    :raises Temporary: if they have not, and are not waited for.
-    """
+    """Return the batches of a submission, all ended; raise Temporary if they have not, unless they are waited for."""
     if not found.parts:
         raise Temporary(f"nothing of {found.name} is submitted yet", f"'gptpipe-batch submit --continue {found.name}'")
     if wait:

@@ -135,10 +135,7 @@ def _typed(talk: Talk, prompt: str, *, keep: bool) -> Iterator[bytes]:
 
 
 def _converse(talk: Talk, lines: Iterator[bytes], style: _Style) -> Status:
-    """Answer line by line, and return the status of the last failure.
-
-    :raises WriteError: if an answer cannot be written.
-    """
+    """Answer line by line, and return the status of the last failure. Lost output ends the chat."""
     status = Status.OK
     for line in lines:
         try:
@@ -164,10 +161,7 @@ def _converse(talk: Talk, lines: Iterator[bytes], style: _Style) -> Status:
 
 
 def _answer(talk: Talk, question: Question, style: _Style) -> None:
-    """Ask and write.
-
-    :raises Failure: if no answer comes, or it is not complete.
-    """
+    """Ask and write; raise the failure of an answer that is not complete."""
     signals.catch()
     with signals.held():  # what is imported half way cannot be imported again
         client.load(question.settings)

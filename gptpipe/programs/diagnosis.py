@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 from gptpipe.asking import tokens
 from gptpipe.asking.answer import Answer
 from gptpipe.asking.asker import Asker, Receiver
-from gptpipe.asking.context import Context
+from gptpipe.asking.context import Context, key_for
 from gptpipe.asking.want import Want, wanted
-from gptpipe.console import children
 from gptpipe.errors import Failure
-from gptpipe.settings import keys, roles
+from gptpipe.settings import roles
 from gptpipe.settings.settings import Paths, Settings
 from gptpipe.text.address import masked
 from gptpipe.usage.budget import check_budget
@@ -47,7 +46,7 @@ def offline(options: Mapping[str, Any], context: Context) -> Iterator[Finding]:
     else:
         yield Finding("endpoint", True, masked(chosen.base_url) if chosen.base_url else "built in")
         yield Finding("model", True, chosen.model)
-        yield _tried("key", lambda: keys.find(chosen, context.env, run=children.run).source)
+        yield _tried("key", lambda: key_for(context, chosen).source)
         yield _tried("budget", lambda: _budget(chosen, context))
     for name in roles.names(context.paths.roles):
         yield _role(context, name)

@@ -169,8 +169,7 @@ _from_a_to_b = together(
 @_from_a_to_b
 def copy(source: str, target: str, force: bool, lock_timeout: float | None) -> int:
     """Fork session A: B begins with its turns."""
-    timeout = _lock_timeout(lock_timeout)
-    upkeep.copy(_store(), source, target, force=force, timeout=timeout)
+    upkeep.copy(_store(), source, target, force=force, timeout=_lock_timeout(lock_timeout))
     return Status.OK
 
 
@@ -178,8 +177,7 @@ def copy(source: str, target: str, force: bool, lock_timeout: float | None) -> i
 @_from_a_to_b
 def rename(source: str, target: str, force: bool, lock_timeout: float | None) -> int:
     """Give the session A the name B."""
-    timeout = _lock_timeout(lock_timeout)
-    upkeep.rename(_store(), source, target, force=force, timeout=timeout)
+    upkeep.rename(_store(), source, target, force=force, timeout=_lock_timeout(lock_timeout))
     return Status.OK
 
 

@@ -20,7 +20,6 @@ from gptpipe.records.queue import Queue, repeated
 from gptpipe.records.result_file import ResultFile
 from gptpipe.records.results import State
 from gptpipe.records.submission import Plan, Submission
-from gptpipe.settings import resolve
 from gptpipe.settings.settings import Settings
 from gptpipe.wire.client import Client, Patient
 
@@ -97,4 +96,4 @@ def reconnect(found: Submission, values: dict[str, Any], context: Context) -> Cl
 
 def resolved(found: Submission, values: dict[str, Any], context: Context) -> Settings:
     """Return the settings for the endpoint that a submission went to."""
-    return resolve.resolve(given(values), {}, found.endpoint, context.env, context.config)
+    return context.resolve(given(values), session=found.endpoint)

@@ -54,10 +54,7 @@ def command(by: str, since: str | None, plot: bool, **values: Any) -> int:
 
 
 def _first_day(since: str | None) -> str:
-    """Return the first day to show, in local time.
-
-    :raises UsageError: if it is neither a date nor an age.
-    """
+    """Return the first day to show, in local time."""
     if since is None or ledger.is_date(since):
         return since or ""
     try:

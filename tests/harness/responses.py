@@ -54,12 +54,12 @@ def call(name: str, arguments: str, ident: str) -> dict[str, Any]:
     return {"type": "function_call", "call_id": ident, "name": name, "arguments": arguments}
 
 
-def response(*output: dict[str, Any], status: str | None = "completed", **more: Any) -> dict[str, Any]:
+def response(*output: dict[str, Any], status: object = "completed", **more: Any) -> dict[str, Any]:
     """Return a whole response."""
     return {"object": "response", "model": "served", "status": status, "output": list(output), "usage": USAGE, **more}
 
 
-def ended(*output: dict[str, Any], name: str | None = None, status: str | None = "completed", **more: Any) -> bytes:
+def ended(*output: dict[str, Any], name: str | None = None, status: object = "completed", **more: Any) -> bytes:
     """Return the event that ends an answer; its name is that of the status unless given."""
     return typed(name or f"response.{status}", response=response(*output, status=status, **more))
 
