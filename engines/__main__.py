@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import sys
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -20,6 +22,7 @@ def answers(rig: Rig, engine: Engine, server: Running, api: str) -> dict[str, Ce
     """Ask a server all that it is asked in one protocol; the last kills it."""
     found = {}
     for name, row in ASKS.items():
+        begun = time.monotonic()
         with rig.home() as home:
             try:
                 cell = row.ask(Place(rig, home, engine, server, api))
@@ -30,8 +33,7 @@ def answers(rig: Rig, engine: Engine, server: Running, api: str) -> dict[str, Ce
         wanted = engine.wanted(name, api, row.usual)
         if cell.status is not None and cell.status not in wanted and not cell.wrong:
             cell = cell._replace(wrong=f"status {cell.status}, not {' or '.join(map(str, sorted(wanted)))}")
-        if cell.wrong:
-            say(f"WRONG: {engine.name}, {api}, {name}: {cell.wrong}")
+        say(f"{api}: {name}: {cell.wrong or 'as expected'}, {time.monotonic() - begun:.1f} s")
         found[name] = cell
     return found
 
@@ -62,7 +64,8 @@ def table(cells: dict[str, dict[str, Cell]]) -> str:
 
 def _text(cell: Cell) -> str:
     status = "" if cell.status is None else f"{cell.status}: "
-    remark = "".join(f"\\{char}" if char in "|<>*_`\\" else char for char in cell.remark[:110])
+    line = " ".join(cell.remark.split())[:110]
+    remark = "".join(f"\\{char}" if char in "|<>*_`\\" else char for char in line)
     return f"**wrong** {status}{remark}" if cell.wrong else f"{status}{remark}"
 
 
@@ -73,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if unknown := set(options.names) - set(ENGINES):
         parser.error(f"no engine {', '.join(sorted(unknown))}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the servers on the way out
     wrong = asked = 0
     with Rig() as rig:
         for name in options.names or ENGINES:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 
 ENVS = Path(__file__).parent / ".envs"
-LIMIT = 3600  # seconds for one installation: llama.cpp is compiled
+LIMIT = 3600  # seconds for one step of an installation: llama.cpp is compiled
+SIGN = 30  # seconds between two signs of life of a step
 
 
 class Missing(Exception):
@@ -26,21 +30,31 @@ def say(text: str) -> None:
 
 
 def run(argv: Sequence[str | Path], folder: Path | None = None, env: Mapping[str, str] | None = None) -> None:
-    """Run a step of an installation, with some variables more.
+    """Run a step of an installation, with ``env`` added to the variables; say every half minute that it still runs.
 
     Raises:
-        Missing: It failed, or its program is not there.
+        Missing: It failed, took too long, or its program is not there.
     """
     if shutil.which(argv[0]) is None:
         raise Missing(f"{Path(argv[0]).name} is not there")
     whole = {**os.environ, **(env or {})}
-    try:
-        subprocess.run(argv, check=True, capture_output=True, text=True, timeout=LIMIT, cwd=folder, env=whole)
-    except subprocess.CalledProcessError as error:
-        lines = (error.stderr or error.stdout).strip().splitlines() or [f"status {error.returncode}"]
-        raise Missing(f"{Path(argv[0]).name}: {lines[-1].strip()[:300]}") from error
-    except subprocess.TimeoutExpired as error:
-        raise Missing(f"not installed within {LIMIT} s") from error
+    pipe, begun = subprocess.PIPE, time.monotonic()
+    with subprocess.Popen(argv, stdout=pipe, stderr=pipe, text=True, cwd=folder, env=whole, process_group=0) as process:
+        try:
+            while True:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    out, err = process.communicate(timeout=SIGN)
+                    break
+                seconds = round(time.monotonic() - begun)
+                if seconds > LIMIT:
+                    raise Missing(f"not installed within {LIMIT} s")
+                say(f"still installing, {seconds} s")
+        finally:  # the compilers that it started end too
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode:
+        lines = (err or out).strip().splitlines() or [f"status {process.returncode}"]
+        raise Missing(f"{Path(argv[0]).name}: {lines[-1].strip()[:300]}")
 
 
 def once(name: str, words: Sequence[str], install: Callable[[Path], None]) -> Path:
@@ -48,7 +62,7 @@ def once(name: str, words: Sequence[str], install: Callable[[Path], None]) -> Pa
     folder = ENVS / name
     ready = folder / "ready"
     if not ready.exists() or ready.read_text() != " ".join(words):
-        say(f"installing {' '.join(words)}")
+        say(f"installing {name}: {' '.join(' '.join(words).split())}")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         install(folder)
