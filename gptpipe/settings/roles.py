@@ -108,27 +108,24 @@ def verify(directory: Path, name: str) -> Role:
     :raises Failure: as :func:`load` does, but not for values that are missing.
     """
     written = _written(directory, name)
-    if written.schema and written.extract:
+    if written.role.schema and written.role.extract:
         raise ConfigError(f"role {name} has schema and extract, which exclude each other")
     return written.filled(lambda key: written.values.get(key, key))
 
 
 class _Written(NamedTuple):
-    """A role as its file has it, with the fields in its texts."""
+    """A role without its texts, these texts with their fields, and the file's own values for the fields."""
 
-    settings: Mapping[str, Any]
+    role: Role
     system: Template | None
     prompt: Template | None
     values: Mapping[str, str]
-    schema: str | None
-    extract: str | None
-    tools: tuple[str, ...]
 
     def filled(self, value: Callable[[str], str]) -> Role:
         """Return the role; ``value`` returns what stands for a field."""
         system, prompt = (None if text is None else fill(text, value) for text in (self.system, self.prompt))
-        settings = self.settings if system is None else {**self.settings, "system": system}
-        return Role(settings, prompt, self.schema, self.extract, self.tools)
+        settings = self.role.settings if system is None else {**self.role.settings, "system": system}
+        return self.role._replace(settings=settings, prompt=prompt)
 
 
 def _written(directory: Path, name: str) -> _Written:
@@ -137,17 +134,16 @@ def _written(directory: Path, name: str) -> _Written:
     content = _read(path, name)
     front, body = _split(content, path)
     found = read_table(_toml(front, path), _SHAPE, source=str(path))
-    schema, extract, prompt = found.get("schema"), found.get("extract"), found.get("prompt")
-    text = body.strip()
-    return _Written(
+    schema, prompt, text = found.get("schema"), found.get("prompt"), body.strip()
+    role = Role(
         {key: found[key] for key in _SETTINGS if key in found},
-        _template(text, str(path), content) if text else None,
-        None if prompt is None else _template(prompt, f"{path}: prompt", content),
-        found.get("vars", {}),
-        schema and _placed(schema, directory),
-        extract,
-        tuple(_placed(name, directory) if "/" in name else name for name in found.get("tools", ())),
+        schema=schema and _placed(schema, directory),
+        extract=found.get("extract"),
+        tools=tuple(_placed(name, directory) if "/" in name else name for name in found.get("tools", ())),
     )
+    system = _template(text, str(path), content) if text else None
+    asked = None if prompt is None else _template(prompt, f"{path}: prompt", content)
+    return _Written(role, system, asked, found.get("vars", {}))
 
 
 def _template(text: str, what: str, content: str) -> Template:
