@@ -128,7 +128,6 @@ def _from_file(path: str, *, private: bool) -> str:
 def _from_command(command: tuple[str, ...], env: Mapping[str, str], run: Run) -> str:
     name = f"api_key_command {command[0]}"
     try:
-        # Its environment is the one at the start: this process drops OPENAI_* for the SDK.
         ended = run(command, env=env, until=time.monotonic() + COMMAND_LIMIT, most=LARGEST)
     except TimeoutError:
         raise ConfigError(f"{name} did not end within {COMMAND_LIMIT:g} s") from None
