@@ -176,9 +176,9 @@ class Session:
         with failing(WriteError, f"cannot read session {self.name}: {self.path}"):
             yield from valid(backward(self.fd), self.path, warn, locked=True)
 
-    def append(self, turn: Turn, *, wait: bool = True) -> Turn:
+    def append(self, turn: Turn) -> Turn:
         """Add a turn as :meth:`extend` does, and return it as it is on disk."""
-        return self.extend([turn], wait=wait)[0]
+        return self.extend([turn])[0]
 
     def extend(self, turns: Iterable[Turn], *, wait: bool = True) -> list[Turn]:
         """Add turns to the file that is at the path now: all of them, or none.

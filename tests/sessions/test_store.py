@@ -425,7 +425,7 @@ def test_a_turn_in_a_hurry_does_not_wait(store: SessionStore) -> None:
     with locked(store, timeout=None, waiting=pytest.fail) as session:
         path.unlink()
         with locked(store), pytest.raises(Temporary):
-            session.append(turn("two"), wait=False)
+            session.extend([turn("two")], wait=False)
 
 
 def test_a_turn_that_could_not_follow_can_be_appended_later(store: SessionStore) -> None:
