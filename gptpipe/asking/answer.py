@@ -39,7 +39,7 @@ class Bill:
         self._first: dict[str, Any] | None = None  # what the server sent with the first request, if there are more
         self._mended = self._called = False
         self._before: dict[str, Any] | None = None  # and with all before the present one
-        self._pending: list[_Pending] = []  # one or none
+        self._pending: _Pending | None = None
 
     def void(self) -> None:
         """Forget the usage of the present request: its answer does not count."""
@@ -89,21 +89,22 @@ class Bill:
 
     def begin(self, account: ledger.Account, messages: list[Message]) -> None:
         """Note a request that is about to be sent."""
-        self._pending = [_Pending(account, messages, time.monotonic())]
+        self._pending = _Pending(account, messages, time.monotonic())
 
     def end(self, status: int, said: str) -> None:
         """End the request on its way, if there is one; ``said`` is the text that arrived.
 
         A request that the server has not accepted used nothing.
         """
-        for account, messages, started in self._pending:
-            estimate = (0, 0)
-            if self.accepted:
-                reply: list[Message] = [{"content": said}] if said else []
-                estimate = tokens.estimate(messages), tokens.estimate(reply)
-            seconds = time.monotonic() - started
-            self._entries.append(ledger.counted(self.used, estimate, account, seconds, status))
-        self._pending = []
+        if self._pending is None:
+            return
+        account, messages, started = self._pending
+        estimate = (0, 0)
+        if self.accepted:
+            reply: list[Message] = [{"content": said}] if said else []
+            estimate = tokens.estimate(messages), tokens.estimate(reply)
+        self._entries.append(ledger.counted(self.used, estimate, account, time.monotonic() - started, status))
+        self._pending = None
 
 
 class Answer:

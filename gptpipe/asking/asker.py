@@ -255,20 +255,20 @@ class _Once:
     def __init__(self, connect: Callable[[], Client]) -> None:
         self._connect = connect
         self._lock = Lock()
-        self._failures: list[Failure] = []
+        self._failure: Failure | None = None
         self.made: list[Client] = []
         self.retries_before = 0  # of a client that had other work
 
     def __call__(self) -> Client:
         with self._lock:
-            for failure in self._failures:
-                raise failure
+            if self._failure:
+                raise self._failure
             if not self.made:
                 try:
                     self.made.append(self._connect())
                     self.retries_before = self.made[0].retries
                 except Failure as failure:
-                    self._failures.append(failure)
+                    self._failure = failure
                     raise
             return self.made[0]
 
