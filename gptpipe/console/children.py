@@ -124,7 +124,7 @@ class _Talk:
         return self._process.returncode is not None
 
     def _move(self, pipe: IO[bytes]) -> None:
-        """Write or read what can be now, and close a pipe that has done its work."""
+        """Write or read as much as the pipe takes or holds now, and close it when its work is done."""
         if pipe is self._process.stdin:
             self._feed(pipe)
             over = not self._data

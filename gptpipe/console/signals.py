@@ -152,7 +152,7 @@ def die_of(signum: int) -> NoReturn:
 
 
 class Deadline:
-    """The end of ``--max-time``, counted from the moment in which this is made: before anything is read.
+    """The end of ``--max-time``, counted from when this is made: before anything is read.
 
     Its length may be given later. When the time is over, what :meth:`ending` holds is called, and the process ends
     with 75. A daemon thread does that, because no signal interrupts a name lookup. Any thread may use it.

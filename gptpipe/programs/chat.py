@@ -29,7 +29,7 @@ from gptpipe.wire import client
 
 
 class _Lost(WriteError):
-    """Standard output cannot be written: whatever else were asked would be paid for and lost."""
+    """Standard output cannot be written: every further answer would be paid for and lost."""
 
 
 class _Style(NamedTuple):

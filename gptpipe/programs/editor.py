@@ -14,7 +14,7 @@ from gptpipe.errors import Failure, UsageError, WriteError
 
 
 def check() -> None:
-    """Find out whether there is a terminal for an editor.
+    """Check that there is a terminal for an editor.
 
     :raises UsageError: if there is none.
     """

@@ -234,7 +234,7 @@ def _ask(run: _Run, records: Any, sink: Sink, counted: Any = lambda _: None) -> 
 
 
 def _stop(pace: Pace) -> None:
-    """Let no request be sent any more, and no tool go on: its record could not be answered."""
+    """Send no further request, and end the tools that run: their records could not be answered."""
     pace.stop()
     signals.end_groups()
 
@@ -253,13 +253,13 @@ def _pass_on(pool: Pool[Record, Outcome], tally: Tally, sink: Sink, bar: Bar, co
 
 
 def _expire(pool: Pool[Record, Outcome], written: Event) -> None:
-    """Let what is there be written, for a moment: the reader of the results may have stopped reading."""
+    """Wait a moment for the results to be written, not longer: their reader may have stopped reading."""
     pool.abandon()
     written.wait(_GRACE)
 
 
 def _status(signum: int | None, failure: Any) -> int:
-    """End as the run has ended."""
+    """Raise the signal or the failure with which the run ended, or return the status 0."""
     if signum is not None:
         raise Interrupted(signum)
     if failure is not None:

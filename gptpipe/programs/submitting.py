@@ -1,4 +1,4 @@
-"""How ``gptpipe-batch submit`` sends what it has made of the records, at once or bit by bit."""
+"""How ``gptpipe-batch submit`` sends the requests of its records, at once or in parts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def planned(plan: Plan, values: dict[str, Any]) -> Plan:
 
 
 def unanswered(path: str | None) -> Callable[[Record, str], bool] | None:
-    """Return what says whether a record has no answer in a file of results; None without a file.
+    """Return a function that says whether a record has no answer in a file of results; None without a file.
 
     :raises NoInput: if it cannot be read; BadInput: if it is not a file of results.
     """
@@ -56,7 +56,7 @@ def go_on(template: str | None, values: dict[str, Any], context: Context) -> int
 
 
 def send(found: Submission, client: Client, values: dict[str, Any]) -> int:
-    """Start the batches of a submission, as many as may be, and print its name."""
+    """Start as many batches of a submission as may run now, and print its name."""
     fresh = values["going_on"] is None
     queue = Queue(found, client)
     try:
