@@ -47,7 +47,7 @@ BEHIND: dict[str, tuple[Knobs, frozenset[Status]]] = {
     "stall": (Knobs(text=TEXT, stall=4), frozenset({Status.TEMPFAIL})),
     "400": (Knobs(status=400), frozenset({Status.UNAVAILABLE})),
     "401": (Knobs(status=401), frozenset({Status.NOPERM})),
-    "403": (Knobs(status=403), frozenset({Status.NOPERM})),
+    "403": (Knobs(status=403), frozenset({Status.UNAVAILABLE})),
     "404": (Knobs(status=404), frozenset({Status.UNAVAILABLE})),
     "429": (Knobs(status=429), frozenset({Status.TEMPFAIL})),
     "500": (Knobs(status=500), frozenset({Status.TEMPFAIL})),
@@ -58,7 +58,7 @@ MODES = ((), ("--no-stream",), ("--json",), ("-o", "out"))
 ERRORS = {
     400: Status.UNAVAILABLE,
     401: Status.NOPERM,
-    403: Status.NOPERM,
+    403: Status.UNAVAILABLE,
     404: Status.UNAVAILABLE,
     413: Status.DATAERR,
     429: Status.TEMPFAIL,
