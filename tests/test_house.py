@@ -25,13 +25,13 @@ FLOORS = (
 
 # The modules of a folder that others may import; a folder that is not named shows all it has.
 FACES = {
-    "asking": "answer asker context inputs judge link report schema tokens tools turn want",
+    "asking": "answer asker context inputs judge link meta report schema tokens tools turn want",
     "programs": "start",
     "records": "bar equals estimate form input jobs pace pool queue replies request requests_file "
     "result_file results select sink submission tally worker",
     "sessions": "attachments repair store transcript undo upkeep",
     "usage": "budget ceiling ledger prices summary",
-    "wire": "batch_api chat client download echo events protocol request responses thinking",
+    "wire": "batch_api chat client download early echo events protocol request responses thinking",
 }
 
 # Libraries that take long to import: where each may stand, inside functions only.
@@ -64,7 +64,16 @@ SLOW = {
     "tomllib",
     "traceback",
 }
-LATE = {"asking.inputs", "programs.complete", "programs.oneshot", "wire.echo"}  # of gptpipe's own, for the same reason
+LATE = {
+    "asking.inputs",
+    "asking.report",
+    "programs.answering",
+    "programs.complete",
+    "programs.oneshot",
+    "sessions.store",
+    "wire.client",
+    "wire.echo",
+}  # of gptpipe's own, for the same reason
 
 
 class Import(NamedTuple):

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 from gptpipe import message
 from gptpipe.asking import cache, schema
+from gptpipe.console.output import silent
 from gptpipe.errors import Absent, Failure, UsageError
 from gptpipe.records.rows import extended, rows
 from gptpipe.sessions import repair, upkeep
-from gptpipe.sessions.store import SessionStore, damaged_path, silent
+from gptpipe.sessions.store import SessionStore, damaged_path
 from gptpipe.settings import file, roles
 from gptpipe.settings.resolve import resolve
 from gptpipe.settings.settings import Budget

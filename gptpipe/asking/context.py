@@ -1,23 +1,23 @@
-"""What a run needs before anything is asked: where it happens, its role, its key and its client."""
+"""What a run needs before anything is asked: where it happens, its settings and its role."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import Any, NamedTuple
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gptpipe.console import children, output
+from gptpipe.console import output
 from gptpipe.console.signals import Deadline
 from gptpipe.errors import UsageError
-from gptpipe.sessions.store import SessionStore, Warn, silent
-from gptpipe.settings import environment, keys, resolve, roles, settings
+from gptpipe.settings import environment, resolve, roles, settings
 from gptpipe.settings.file import EMPTY, Config
-from gptpipe.settings.keys import Key
 from gptpipe.settings.roles import Role
 from gptpipe.settings.settings import Paths, Settings
 from gptpipe.settings.values import seconds
-from gptpipe.wire.client import Client, Early, Gate
+
+if TYPE_CHECKING:
+    from gptpipe.sessions.store import SessionStore
 
 
 class Context(NamedTuple):
@@ -31,11 +31,13 @@ class Context(NamedTuple):
     paths: Paths
     program: str
     deadline: Deadline
-    note: Warn = silent
+    note: Callable[[str], object] = output.silent
 
     @property
     def sessions(self) -> SessionStore:
         """The store of named conversations."""
+        from gptpipe.sessions.store import SessionStore  # not before the way to the server is being opened
+
         return SessionStore(self.paths.sessions)
 
     def resolve(
@@ -80,7 +82,8 @@ def here(program: str, values: Mapping[str, Any], deadline: Deadline | None = No
         config = environment.read_file(values.get("config"), env)
     if values.get("max_time") is None and not env.get(environment.ENVIRONMENT["max_time"]):
         deadline.limit(config.top.get("max_time"))
-    return Context(env, config, settings.paths(), program, deadline, output.say if values.get("verbose") else silent)
+    note = output.say if values.get("verbose") else output.silent
+    return Context(env, config, settings.paths(), program, deadline, note)
 
 
 def role_of(context: Context, name: str | None, variables: Mapping[str, str]) -> Role:
@@ -94,30 +97,3 @@ def role_of(context: Context, name: str | None, variables: Mapping[str, str]) ->
     if variables:
         raise UsageError("--var needs a --role whose fields it fills")
     return Role({})
-
-
-def key_for(context: Context, chosen: Settings) -> Key:
-    """Return the key for the endpoint. A key command ends with the run.
-
-    :raises ConfigError: as ``keys.find`` does.
-    """
-    return keys.find(chosen, context.env, run=children.run)
-
-
-def connect(
-    context: Context,
-    chosen: Settings,
-    key: Key | None = None,
-    *,
-    waiting: Callable[[str], AbstractContextManager[object]] = output.waiting,
-    gate: Gate | None = None,
-    early: Early | None = None,
-) -> Client:
-    """Return a client for the endpoint; the other arguments are the client's. A gate keeps the deadline itself.
-
-    :raises ConfigError: as :func:`key_for`, which finds the key if none is given.
-    """
-    key = key or key_for(context, chosen)
-    context.note(f"{settings.described(chosen)}, key: {key.source}")
-    until = (lambda: None) if gate else (lambda: context.deadline.at)
-    return Client(chosen, key.value, deadline=until, waiting=waiting, gate=gate, early=early)

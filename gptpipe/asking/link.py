@@ -1,11 +1,20 @@
-"""The way to the endpoint, kept over the turns of a run."""
+"""The way to the endpoint: its key, its client, and both kept over the turns of a run."""
 
 from __future__ import annotations
 
-from gptpipe.asking.context import Context, connect, key_for
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from gptpipe.asking.context import Context
+from gptpipe.console import children, output
+from gptpipe.settings import keys, settings
 from gptpipe.settings.keys import Key
 from gptpipe.settings.settings import Settings
-from gptpipe.wire.client import Client, Early
+from gptpipe.wire.early import Early
+
+if TYPE_CHECKING:
+    from gptpipe.wire.client import Client, Gate
 
 
 class Link:
@@ -22,7 +31,7 @@ class Link:
 
     def open(self, chosen: Settings) -> None:
         """Begin to connect to the endpoint, unless that was done."""
-        if self._made is None or self._made[0] != chosen:
+        if chosen not in (self._made and self._made[0], self._early and self._early.settings):
             self._early = Early(chosen)
 
     def key(self, chosen: Settings) -> Key:
@@ -54,3 +63,32 @@ class Link:
 
 def _endpoint(chosen: Settings) -> tuple[object, ...]:
     return chosen.profile, chosen.base_url, chosen.key
+
+
+def key_for(context: Context, chosen: Settings) -> Key:
+    """Return the key for the endpoint. A key command ends with the run.
+
+    :raises ConfigError: as ``keys.find`` does.
+    """
+    return keys.find(chosen, context.env, run=children.run)
+
+
+def connect(
+    context: Context,
+    chosen: Settings,
+    key: Key | None = None,
+    *,
+    waiting: Callable[[str], AbstractContextManager[object]] = output.waiting,
+    gate: Gate | None = None,
+    early: Early | None = None,
+) -> Client:
+    """Return a client for the endpoint; the other arguments are the client's. A gate keeps the deadline itself.
+
+    :raises ConfigError: as :func:`key_for`, which finds the key if none is given.
+    """
+    from gptpipe.wire.client import Client  # while the way to the server is being opened
+
+    key = key or key_for(context, chosen)
+    context.note(f"{settings.described(chosen)}, key: {key.source}")
+    until = (lambda: None) if gate else (lambda: context.deadline.at)
+    return Client(chosen, key.value, deadline=until, waiting=waiting, gate=gate, early=early)

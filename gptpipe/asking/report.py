@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from signal import SIGPIPE, Signals
 from typing import Any
 
@@ -14,13 +13,11 @@ from gptpipe.asking.context import Context
 from gptpipe.asking.turn import Composed, Turn
 from gptpipe.asking.want import Want
 from gptpipe.console import output
-from gptpipe.console.signals import Deadline
-from gptpipe.errors import Failure, Interrupted, Status, exhausted, status_of
+from gptpipe.errors import Failure, Interrupted, Status, status_of
 from gptpipe.message import Counts, counts
 from gptpipe.settings import keys, settings
 from gptpipe.settings.settings import Settings
 from gptpipe.text.address import masked
-from gptpipe.text.strict_json import compact
 from gptpipe.usage import prices
 from gptpipe.wire import protocol
 from gptpipe.wire.request import Request, system_of
@@ -93,43 +90,6 @@ def _said(ending: Ending | None) -> tuple[str, str]:
         case BrokenPipeError():
             return SIGPIPE.name, "the reader of the answer is gone"
     return Status(status_of(ending)).name, ending.message if ending else ""
-
-
-class Meta:
-    """The object of ``--meta``: written once, whatever ends the run.
-
-    :raises WriteError: if there is a path and it cannot be written.
-    """
-
-    def __init__(self, path: str | None, deadline: Deadline) -> None:
-        self._known: Turn | Settings | None = None
-        self._deadline = deadline
-        self._targets = [] if path is None else [output.Target(path)]
-
-    def reach(self, known: Turn | Settings) -> None:
-        """Note how far the run has come."""
-        self._known = known
-
-    @contextmanager
-    def written(self) -> Iterator[None]:
-        """Write the object at the end of the block."""
-        with self._deadline.ending(lambda: self._write(self._deadline.late())):
-            try:
-                yield
-            except (Failure, Interrupted, BrokenPipeError) as ending:
-                self._write(ending)
-                raise
-            except (RuntimeError, OSError) as error:
-                if (failure := exhausted(error)) is None:
-                    raise
-                self._write(failure)
-                raise failure from error
-            self._write(None)
-
-    def _write(self, ending: Ending | None) -> None:
-        while self._targets:
-            described = describe(self._known, ending, self._deadline.started)
-            self._targets.pop().write(compact(described).encode() + b"\n")
 
 
 def note(turn: Turn) -> None:

@@ -16,10 +16,11 @@ from gptpipe.asking.context import Context
 from gptpipe.asking.link import Link
 from gptpipe.asking.want import Want
 from gptpipe.console import output, signals
+from gptpipe.console.output import silent
 from gptpipe.errors import UsageError
 from gptpipe.message import Content, Message
 from gptpipe.sessions import attachments
-from gptpipe.sessions.store import Memory, NoSession, Session, Warn, last_turn, silent
+from gptpipe.sessions.store import Memory, NoSession, Session, Warn, last_turn
 from gptpipe.settings import resolve
 from gptpipe.settings.settings import Settings
 from gptpipe.text.address import stored

@@ -97,6 +97,10 @@ def show_error(text: str) -> None:
         pass
 
 
+def silent(_: str) -> None:
+    """Say nothing: for those who take a function that says."""
+
+
 def say(message: str, hint: str | None = None) -> None:
     """Write ``program: message`` to standard error, and the hint as a line of its own."""
     lines = [f"{_program}: {message}"] + ([hint] if hint else [])

@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from gptpipe.asking.asker import check_spending
-from gptpipe.asking.context import connect, here
+from gptpipe.asking.context import here
+from gptpipe.asking.link import connect
 from gptpipe.asking.want import Want
 from gptpipe.console import output
 from gptpipe.console.progress import Progress

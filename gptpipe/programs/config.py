@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from gptpipe.asking import asker, tokens, tools
-from gptpipe.asking.context import connect, here
+from gptpipe.asking.context import here
+from gptpipe.asking.link import connect
 from gptpipe.console import output
 from gptpipe.errors import ConfigError, Failure, Status, UsageError
 from gptpipe.programs import diagnosis, install_docs, options

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from gptpipe.asking import tokens
 from gptpipe.asking.answer import Answer
 from gptpipe.asking.asker import Asker, Receiver
-from gptpipe.asking.context import Context, key_for
+from gptpipe.asking.context import Context
+from gptpipe.asking.link import key_for
 from gptpipe.asking.want import Want, wanted
 from gptpipe.errors import Failure
 from gptpipe.settings import roles

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import click
 
 from gptpipe.asking.asker import Asker, check_spending
-from gptpipe.asking.context import Context, connect, here, key_for
+from gptpipe.asking.context import Context, here
+from gptpipe.asking.link import connect, key_for
 from gptpipe.console import consent, output, signals
 from gptpipe.console.progress import Progress
 from gptpipe.errors import Interrupted, Status, UsageError

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from gptpipe.asking.context import connect, here
+from gptpipe.asking.context import here
+from gptpipe.asking.link import connect
 from gptpipe.console import output
 from gptpipe.errors import Absent, Status
 from gptpipe.programs import options

@@ -8,7 +8,8 @@ from errno import ENOENT
 from typing import Any
 
 from gptpipe.asking.asker import check_spending
-from gptpipe.asking.context import Context, connect
+from gptpipe.asking.context import Context
+from gptpipe.asking.link import connect
 from gptpipe.asking.want import Want
 from gptpipe.console import output
 from gptpipe.errors import Failure, NoInput, Status, Temporary, UsageError

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gptpipe.console import output
+from gptpipe.console.output import silent
 from gptpipe.errors import NoInput, Temporary, UsageError, WriteError
 from gptpipe.message import Turn, parse, to_line
 from gptpipe.sessions import system
@@ -28,10 +29,6 @@ LONGEST_PAUSE = 0.05
 
 Warn = Callable[[str], object]
 Waiting = Callable[[str], AbstractContextManager[object]]
-
-
-def silent(_: str) -> None:
-    """Warn nobody."""
 
 
 class NoSession(NoInput):

@@ -10,10 +10,11 @@ import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
+from gptpipe.console.output import silent
 from gptpipe.errors import Absent, Failure, Truncated
 from gptpipe.message import LENGTH_REASONS, SYSTEM_ROLES, Message, Turn
 from gptpipe.sessions import attachments, system
-from gptpipe.sessions.store import Record, SessionStore, Warn, silent, timestamp
+from gptpipe.sessions.store import Record, SessionStore, Warn, timestamp
 from gptpipe.sessions.undo import standing
 from gptpipe.sessions.upkeep import Summary, asked_at, oldest_first
 from gptpipe.text import table as columns

@@ -14,10 +14,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from gptpipe.console.output import silent
 from gptpipe.errors import Failure, NoInput, UsageError, WriteError
 from gptpipe.message import Turn
 from gptpipe.sessions import system
-from gptpipe.sessions.store import Record, SessionStore, Warn, damaged_path, last_turn, silent, valid
+from gptpipe.sessions.store import Record, SessionStore, Warn, damaged_path, last_turn, valid
 from gptpipe.storage import backward, failing, forward, open_regular, sync_folder
 
 COPY_BLOCK = 1 << 20

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from gptpipe.console.output import silent
 from gptpipe.errors import NoInput, UsageError
 from gptpipe.message import from_line
 from gptpipe.sessions.repair import find, repair
-from gptpipe.sessions.store import SessionStore, silent
+from gptpipe.sessions.store import SessionStore
 from gptpipe.sessions.upkeep import copy, remove, rename
 from tests.harness.conversations import questions
 from tests.harness.processes import ROOT

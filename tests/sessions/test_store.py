@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from gptpipe.console.output import silent
 from gptpipe.errors import NoInput, Temporary, UsageError, WriteError
 from gptpipe.message import Turn
-from gptpipe.sessions.store import Session, SessionStore, silent
+from gptpipe.sessions.store import Session, SessionStore
 from tests.harness.conversations import (
     bare,
     bytes_read,

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from gptpipe.console.output import silent
 from gptpipe.message import Turn
 from gptpipe.sessions import repair, system
-from gptpipe.sessions.store import SessionStore, silent
+from gptpipe.sessions.store import SessionStore
 
 LONG = "Answer in the manner of a lighthouse keeper. " * 20
 OTHER = "Answer in the manner of a cook. " * 20

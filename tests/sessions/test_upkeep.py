@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from gptpipe.console.output import silent
 from gptpipe.errors import NoInput, Temporary, UsageError, WriteError
 from gptpipe.sessions import upkeep
 from gptpipe.sessions.repair import Damage, find, repair
-from gptpipe.sessions.store import SessionStore, damaged_path, silent
+from gptpipe.sessions.store import SessionStore, damaged_path
 from gptpipe.sessions.upkeep import Summary, copy, oldest_first, remove, rename, summaries
 from tests.harness.conversations import (
     bare,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -132,17 +133,20 @@ def test_nothing_is_opened_for_what_asks_nobody(run: Run, server: Server, home: 
 
 
 ORDER = """
+import json
 import sys
 seen = []
 def hook(name, args):
     if name == "socket.connect":
         seen.append(name)
+    elif name == "import" and args[0] in ("socket", "gptpipe.programs.answering"):
+        seen.append(args[0])
     elif name == "import" and args[0] == "httpcore2._async":
         seen.append("the second half of httpcore2")
 sys.addaudithook(hook)
 sys.argv = ["gptpipe", "-n", "--base-url", sys.argv[1], "-m", "m", "hi"]
 import os
-leave, os._exit = os._exit, lambda status: (print(seen, file=sys.stderr), leave(status))
+leave, os._exit = os._exit, lambda status: (print(json.dumps(seen), file=sys.stderr), leave(status))
 import runpy
 runpy.run_module("gptpipe", run_name="__main__")
 """
@@ -154,4 +158,8 @@ def test_the_handshake_begins_before_the_library_that_would_make_it_is_imported(
         [sys.executable, "-c", ORDER, server.url], env=env, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout == "hi\n"
-    assert done.stderr == "['socket.connect', 'the second half of httpcore2']\n"
+    seen = json.loads(done.stderr)
+    assert seen.index("socket") < seen.index(
+        "gptpipe.programs.answering"
+    )  # the way is begun first
+    assert seen.index("socket.connect") < seen.index("the second half of httpcore2")
