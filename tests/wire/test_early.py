@@ -159,7 +159,5 @@ def test_the_handshake_begins_before_the_library_that_would_make_it_is_imported(
     )
     assert done.stdout == "hi\n"
     seen = json.loads(done.stderr)
-    assert seen.index("socket") < seen.index(
-        "gptpipe.programs.answering"
-    )  # the way is begun first
+    assert seen.index("socket") < seen.index("gptpipe.programs.answering")  # the way is begun first
     assert seen.index("socket.connect") < seen.index("the second half of httpcore2")
