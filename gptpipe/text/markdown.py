@@ -13,6 +13,7 @@ _CODE = ("\x1b[36m", "\x1b[39m")
 _FENCE = ("\x1b[2m", "\x1b[22m")
 
 _LONGEST = 400  # characters that may be held back because a span may end in them
+_PIECE = 1000  # characters that are looked at together: the time for a mark grows with them
 
 _INDENT = re.compile(r"[ \t]*")
 _FENCES = re.compile(r"(`{3,})[^`]*|(~{3,}).*")
@@ -21,7 +22,7 @@ _CLOSING_TO_BE = re.compile(r"(`*|~*)[ \t\r]*")
 _HEADING = re.compile(r"#{1,6} ")
 _UNDECIDED = re.compile(r"[-*]|#{1,6}")  # a line's beginning that can still become several things
 _MARK = re.compile(r"`+|\*\*|\*$")
-_CODE_SPAN = re.compile(r"(`+)((?:[^`]|(?!\1(?!`))`+)+?)\1(?!`)")
+_CODE_SPAN = re.compile(r"(?<!`)(`++)(.+?)(?<!`)\1(?!`)")
 _BOLD_SPAN = re.compile(r"\*\*(?=[^\s*])((?:`[^`]*`|(?!\*\*)[^`])+)(?<=[^\s*])\*\*")
 _WORD = re.compile(r"[0-9A-Za-z]")
 
@@ -37,6 +38,9 @@ class Markdown:
 
     def feed(self, text: str) -> str:
         """Take a piece, and return what can be shown now."""
+        return "".join(self._feed(text[start : start + _PIECE]) for start in range(0, len(text), _PIECE))
+
+    def _feed(self, text: str) -> str:
         *lines, last = text.split("\n")
         shown = []
         for line in lines:
@@ -60,7 +64,7 @@ class Markdown:
         rest = self._held[len(indent) :]
         if self._fence:
             return self._in_block(rest.rstrip(), ended)
-        if not ended and len(rest) < _LONGEST and (_FENCE_TO_BE.fullmatch(rest) or _UNDECIDED.fullmatch(rest)):
+        if not ended and len(self._held) < _LONGEST and (_FENCE_TO_BE.fullmatch(rest) or _UNDECIDED.fullmatch(rest)):
             return ""
         if ended and (fence := _FENCES.fullmatch(rest)):
             self._fence = fence[1] or fence[2]
@@ -71,7 +75,7 @@ class Markdown:
         return indent + ("• " if bullet else "") + (_BOLD[0] if self._kind == "heading" else "")
 
     def _in_block(self, rest: str, ended: bool) -> str:
-        if not ended and _CLOSING_TO_BE.fullmatch(rest):
+        if not ended and len(self._held) < _LONGEST and _CLOSING_TO_BE.fullmatch(rest):
             return ""
         if rest.startswith(self._fence) and not rest.strip(self._fence[0]):
             self._fence = ""

@@ -30,6 +30,7 @@ Echo = Callable[[str, str, bytes, float | None], Response]
 ENCODINGS = "gzip, deflate"
 _IDLE = 60.0  # seconds: as long as a person thinks in a chat, and not longer than most servers keep a connection
 _PIECE = 1 << 20  # bytes that are decoded at once
+_LAYERS = 5  # encodings of one body that are decoded
 # Nothing to be quoted, no other letters than these, no user, no port that goes without saying, no "." as a folder.
 _PLAIN = re.compile(
     r"(https?|socks5h?)://[a-z0-9.-]+(:(?!(80|443)\b)[1-9]\d*)?(/(?!\.)[\w~-][\w.~-]*)*/?(\?[\w.~=&-]*)?", re.A
@@ -83,9 +84,9 @@ class Received:
         :raises zlib.error: if its encoding is broken.
         """
         blocks: Iterable[bytes] = self._response.iter_stream()
-        for name in reversed(self.headers.get("content-encoding", "").split(",")):
-            if name.strip().lower() in ("gzip", "deflate"):
-                blocks = _inflated(blocks)
+        names = [name.strip().lower() for name in self.headers.get("content-encoding", "").split(",")]
+        for _ in [name for name in names if name in ("gzip", "deflate")][:_LAYERS]:
+            blocks = _inflated(blocks)
         yield from blocks
 
     def close(self) -> None:
@@ -98,7 +99,7 @@ def _inflated(blocks: Iterable[bytes]) -> Iterator[bytes]:
     machine, begun = zlib.decompressobj(zlib.MAX_WBITS | 32), False
     for block in blocks:
         rest = block
-        while rest:
+        while rest and not machine.eof:  # what follows the end would be kept
             try:
                 data = machine.decompress(rest, _PIECE)
             except zlib.error:

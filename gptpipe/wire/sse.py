@@ -38,8 +38,9 @@ class Decoder:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._line: list[bytes] = []  # the pieces of a line that has not ended
-        self._data: list[bytes] = []  # the data lines of an event that has not ended
+        # Bytes, not lists of pieces: a piece may be one byte long, and would take a hundred times its length.
+        self._line = bytearray()  # a line that has not ended
+        self._data = bytearray()  # the data lines of an event that has not ended, each with its end
         self._size = 0  # bytes of that event
         self._failed = False  # that event calls itself an error
         self._begun = False
@@ -52,7 +53,7 @@ class Decoder:
         """
         self._size += len(data)
         if self._size > LARGEST:
-            self._line, self._data, self._size = [], [], 0
+            self._line, self._data, self._size = bytearray(), bytearray(), 0
             raise ProtocolError(f"the server sent an event of more than {LARGEST >> 20} MiB")
         if self._after_cr and data:
             self._after_cr = False
@@ -60,25 +61,25 @@ class Decoder:
         if b"\r" in data:
             self._after_cr = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        self._line.append(data)
+        self._line += data
         if b"\n" not in data:
             return []
-        lines = b"".join(self._line).split(b"\n")  # not splitlines(): VT, FF, NEL, U+2028 end no line here
-        self._line = [lines.pop()]
+        lines = bytes(self._line).split(b"\n")  # not splitlines(): VT, FF, NEL, U+2028 end no line here
+        self._line = bytearray(lines.pop())
         if not self._begun:
             self._begun = True
             lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
         events: list[Event] = []
         for line in lines:
             if line.startswith(b"data:"):
-                self._data.append(line[5:].removeprefix(b" "))
+                self._data += line[5:].removeprefix(b" ") + b"\n"
             elif not line:
                 self._dispatch(events)
             elif line.startswith(b"event:"):
                 self._failed = line[6:].strip() == b"error"
             elif line.startswith(b"error:"):  # llama.cpp before 2025
                 self._failed = True
-                self._data.append(line[6:])
+                self._data += line[6:] + b"\n"
         return events
 
     def close(self) -> list[Event]:
@@ -87,18 +88,18 @@ class Decoder:
         That includes a last event whose blank line is missing. If that event breaks off, it is cut, not malformed.
         """
         events: list[Event] = []
-        if any(self._line) or self._data:
+        if self._line or self._data:
             events = [event for event in self.feed(b"\n\n") if not isinstance(event, (Malformed, KeepAlive))]
         self._reader.close(events)
         return events
 
     def _dispatch(self, events: list[Event]) -> None:
         """Append what an event says whose last line has come."""
-        data, self._data, self._size = self._data, [], 0
+        data, self._data, self._size = self._data, bytearray(), 0
         failed, self._failed = self._failed, False
         # Bytes that are not UTF-8 become U+FFFD. Inside a string that is one wrong character, and visible, in an
         # answer that is otherwise whole. Anywhere else it is not JSON, and the event is malformed.
-        text = (data[0] if len(data) == 1 else b"\n".join(data)).decode("utf-8", "replace")
+        text = data[:-1].decode("utf-8", "replace")
         try:
             value = _JSON.decode(text)
         except (ValueError, RecursionError):

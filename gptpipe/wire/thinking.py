@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import re
 
+from gptpipe.errors import ProtocolError
 from gptpipe.text.strict_json import mend
 from gptpipe.wire.events import Event, Reasoning, Refusal, Text
 
 _OPEN, _CLOSE = "<think>", "</think>"
+_LARGEST = 64 << 20  # characters of an answer: no model says more, and the memory has an end
+_BLANK = 4096  # characters of white space that may stand before the tag
 
 _TAG_OR_CODE = r"""(?xms)
       (?P<tag> </?think> )
     | ^[ ]{0,3} (?: (?P<fence>`{3,}) [^`\n]* | (?P<tildes>~{3,}) [^\n]* ) $  # a fenced block, to its end or the text's
       .*? (?: ^[ ]{0,3} (?: (?P=fence)`* | (?P=tildes)~* ) [ \t]*$ | \Z )
-    | (?<!`) (?P<ticks>`+) (?!`) [^\n]*? (?<!`) (?P=ticks) (?!`)  # an inline code span; here it ends with its line
+    | (?<!`) (?P<ticks>`+) (?!`) [^\n]{,1000}? (?<!`) (?P=ticks) (?!`)  # an inline code span, on one line
 """
 
 
@@ -44,9 +47,16 @@ class Pieces:
     def __init__(self, thinks: bool = False) -> None:
         self._halves: dict[type[Text | Reasoning | Refusal], str] = {}
         self._thinking = _Thinking(thinks)
+        self._size = 0  # characters so far
 
     def say(self, kind: type[Text | Reasoning | Refusal], text: str, events: list[Event]) -> None:
-        """Append a piece to ``events``, less what has to wait for the next one."""
+        """Append a piece to ``events``, less what has to wait for the next one.
+
+        :raises ProtocolError: if the answer is larger than any model's.
+        """
+        self._size += len(text)
+        if self._size > _LARGEST:
+            raise ProtocolError(f"the server sent an answer of more than {_LARGEST >> 20} MiB")
         if self._halves or not text.isascii():
             text = self._whole(kind, text)
             if not text:
@@ -121,7 +131,7 @@ class _Thinking:
         if lead.startswith(_OPEN):
             self._held = lead[len(_OPEN) :]
             self._inside, self._assumed = True, False
-        elif not _OPEN.startswith(lead):
+        elif not _OPEN.startswith(lead) or len(self._held) > _BLANK:
             self._inside = self._assumed
             self.over = not self._assumed
 

@@ -74,3 +74,13 @@ def test_a_line_of_code_comes_as_it_arrives() -> None:
     markdown = Markdown()
     markdown.feed("```\n")
     assert markdown.feed("x = ") == "\x1b[36mx = \x1b[39m"
+
+
+def test_backticks_that_are_not_closed_take_no_more_time_than_their_number() -> None:
+    text = "x " + "`" * 60 + "a"
+    assert shown(text) == text
+
+
+def test_white_space_is_not_held_for_ever() -> None:
+    markdown = Markdown()
+    assert len("".join(markdown.feed(" ") for _ in range(1000))) > 500

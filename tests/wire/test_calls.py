@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from gptpipe.wire import chat
+from gptpipe.errors import ProtocolError
+from gptpipe.wire import chat, responses
 from gptpipe.wire.events import Cited, Done, Error, Event, Finish, Reasoning, Text, ToolCall
 from tests.harness.decoding import chunk, decode, say
 from tests.harness.server import DONE, event
@@ -145,3 +146,24 @@ def test_sources() -> None:
     source = {"type": "url_citation", "url_citation": {"url": "https://a.example/", "title": "A", "start_index": 0}}
     data = chunk({"annotations": [source, {"type": "file"}, None]}) + chunk({"annotations": 3})
     assert decode(chat.Reader(), data) == [Cited("https://a.example/", "A")]
+
+
+def item(index: int) -> bytes:
+    """Return a whole call of the Responses API."""
+    said = {"type": "function_call", "name": "find", "arguments": "{}"}
+    return event({"type": "response.output_item.done", "output_index": index, "item": said})
+
+
+@pytest.mark.parametrize(
+    ("reader", "pieces", "words"),
+    [
+        (chat.Reader, [piece(index, f"c{index}", "find", "{}") for index in range(1001)], "1000 tool calls"),
+        (responses.Reader, [item(index) for index in range(1001)], "1000 tool calls"),
+        (chat.Reader, [piece(10**12, "c", "find", "x" * (1 << 20))] * 17, "16 MiB"),
+    ],
+    ids=["chat", "responses", "arguments"],
+)
+def test_calls_without_end_are_a_failure(reader: type[Any], pieces: list[bytes], words: str) -> None:
+    decode(reader(), *pieces[:-1])
+    with pytest.raises(ProtocolError, match=words):
+        decode(reader(), *pieces)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import nullcontext
 
@@ -63,3 +65,29 @@ def test_a_thread_reads_each_reply_itself_once_it_has_a_connection(client: Clien
         for _ in ask(client):
             assert threading.active_count() == before
     assert server.connections == 1
+
+
+@pytest.mark.parametrize("layers", [1, 5])
+def test_an_answer_may_be_encoded_more_than_once(client: Client, server: Server, layers: int) -> None:
+    body = say("first") + finish() + DONE
+    for _ in range(layers):
+        body = gzip.compress(body)
+    server.reply(body, headers={"content-encoding": ", ".join(["gzip"] * layers)})
+    assert Text("first") in list(ask(client))
+
+
+def test_a_body_that_says_it_is_encoded_thousands_of_times_is_asked_for_again(client: Client, server: Server) -> None:
+    server.reply(gzip.compress(say("first") + finish() + DONE), headers={"content-encoding": ",".join(["gzip"] * 9000)})
+    list(ask(client))
+    assert len(server.requests) == 2
+
+
+def test_what_follows_the_end_of_an_encoded_body_is_not_kept(client: Client, server: Server) -> None:
+    junk = b"x" * (1 << 20)
+    server.reply(gzip.compress(say("first")), *[junk] * 30, headers={"content-encoding": "gzip"})
+    tracemalloc.start()
+    try:
+        list(ask(client))
+        assert tracemalloc.get_traced_memory()[1] < 15 << 20
+    finally:
+        tracemalloc.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -106,3 +107,28 @@ def test_a_long_line_in_small_packets_is_read_in_linear_time() -> None:
     data = say(text)
     decoder = Decoder(chat.Reader())
     assert [item for at in range(0, len(data), 16) for item in decoder.feed(data[at : at + 16])] == [Text(text)]
+
+
+def test_an_event_of_empty_lines_takes_no_more_memory_than_its_length() -> None:
+    block = b"data:\n" * 100_000
+    tracemalloc.start()
+    try:
+        decoder = Decoder(chat.Reader())
+        for _ in range(10):
+            assert decoder.feed(block) == []
+        assert decoder.feed(b"\n" + HI) == [KeepAlive(), Text("hi")]
+        assert tracemalloc.get_traced_memory()[1] < 24 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_line_that_comes_byte_by_byte_takes_no_more_memory_than_its_length() -> None:
+    tracemalloc.start()
+    try:
+        decoder = Decoder(chat.Reader())
+        for number in range(100_000):
+            decoder.feed(b"xy"[number % 2 :][:1])
+        decoder.feed(b"\n")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gptpipe.errors import ProtocolError
 from gptpipe.wire import chat
 from gptpipe.wire.events import Done, Error, Event, Finish, Reasoning, Text
 from gptpipe.wire.sse import Decoder
@@ -71,6 +72,7 @@ def test_close_twice_says_nothing_twice() -> None:
     assert decoder.close() == []
 
 
+HOSTILE = " ".join("`" * length for length in range(1, 3000))  # code spans that are not closed, each of another length
 CUTS = {
     "none": ("hi", "", "hi"),
     "plain": ("hm\n</think>\n\nhi\n", "hm\n", "hi\n"),
@@ -89,6 +91,7 @@ CUTS = {
     "tildes": (" ~~~ a`b\n</think>\n~~~~\n</think>hi", " ~~~ a`b\n</think>\n~~~~\n", "hi"),
     "long-fence": ("````\n```\n</think>\n````", "", "````\n```\n</think>\n````"),
     "unclosed-fence": ("```\nx</think>hi", "", "```\nx</think>hi"),
+    "hostile": (HOSTILE + "</think>hi", HOSTILE, "hi"),
     "no-fence": ("    ```\n</think>hi", "    ```\n", "hi"),
 }
 
@@ -96,3 +99,13 @@ CUTS = {
 @pytest.mark.parametrize(("text", "reasoning", "answer"), CUTS.values(), ids=CUTS)
 def test_cut_thinking(text: str, reasoning: str, answer: str) -> None:
     assert cut_thinking(text) == (reasoning, answer)
+
+
+def test_white_space_before_an_answer_is_not_held_for_ever() -> None:
+    assert Decoder(chat.Reader()).feed(says(*[" "] * 5000)) != []
+
+
+def test_an_endless_answer_ends_in_a_failure() -> None:
+    pieces = [say("x" * (1 << 20))] * 65
+    with pytest.raises(ProtocolError, match="an answer of more than 64 MiB"):
+        decode(chat.Reader(), *pieces)
