@@ -25,12 +25,19 @@ def _command(place: Place, model: str, path: Path, *options: str) -> Command:
 
 
 def late(place: Place) -> Iterator[Finding]:
-    """Ask for 2,000 records, 64 at once, from a server that takes 200 ms for each."""
-    command = _command(place, f"late-{DELAY}", _records(place, 2000), "-j", str(JOBS))
+    """Ask for 2,000 records, 64 at once, from a server that takes 200 ms for each; the same by xargs and aichat."""
+    path = _records(place, 2000)
+    command = _command(place, f"late-{DELAY}", path, "-j", str(JOBS))
     found = measured("map, 200 ms", {"gptpipe-map": lambda: run(command, b'"index":2000,')}, 3)
     yield from found.values()
     ideal = 2000 * DELAY / 1000 / JOBS
     yield Promise("map, 200 ms", f"of 2,000 x 0.2 s / {JOBS}", found["gptpipe-map"].seconds / ideal, 1.15)
+    if aichat := place.tools.get("aichat"):
+        words = " ".join(aichat.ask(f"late-{DELAY}", None))
+        shell = Command(["sh", "-c", f"xargs -P{JOBS} -I{{}} {words} 'say {{}}' < {path}"], aichat.env)
+        other = run(shell, b"").seconds
+        yield Result("map, 200 ms", f"xargs -P{JOBS} aichat", other, None, (other,))
+        yield Promise("map, 200 ms", f"of xargs -P{JOBS} aichat", found["gptpipe-map"].seconds / other, 0.8)
 
 
 def fast(place: Place) -> Iterator[Finding]:

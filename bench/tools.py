@@ -15,7 +15,7 @@ from bench.measure import Command
 
 ROOT = Path(__file__).parent.parent
 ENVS = Path(__file__).parent / ".envs"
-MODELS = ("chunks-20", "chunks-20000", "paced-400")
+MODELS = ("chunks-20", "chunks-20000", "paced-400", "late-200")
 KEY = "sk-loopback"
 
 
