@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 import zlib
 from base64 import b64encode
@@ -151,8 +152,9 @@ class Way:
 
 
 def preload(settings: Settings) -> None:
-    """Import what speaks HTTP in a daemon thread, while something else is waited for."""
-    Thread(target=load, args=(settings,), daemon=True).start()
+    """Import what speaks HTTP in a daemon thread, while something else is waited for, unless it is there."""
+    if "httpcore2" not in sys.modules:
+        Thread(target=load, args=(settings,), daemon=True).start()
 
 
 def load(settings: Settings) -> None:
