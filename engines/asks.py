@@ -147,8 +147,8 @@ def unknown_model(place: Place) -> Cell:
 def models(place: Place) -> Cell:
     result = place.run("gptpipe-models")
     names = result.text.split()
-    there = not result.status and place.engine.model not in names
-    return cell(result, f"{len(names)} named", "its model is not among them" if there else "")
+    missing = not result.status and not any(name.endswith(place.engine.model) for name in names)  # MLX names a path
+    return cell(result, f"{len(names)} named", "its model is not among them" if missing else "")
 
 
 def tool(place: Place) -> Cell:

@@ -131,6 +131,17 @@ def transformers(start: Start) -> Command:
     return [start.programs / "transformers", "serve", "tiny", "--device", "cpu", *net]
 
 
+# MLX
+
+
+def mlx(start: Start) -> Command:
+    """Return the command of MLX's server. It knows the model by its path, which is relative here."""
+    shutil.copytree(tiny() / "tiny", start.folder / "tiny", dirs_exist_ok=True)
+    (start.folder / ".cache/huggingface/hub").mkdir(parents=True, exist_ok=True)  # without it /v1/models fails
+    net = ["--host", "127.0.0.1", "--port", str(start.port)]
+    return [start.programs / "mlx_lm.server", "--model", "tiny", *net]
+
+
 # Mocks: they answer by rules
 
 
@@ -220,6 +231,15 @@ ENGINES = {
         apis=BOTH,
         env=OFFLINE,
         differs={"schema": ABSENT, "image": OK, "models": ABSENT, "forced call": ABSENT},
+    ),
+    "mlx": Engine(
+        name="MLX LM's server",
+        package="mlx-lm",
+        install=lambda: python("mlx", "mlx-lm>=0.32,<0.33", "mlx[cpu]>=0.32,<0.33"),
+        command=mlx,
+        model="tiny",
+        env=OFFLINE,
+        differs={"schema": ABSENT, "forced call": ABSENT},
     ),
     "aimock": Engine(
         name="aimock",
