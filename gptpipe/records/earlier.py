@@ -21,6 +21,10 @@ class Earlier:
         self._by_record = Keys()
         self._by_request = Keys()
 
+    def __bool__(self) -> bool:
+        """Whether there is any result."""
+        return bool(self._keys)
+
     def note(self, key: int, mark: int) -> None:
         """Take note of the next result of the file; key 0 is that of no request."""
         self._keys.append(key)

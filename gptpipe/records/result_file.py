@@ -136,6 +136,8 @@ class ResultFile:
 
         :raises WriteError: if the result of an equal request cannot be copied.
         """
+        if not self._earlier:  # nothing can be found, and what other threads append needs no wait for the lock
+            return State.MISSING
         wanted = packed(key)
         with self._lock:
             own = self._usable(self._earlier.own(wanted, self._form.mark(record)), again)
@@ -188,14 +190,15 @@ class ResultFile:
         """
         if not total and self._offsets and not prune:
             raise NoInput(f"the input is empty, and {self._name} has results", "the file is left as it is")
-        looked_at = set() if whole else {n for n, taken in zip(self._numbers, self._taken, strict=True) if taken}
-        order = array("I", bytes(4 * (max(self._numbers, default=0) + 1)))  # by record: its result's place, plus one
+        most = max(self._numbers, default=0) + 1
+        looked_at = bytearray(most)  # by record
+        for number, taken in zip(self._numbers, self._taken, strict=True):
+            looked_at[number] |= taken
+        order = array("I", bytes(4 * most))  # by record: its result's place, plus one
         kept = left = 0
         for place, number in enumerate(self._numbers):
             if not self._taken[place]:
-                if prune or (
-                    number <= total or self._states[place] < State.INCOMPLETE if whole else number in looked_at
-                ):
+                if prune or (number <= total or self._states[place] < State.INCOMPLETE if whole else looked_at[number]):
                     continue
                 left += 1
             kept += not order[number]
