@@ -132,24 +132,29 @@ class Table:
     def encode(self, outcome: Outcome) -> bytes:
         """Return a result with its line end."""
         failure, value = outcome.failure, outcome.value
-        if self._whole:
+        text = _text(outcome.record)
+        if not isinstance(outcome.record.value, dict):
+            text, answer = self._fitted(outcome.record)
+        elif self._whole:
             answer = [shown(value)]
         elif isinstance(value, dict):
             answer = [shown(value.get(name)) for name in self._names]
         else:
             answer = [""] * len(self._names)
         said = [str(int(failure.status)), failure.message] if failure else ["0", ""]
-        return self._row(
-            _text(outcome.record),
-            [*self._missing(outcome.record), *answer, *said, *([outcome.key or ""] if self._keyed else [])],
-        )
+        return self._row(text, [*answer, *said, *([outcome.key or ""] if self._keyed else [])])
 
-    def _missing(self, record: Record) -> list[str]:
-        """Return the cells that a row lacks, so that its result stands under the right names."""
-        if self._header is None or isinstance(record.value, dict):
-            return []
+    def _fitted(self, record: Record) -> tuple[str, list[str]]:
+        """Return the text of a row that is not asked, and the empty cells up to its status.
+
+        Too many cells take the place of the answer; where they would take that of the status, the row is one cell.
+        """
+        assert self._header is not None
         cells = 1 if record.value is None else len(record.value)
-        return [""] * (len(self._header.columns) - cells)
+        room = len(self._header.columns) + len(self._names)
+        if cells > room:
+            record, cells = record._replace(value=None, row=(record.row or "").rstrip("\r\n")), 1
+        return _text(record), [""] * (room - cells)
 
     def read(self, descriptor: int) -> Iterator[Stored]:
         """Yield the results in a file.

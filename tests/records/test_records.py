@@ -44,6 +44,21 @@ def test_a_table_comes_out_with_its_columns_as_they_were(run: Run, tmp_path: Pat
         assert b"\r\n" + row + b";" in data
 
 
+@pytest.mark.parametrize(
+    ("row", "cells"),
+    {"1": ["1", "", ""], "1,2,3": ["1", "2", "3"], '1,"2",3,4': ['1,"2",3,4', "", ""]}.items(),
+)
+def test_a_row_of_another_length_has_its_status_under_that_name(run: Run, row: str, cells: list[str]) -> None:
+    stdin = f"a,b\n{row}\nx,y\n".encode()
+    result = run("gptpipe-map", "-m", "echo", "--csv", "--to", "csv", "{a}", stdin=stdin)
+    assert result.status == 65
+    header, bad, good = csv.reader(io.StringIO(result.out.decode()))
+    assert header == ["a", "b", "answer", "status", "error"]
+    assert bad[:4] == [*cells, "65"]
+    assert bad[4:] == [f"line 2 has {row.count(',') + 1} cells, the header 2"]
+    assert good == ["x", "y", "x", "0", ""]
+
+
 @pytest.mark.parametrize("kept", [0, 10, 60, 75, 90])
 def test_a_table_that_a_kill_has_torn_is_resumed(run: Run, server: Server, tmp_path: Path, kept: int) -> None:
     (tmp_path / "in.csv").write_bytes(TABLE)
