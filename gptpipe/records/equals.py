@@ -18,7 +18,7 @@ from gptpipe.records.keys import Keys, packed
 from gptpipe.records.results import Outcome
 from gptpipe.text.strict_json import compact
 
-_IN_MEMORY = 1 << 20  # bytes, before there is a file
+_IN_MEMORY = 1 << 16  # bytes, before there is a file
 
 
 class Equals:

@@ -232,9 +232,14 @@ class ResultFile:
 
     def _sorted(self, order: array[int]) -> Iterator[bytes]:
         block = bytearray(self._form.head)
+        read, begin = b"", 0  # a piece of the file and its offset: most results stand near the one before
         for number, place in enumerate(order):
             if place:
-                block += self._form.renumbered(self._data(place - 1), number)
+                at, length = self._offsets[place - 1], self._lengths[place - 1]
+                if not begin <= at <= begin + len(read) - length:
+                    begin = max(0, at - _BLOCK // 2)
+                    read = os.pread(self._descriptor, at - begin + max(length, _BLOCK // 2), begin)
+                block += self._form.renumbered(read[at - begin : at - begin + length], number)
             if len(block) > _BLOCK:
                 yield bytes(block)
                 block.clear()
