@@ -51,13 +51,19 @@ def closing(*words: bytes, scheme: str = "") -> Where:
     """A peer that reads once if it has something to say, says it, and closes."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
+        def meet(met: socket.socket) -> None:
+            with met, suppress(OSError):
+                for word in words:
+                    met.recv(1 << 16)
+                    met.sendall(word)
+                met.shutdown(socket.SHUT_WR)  # what is still to be read would make the end a reset, or not
+                while met.recv(1 << 16):
+                    pass
+
         def serve() -> None:
             with suppress(OSError):
                 while True:
-                    with listener.accept()[0] as met:
-                        for word in words:
-                            met.recv(1 << 16)
-                            met.sendall(word)
+                    threading.Thread(target=meet, args=(listener.accept()[0],), daemon=True).start()
 
         threading.Thread(target=serve, daemon=True).start()
         address = f"127.0.0.1:{listener.getsockname()[1]}"
