@@ -148,7 +148,7 @@ def test_a_folder_imports_only_what_stands_below_it(module: str) -> None:
 
 @by_module
 def test_a_folder_shows_only_its_face(module: str) -> None:
-    faces = {room: names.split() for room, names in FACES.items()}
+    faces = {folder: names.split() for folder, names in FACES.items()}
     assert [
         name
         for name in foreign(module)
