@@ -48,11 +48,11 @@ def _atheris(folder: Path) -> Case:
     name = "the decoder, by atheris"
     python = _ENV / "bin/python"
     if not python.exists():
-        made = execute(folder, sys.executable, "-m", "venv", str(_ENV))
-        install = (str(python), "-m", "pip", "install", "--quiet", "atheris>=3,<4", "xdg-base-dirs")
-        made = execute(folder, *install, timeout=300)
-        if made.status:
-            return Case(name, False, f"cannot install atheris: {made}")
+        execute(folder, sys.executable, "-m", "venv", str(_ENV))
+    install = (str(python), "-m", "pip", "install", "--quiet", "atheris>=3,<4", "xdg-base-dirs")
+    made = execute(folder, *install, timeout=300)
+    if made.status:
+        return Case(name, False, f"cannot install atheris: {made}")
     seeds = folder / "seeds"
     seeds.mkdir()
     for recording in [*recordings("chat"), *recordings("responses")]:

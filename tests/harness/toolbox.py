@@ -21,6 +21,7 @@ def write_tool(folder: Path, execute: str, describe: str | None = None, *, name:
     path = folder / name
     if describe is None:
         describe = f"cat <<'END'\n{json.dumps({'name': name, **DESCRIPTION, **said})}\nEND"
+    path.unlink(missing_ok=True)  # one that is just being run cannot be written
     path.write_text(
         f"""#!/bin/sh
 case $TOOLBOX_ACTION in
