@@ -31,7 +31,8 @@ class Link:
 
     def open(self, chosen: Settings) -> None:
         """Begin to connect to the endpoint, unless that was done."""
-        if chosen not in (self._made and self._made[0], self._early and self._early.settings):
+        made, early = self._made, self._early
+        if (made is None or made[0] != chosen) and (early is None or early.settings != chosen):
             self._early = Early(chosen)
 
     def key(self, chosen: Settings) -> Key:

@@ -607,12 +607,19 @@ def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", "")
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert paths()[:4] == (
-        Path("/c/gptpipe"),
-        tmp_path / ".local/share/gptpipe",
-        tmp_path / ".local/state/gptpipe",
-        tmp_path / ".cache/gptpipe",
-    )
+    assert paths()._asdict() == {
+        "config": Path("/c/gptpipe"),
+        "data": tmp_path / ".local/share/gptpipe",
+        "state": tmp_path / ".local/state/gptpipe",
+        "cache": tmp_path / ".cache/gptpipe",
+        "roles": Path("/c/gptpipe/roles"),
+        "tools": Path("/c/gptpipe/tools"),
+        "sessions": tmp_path / ".local/share/gptpipe/sessions",
+        "attachments": tmp_path / ".local/share/gptpipe/attachments",
+        "usage": tmp_path / ".local/state/gptpipe/usage",
+        "batches": tmp_path / ".local/state/gptpipe/batches",
+        "answers": tmp_path / ".cache/gptpipe/answers",
+    }
 
 
 def test_a_relative_home_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
