@@ -37,8 +37,7 @@ FACES = {
 # Libraries that take long to import: where each may stand, inside functions only.
 HEAVY = {
     "genai_prices": {"usage.prices"},
-    "httpcore2": {"wire.early", "wire.http", "wire.transport"},
-    "httpx2": {"wire.http"},
+    "httpx2": {"wire.early", "wire.http"},
     "jsonschema": {"asking.schema"},
     "markdown_it": {"text.fences"},
     "openai": {"wire.batch_api"},
@@ -72,6 +71,7 @@ LATE = {
     "programs.oneshot",
     "sessions.store",
     "wire.client",
+    "wire.connection",
     "wire.echo",
 }  # of gptpipe's own, for the same reason
 

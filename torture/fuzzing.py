@@ -112,7 +112,13 @@ def _call(rig: Rig, call: tuple[str, list[str], bytes]) -> Case:
     program, words, stdin = call
     with rig.home() as home:
         rig.run(home, "gptpipe", "-n", "-m", "echo", "-s", "s", "-o", "answer", "hi")
-        env = {"GPTPIPE_MODEL": "echo", "GPTPIPE_RETRY": "0", "GPTPIPE_MAX_TIME": "10"}
+        # By the proxy that is not there nothing leaves the machine: gptpipe-config would fetch a vocabulary.
+        env = {
+            "GPTPIPE_MODEL": "echo",
+            "GPTPIPE_RETRY": "0",
+            "GPTPIPE_MAX_TIME": "10",
+            "GPTPIPE_PROXY": "http://127.0.0.1:9",
+        }
         result = rig.run(home, program, *words, stdin=stdin, env=env)
         if program == "gptpipe-chat" and "Traceback" not in result.err:  # it says more: each failure
             result = result._replace(err=result.err.partition("\n")[0] if result.status else "")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from gptpipe.errors import BadInput, ProtocolError, Unavailable
 from gptpipe.text.address import masked, query
-from gptpipe.wire import faults, protocol
+from gptpipe.wire import faults, http, protocol
 from gptpipe.wire.client import Client
 from gptpipe.wire.events import Event, Finish
 from gptpipe.wire.exchange import Exchange, Refused
@@ -226,7 +226,6 @@ def _sdk(client: Client, exchange: Exchange) -> OpenAI:
     way = client.way
 
     def sending(request: httpx2.Request) -> None:
-        request.extensions["trace"] = way.tracer(exchange)
         for name in [name for name in request.headers if name.startswith("x-stainless-") and name != _RAW]:
             del request.headers[name]  # they describe the user's machine
         del request.headers["authorization"]
@@ -234,16 +233,16 @@ def _sdk(client: Client, exchange: Exchange) -> OpenAI:
 
     def received(response: httpx2.Response) -> None:
         if not response.is_success:  # the SDK would read to its end, which may not come
-            raise Refused(exchange.take(response), refusal(exchange))
+            raise Refused(exchange.take(http.response(response)), refusal(exchange))
 
-    http = way.client(event_hooks={"request": [sending], "response": [received]})
+    over = way.client(exchange, event_hooks={"request": [sending], "response": [received]})
     return openai.OpenAI(
         api_key="none",
         base_url=way.base.partition("?")[0],
         default_query=query(way.base),
-        timeout=http.timeout,
+        timeout=over.timeout,
         max_retries=0,
-        http_client=http,
+        http_client=over,
     )
 
 

@@ -1,8 +1,7 @@
 """The way to an endpoint, opened while input is read and modules are imported.
 
-Only the standard library is needed for it: name, TCP, an HTTP or SOCKS proxy, and TLS. No part of a request is sent
-over the connection here. The request takes it over (:mod:`gptpipe.wire.http`) if it is still alive. Otherwise
-another is opened, silently.
+No part of a request is sent over the connection here. The request takes it over (:mod:`gptpipe.wire.connections`) if
+it is still alive. Otherwise another is opened, silently.
 """
 
 from __future__ import annotations
@@ -10,15 +9,14 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
 from queue import SimpleQueue
-from threading import Thread, local
+from threading import Thread
 from typing import TYPE_CHECKING
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from gptpipe.errors import ConfigError, clause
 from gptpipe.settings.settings import Settings
-from gptpipe.wire.dial import Tunnel, connect
+from gptpipe.wire.dial import End, Trust, Unconnected, Way, alive, opened
 
 if TYPE_CHECKING:
     import socket
@@ -26,104 +24,69 @@ if TYPE_CHECKING:
 
 _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 
-Trust = Callable[[], "ssl.SSLContext"]
-
-here = local()
-"""``here.fresh`` is true once this thread has opened a connection, false before a request."""
-
 
 class Early:
     """A connection that a daemon thread opens, at once; none to the built-in model.
 
-    ``trust`` waits for the certificates. ``tunnel`` is what was said to the proxy, if the way leads through one;
-    ``secure`` says that TLS is spoken already.
+    ``trust`` waits for the certificates.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.trust = begin_trust(settings)
-        self.tunnel: Tunnel | None = None
-        self.secure = False
         self._socket: socket.socket | None = None
-        self._failure: OSError | None = None
+        self._failure: Exception | None = None
         self._ended = 0.0  # when it was there, or had failed (monotonic)
         self._thread: Thread | None = None
-        self._end = urlsplit(settings.base_url or "")
-        self._first = urlsplit(settings.proxy) if settings.proxy else self._end
-        self.address = _address(self._first)
-        if self.address[0] and self.address[0].isascii():
+        self._way = _way(settings)
+        if self._way is not None:
             import socket  # noqa: F401  # here, or the thread would wait for what this one imports next
 
-            self._thread = Thread(target=self._open, daemon=True)
+            self._thread = Thread(target=self._open, args=(self._way,), daemon=True)
             self._thread.start()
 
-    def _open(self) -> None:
-        found: socket.socket | None = None
+    def _open(self, way: Way) -> None:
         try:
-            found = connect(*self.address, self.settings.connect_timeout)
-            if self._first.scheme == "https":
-                found = self._secured(found, self._first)
-            elif self._first is not self._end and (self._end.scheme == "https" or self._first.scheme != "http"):
-                self.tunnel = Tunnel(self._first, *_address(self._end))
-                self.tunnel.open(found)
-                if self.tunnel.stands and self._end.scheme == "https":
-                    found = self._secured(found, self._end)
-            self._socket = found
-        except OSError as error:
+            self._socket = opened(way, self.trust, self.settings.connect_timeout)
+        except Exception as error:
             self._failure = error
-        except Exception:  # the certificates cannot be used: the request will fail and say so
-            pass
-        if found is not None and self._socket is None:
-            found.close()
         self._ended = time.monotonic()
 
-    def _secured(self, found: socket.socket, peer: SplitResult) -> socket.socket:
-        """Speak TLS with one end of the way."""
-        context = self.trust()
-        context.set_alpn_protocols(["http/1.1"])
-        found = context.wrap_socket(found, server_hostname=peer.hostname)
-        self.secure = True
-        return found
+    def take(self, way: Way) -> socket.socket | None:
+        """Return the connection, once, or None if it is not alive or leads another way.
 
-    def take(self) -> socket.socket | None:
-        """Return the connection, once, or None if it is not alive.
-
-        :raises OSError: if it failed while it was waited for.
+        :raises Exception: as ``dial.opened``, if it failed while it was waited for, or the proxy refused it.
         """
-        thread, self._thread = self._thread, None
-        if thread is None:
+        if self._thread is None or way != self._way:
             return None
+        thread, self._thread = self._thread, None
         asked = time.monotonic()
         thread.join()
-        if self._failure is not None and self._ended > asked:
+        if self._failure is not None and (self._ended > asked or not isinstance(self._failure, Unconnected)):
             raise self._failure
-        if self.tunnel and not self.tunnel.stands:
-            return self._socket  # the proxy refuses: the library is to read why
-        return self._socket if self._socket is not None and _alive(self._socket) else None
+        return self._socket if self._socket is not None and alive(self._socket) else None
 
     def close(self) -> None:
-        """Close the connection if nobody took it, or if the proxy refused: the library leaves that one open."""
-        refused = self.tunnel is not None and not self.tunnel.stands
-        if self._socket is not None and (self._thread is not None or refused):
+        """Close the connection if nobody took it."""
+        if self._socket is not None and self._thread is not None:
             self._socket.close()
 
 
-def _address(url: SplitResult) -> tuple[str, int]:
-    return url.hostname or "", url.port or _PORTS.get(url.scheme, 0)
+def _way(settings: Settings) -> Way | None:
+    """Return the way to the endpoint, None if there is none or the HTTP library has to say what a host is in ASCII."""
+    end = end_of(settings.base_url or "")
+    proxy = end_of(settings.proxy) if settings.proxy else None
+    return Way(end, proxy) if end and (proxy or not settings.proxy) else None
 
 
-def _alive(found: socket.socket) -> bool:
-    """Return whether a connection is open and silent. What TLS sends for later connections is read here."""
-    found.settimeout(0)
-    try:
-        found.recv(1)
-    except BlockingIOError:
-        return True
-    except OSError as error:  # of TLS: it wants to read, so there is nothing
-        if type(error).__name__ == "SSLWantReadError":
-            return True
-    found.close()
-    return False
+def end_of(url: str) -> End | None:
+    """Return where a URL leads, None if its host is not ASCII."""
+    parts = urlsplit(url)
+    if not parts.hostname or not parts.hostname.isascii():
+        return None
+    name, password = (unquote(each or "").encode() for each in (parts.username, parts.password))
+    port = parts.port or _PORTS.get(parts.scheme, 0)
+    return End(parts.scheme, parts.hostname, port, (name, password) if name or password else None)
 
 
 def begin_trust(settings: Settings) -> Trust:
@@ -137,7 +100,9 @@ def begin_trust(settings: Settings) -> Trust:
 
     def load() -> None:
         try:
-            found.put(_trusted(settings.cacert))
+            context = _trusted(settings.cacert)
+            context.set_alpn_protocols(["http/1.1"])
+            found.put(context)
         except Exception as error:
             found.put(error)
 
@@ -172,9 +137,9 @@ def _trusted(cacert: str | None) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.set_default_verify_paths()
         return context
-    import httpcore2
+    import httpx2
 
-    return httpcore2.default_ssl_context()
+    return httpx2.create_ssl_context(trust_env=False)
 
 
 def _nobody() -> ssl.SSLContext:

@@ -12,8 +12,7 @@ from contextlib import suppress
 from math import inf
 from queue import Empty, SimpleQueue
 from threading import Thread, get_ident, local
-from types import SimpleNamespace
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from gptpipe.errors import exhausted
 
@@ -21,19 +20,18 @@ _PARTING = 1.0  # seconds for which the end of a body may come when the answer h
 
 
 class Response(Protocol):
-    """The part of the HTTP library's response that is used here."""
+    """A response, of a server or of the built-in model."""
 
     @property
-    def status_code(self) -> int:
+    def status(self) -> int:
         """Its status."""
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Its headers, whatever their case."""
+        """Its headers, by their names in lower case."""
 
-    @property
-    def extensions(self) -> Mapping[str, Any]:
-        """What the transport adds, the connection under ``network_stream``."""
+    def read_until(self, moment: float) -> None:
+        """Read nothing more after a moment (monotonic)."""
 
     def iter_bytes(self) -> Iterator[bytes]:
         """Yield the body as it arrives."""
@@ -68,6 +66,14 @@ class Refused(Exception):
         self.text = text
 
 
+class Lost(Exception):
+    """The connection broke."""
+
+
+class NotHttp(Exception):
+    """The server sent what is not HTTP, or ended too early."""
+
+
 class Unopened(Exception):
     """The request needs a new connection, and this thread may not open one; or nobody waits for its reply."""
 
@@ -95,7 +101,6 @@ class Exchange:
         self._opened: SimpleQueue[Response | BaseException | None] = SimpleQueue()
         self._response: Response | None = None
         self._body: Iterator[bytes] = iter(())
-        self._stream: Any = None  # the connection, see ``connections.Stream``
 
     def __enter__(self) -> Exchange:
         last, _here.last = getattr(_here, "last", None), self
@@ -156,8 +161,7 @@ class Exchange:
     def take(self, response: Response) -> Head:
         """Take the response whose body :meth:`blocks` reads, and return its head."""
         self._response, self._body = response, response.iter_bytes()
-        self._stream = response.extensions.get("network_stream") or SimpleNamespace(has_more=lambda _: False)
-        return Head(response.status_code, response.headers)
+        return Head(response.status, response.headers)
 
     def blocks(self, left: Callable[[], float | None]) -> Iterator[bytes]:
         """Yield the blocks of the body; those that came together as one.
@@ -166,25 +170,18 @@ class Exchange:
 
         :raises Empty: if it did not come in time. What broke the reply is raised here.
         """
-        broken: Exception | None = None
-        over = False
-        while not over:
+        while True:
             seconds = left()
-            until = self._stream.until = inf if seconds is None else time.monotonic() + seconds
-            parts: list[bytes] = []
+            until = self._read_until(inf if seconds is None else time.monotonic() + seconds)
             try:
-                for block in self._body:
-                    parts.append(block)
-                    if not self._stream.has_more(block):
-                        break
-                else:
-                    over = True
+                block = next(self._body, None)
             except Exception as error:
-                over, broken = True, Empty() if time.monotonic() >= until else error
-            if parts:
-                yield b"".join(parts)
-        if broken:
-            raise broken
+                if time.monotonic() >= until:
+                    raise Empty from error
+                raise
+            if block is None:
+                break
+            yield block
         self._close()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -197,7 +194,7 @@ class Exchange:
     def _part(self) -> None:
         """Read the rest of the body, for a moment, so that the next exchange gets the connection."""
         if self._response is not None:
-            self._stream.until = self._left
+            self._read_until(self._left)
             with suppress(Exception):  # what has come already is read in any case
                 while next(self._body, None) is not None and time.monotonic() < self._left:
                     pass
@@ -207,7 +204,11 @@ class Exchange:
         response, self._response = self._response, None
         if response is not None:
             response.close()
-            self._stream.until = inf
+
+    def _read_until(self, moment: float) -> float:
+        if self._response is not None:
+            self._response.read_until(moment)
+        return moment
 
     def _drop(self) -> None:
         """Close a response that nobody took."""

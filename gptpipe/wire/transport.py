@@ -6,8 +6,7 @@ import re
 import sys
 import time
 import zlib
-from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import count
 from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,18 +16,20 @@ from gptpipe.errors import BadInput, ConfigError, Failure, ProtocolError, Tempor
 from gptpipe.settings.built_in import ECHO_URL
 from gptpipe.settings.settings import Settings
 from gptpipe.text.address import joined, masked, secrets
-from gptpipe.wire import http
+from gptpipe.wire import dial, http
 from gptpipe.wire.connections import Connections
-from gptpipe.wire.early import Early, here
-from gptpipe.wire.exchange import Exchange, Response, may_open
+from gptpipe.wire.early import Early
+from gptpipe.wire.exchange import Exchange, Lost, NotHttp, Response
 
 if TYPE_CHECKING:
     import httpx2
 
-# What an HTTP proxy, and httpcore2 of a SOCKS proxy, say when name and password are wrong or missing.
-_PROXY_REFUSES = re.compile(r"^40[17]\b|NO ACCEPTABLE METHODS|username/password", re.I)
+# What is said of a proxy when name and password are wrong or missing.
+_WHO = re.compile(r"^40[17]\b|NO ACCEPTABLE METHODS|username.password", re.I)
 _OTHER_NAME = (62, 63, 64)  # X509_V_ERR_*_MISMATCH of OpenSSL
 _OUT_OF_DATE = (9, 10)
+_ENCODINGS = "gzip, deflate"
+_CONNECTION = "gptpipe.wire.connection"
 _EAI_NODATA = -5  # Linux and macOS differ in it, and Python has it only where the C library declares it
 
 
@@ -54,15 +55,13 @@ class Way:
         if key:
             self.headers["Authorization"] = f"Bearer {key}"
         self.headers |= settings.headers
-        limit, connect = settings.idle_timeout, settings.connect_timeout
-        self._limits = {"read": limit, "write": limit, "connect": connect, "pool": None}
+        self._limit = settings.idle_timeout
         self._connections: Connections | None = None
         if settings.base_url is None:
             self._echo = echoing(settings.model)
             return
         try:
-            http.address(self.base)
-            self._connections = http.connections(settings, early)
+            self._connections = Connections(http.way(settings), early, settings.connect_timeout)
         except ValueError as error:
             raise ConfigError(f"the address {masked(self.base)} cannot be used: {error}") from error
 
@@ -70,11 +69,10 @@ class Way:
         """Return the address of a path below the endpoint's."""
         return joined(self.base, path)
 
-    def client(self, **options: Any) -> httpx2.Client:
-        """Return a client of the HTTP library that goes this way; closing it closes the way."""
+    def client(self, exchange: Exchange, **options: Any) -> httpx2.Client:
+        """Return a client of the HTTP library that goes this way, for one exchange."""
         ours = self._connections
-        way = http.over(ours, self._early) if ours else http.over_echo(self._echo)
-        return http.client(way, self._limits, **options)
+        return http.client(http.over(ours, exchange) if ours else http.over_echo(self._echo), self._limit, **options)
 
     def close(self) -> None:
         """Close all connections."""
@@ -95,44 +93,22 @@ class Way:
         self, exchange: Exchange, method: str, url: str, headers: dict[str, str], content: bytes | None
     ) -> Response:
         if self._connections is None:
-            return self._echo(method, url, content or b"", self._limits["read"])
-        import httpcore2
+            return self._echo(method, url, content or b"", self._limit)
+        from gptpipe.wire.connection import Sent
 
         to = http.address(url)
-        fields = self._fields(to, headers, content)
-        extensions: dict[str, Any] = {"timeout": self._limits}
-        if may_open():
-            extensions["trace"] = self.tracer(exchange)
-        request = httpcore2.Request(method, to.url, headers=fields, content=content, extensions=extensions)
-        while True:
-            here.fresh = False
-            try:
-                return http.Received(self._connections.handle_request(request))
-            except (httpcore2.RemoteProtocolError, httpcore2.ReadError, httpcore2.WriteError) as error:
-                answered = isinstance(error, httpcore2.RemoteProtocolError) and "disconnected" not in str(error)
-                if here.fresh or answered:
-                    raise  # else the server had closed a connection that was open before: that is not a try
+        body = () if content is None else (content,)
+        sent = Sent(method, to.target, self._fields(to, headers, content), body)
+        return self._connections.ask(sent, self._limit, exchange.sending)
 
-    def _fields(self, to: http.Address, headers: dict[str, str], content: bytes | None) -> list[tuple[bytes, bytes]]:
+    def _fields(self, to: http.Address, headers: dict[str, str], content: bytes | None) -> dict[str, str]:
         """Return the headers of a request: ours, over them the settings', over all a user in the URL."""
-        ours = {"Host": to.host.decode(), "Accept-Encoding": http.ENCODINGS, "Connection": "keep-alive", **headers}
+        ours = {"Host": to.host, "Accept-Encoding": _ENCODINGS, "Connection": "keep-alive", **headers}
         if content is not None:
             ours["Content-Length"] = str(len(content))
-        user = {"Authorization": f"Basic {b64encode(b':'.join(to.user)).decode()}"} if to.user else {}
-        fields: dict[str, tuple[str, str]] = {}
-        for name, value in (*ours.items(), *self.headers.items(), *user.items()):
-            fields[name.lower()] = (name, value)
-        return [(name.encode("ascii"), value.encode("ascii")) for name, value in fields.values()]
-
-    @staticmethod
-    def tracer(exchange: Exchange) -> Callable[[str, dict[str, Any]], None]:
-        """Return what the HTTP library calls at each step, so that an exchange knows when it is connected."""
-
-        def trace(name: str, info: dict[str, Any]) -> None:
-            if name.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
-                exchange.sending()
-
-        return trace
+        user = {"Authorization": dial.basic(to.end.user)} if to.end.user else {}
+        fields = {name.lower(): (name, value) for each in (ours, self.headers, user) for name, value in each.items()}
+        return dict(fields.values())
 
     def clean(self, text: str) -> str:
         """Return the text without the key and the header values that a server repeated in it."""
@@ -153,14 +129,14 @@ class Way:
 
 def preload(settings: Settings) -> None:
     """Import what speaks HTTP in a daemon thread, while something else is waited for, unless it is there."""
-    if "httpcore2" not in sys.modules:
+    if _CONNECTION not in sys.modules:
         Thread(target=load, args=(settings,), daemon=True).start()
 
 
 def load(settings: Settings) -> None:
     """Import what speaks HTTP; the built-in model needs none of it."""
     if settings.base_url is not None:
-        import httpcore2  # noqa: F401
+        import gptpipe.wire.connection  # noqa: F401
 
 
 def _end(settings: Settings) -> tuple[object, ...]:
@@ -171,10 +147,12 @@ def _end(settings: Settings) -> tuple[object, ...]:
 class Said(NamedTuple):
     """A response of the built-in model."""
 
-    status_code: int
+    status: int
     headers: Mapping[str, str]
     body: Iterator[bytes]
-    extensions: Mapping[str, Any] = {}
+
+    def read_until(self, moment: float) -> None:
+        """Do nothing: what the model says is there."""
 
     def iter_bytes(self) -> Iterator[bytes]:
         """Yield the body."""
@@ -218,23 +196,21 @@ def echoing(model: str) -> http.Echo:
 
 def _failure(error: BaseException, settings: Settings, url: str) -> Failure | None:
     """Return what an exception of the transport means, None if it is of something else; ``url`` was asked."""
-    import httpcore2
-
-    if type(error).__module__.startswith("httpx2"):  # it was raised for the SDK, from one of those below
-        error = error.__cause__ or error
-    if isinstance(error, httpcore2.ConnectTimeout):
-        return unreached(settings)
-    if isinstance(error, (TimeoutError, httpcore2.TimeoutException)):
-        return Temporary(f"the server was silent for {settings.idle_timeout:g} s (--idle-timeout)")
-    if isinstance(error, (httpcore2.ProxyError, httpcore2.ConnectError)):
+    if isinstance(error, dial.Unconnected):
         return _unconnected(error, settings)
-    if isinstance(error, httpcore2.RemoteProtocolError) and "disconnected" not in str(error).lower():
+    if isinstance(error, dial.ProxyRefused):
+        asks = "name and password stand in the proxy's URL: http://NAME:PASSWORD@HOST:PORT"
+        message = f"cannot connect to {_peer(settings)}: {error}"
+        return ConfigError(message, asks) if _WHO.search(str(error)) else Temporary(message, repeat=True, away=True)
+    if isinstance(error, dial.NotSocks):
+        return Temporary(f"{_peer(settings)} does not speak SOCKS")
+    if isinstance(error, TimeoutError):
+        return Temporary(f"the server was silent for {settings.idle_timeout:g} s (--idle-timeout)")
+    if isinstance(error, NotHttp):
         return ProtocolError(f"{masked(url)} does not speak HTTP: {error}")
     if isinstance(error, zlib.error):
         return ProtocolError(f"{masked(url)} answered with a broken content encoding: {error}")
-    if (settings.proxy and isinstance(error, AssertionError)) or type(error).__module__.startswith("socksio"):
-        return Temporary(f"{_peer(settings)} does not speak SOCKS")  # httpcore2 lets these through
-    if isinstance(error, (httpcore2.NetworkError, httpcore2.ProtocolError)):
+    if isinstance(error, Lost):
         return Temporary(f"the connection to {_peer(settings)} was lost: {reason(error)}", repeat=True, away=True)
     return None
 
@@ -251,21 +227,19 @@ def _unconnected(error: Exception, settings: Settings) -> Failure:
     import socket
     import ssl
 
-    import httpcore2
-
     root = _root(error)
+    if isinstance(root, TimeoutError):
+        return unreached(settings)
     if isinstance(root, ssl.SSLCertVerificationError):
         tls = [url for url in (settings.base_url, settings.proxy) if url and url.startswith("https:")]
         where = masked(" or ".join(tls))
         return ConfigError(
             f"the certificate of {where} does not verify: {root.verify_message}", _hint(root.verify_code)
         )
-    message = f"cannot connect to {_peer(settings)}: {reason(error)}"
-    if isinstance(error, httpcore2.ProxyError) and _PROXY_REFUSES.search(str(error)):
-        return ConfigError(message, "name and password stand in the proxy's URL: http://NAME:PASSWORD@HOST:PORT")
     if isinstance(root, ssl.SSLError) and root.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
         return ProtocolError(f"{_peer(settings)} does not speak TLS", "is it http:// that it speaks?")
     unknown = isinstance(root, socket.gaierror) and root.errno in (socket.EAI_NONAME, _EAI_NODATA)
+    message = f"cannot connect to {_peer(settings)}: {reason(error)}"
     return Temporary(message, repeat=not unknown, away=not unknown)
 
 

@@ -30,7 +30,7 @@ from typing import Any, NoReturn
 import gptpipe
 from tests.harness import guard
 
-HEAVY = ("openai", "httpcore2", "httpx2", "tiktoken", "jsonschema", "tqdm", "prompt_toolkit")
+HEAVY = ("openai", "h11", "httpx2", "tiktoken", "jsonschema", "tqdm", "prompt_toolkit")
 
 
 def preload() -> None:

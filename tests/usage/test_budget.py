@@ -174,7 +174,7 @@ def test_a_budget_that_is_used_up(run: Any, server: Server, fresh: Any, home: Pa
     assert (refused.status, refused.out, len(server.requests)) == (6, b"", 1)
     assert "day_tokens = 1000" in refused.err
     assert "00:00" in refused.err
-    assert not refused.modules & {"openai", "httpcore2", "httpx2", "genai_prices"}
+    assert not refused.modules & {"openai", "h11", "httpx2", "genai_prices"}
     answers(server, "ok")
     assert run(*asking(server, "--over-budget", "two")).text == "ok\n"
 

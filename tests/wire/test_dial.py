@@ -1,9 +1,10 @@
-"""Connections of our own: every address of a name is tried, and a proxy is asked before the HTTP library is there."""
+"""Connections: every address of a name is tried, and a proxy hears what it would hear from the HTTP library."""
 
 from __future__ import annotations
 
 import select
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from gptpipe.errors import ConfigError, Failure, ProtocolError, Temporary
@@ -18,7 +20,7 @@ from gptpipe.settings.settings import Settings
 from gptpipe.wire import dial
 from gptpipe.wire.early import Early
 from gptpipe.wire.events import Text
-from tests.harness.server import Server, certificate
+from tests.harness.server import Server, certificate, finish, say
 from tests.wire.test_early import ask, pass_on, until
 
 SOCKS = bytes([5, 0]), bytes([5, 0, 0, 1, 0, 0, 0, 0, 0, 0])
@@ -30,8 +32,9 @@ class Proxy:
     One reply is cut in two packets.
     """
 
-    def __init__(self, server: Server, *says: bytes, through: bool = True) -> None:
+    def __init__(self, server: Server, *says: bytes, through: bool = True, tls: ssl.SSLContext | None = None) -> None:
         self.heard: list[bytes] = []
+        self._tls = tls
         self._server, self._says, self._through = server, says, through
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -40,7 +43,8 @@ class Proxy:
     def _serve(self) -> None:
         with suppress(OSError):
             while True:
-                self._meet(self._listener.accept()[0])
+                met = self._listener.accept()[0]
+                self._meet(self._tls.wrap_socket(met, server_side=True) if self._tls else met)
 
     def _meet(self, connection: socket.socket) -> None:
         for words in self._says:
@@ -63,7 +67,7 @@ class Proxy:
 @contextmanager
 def by_proxy(server: Server, scheme: str, *says: bytes, through: bool = True, **more: Any) -> Iterator[Any]:
     """Give settings that lead through a proxy, and that proxy."""
-    proxy = Proxy(server, *says, through=through)
+    proxy = Proxy(server, *says, through=through, tls=more.pop("tls", None))
     url = f"{scheme}://{more.pop('user', '')}127.0.0.1:{proxy.port}"
     try:
         yield Settings("m", None, server.url, proxy=url, retry=0, **more), proxy
@@ -91,7 +95,8 @@ def test_the_way_through_a_proxy_stands_before_the_request(
     ):
         early = Early(settings)
         until(lambda: early._thread is not None and not early._thread.is_alive())
-        assert (early.tunnel is not None and early.tunnel.stands, early.secure) == (True, secure)
+        assert early._socket is not None
+        assert isinstance(early._socket, ssl.SSLSocket) == secure
         assert (len(proxy.heard), server.requests) == (len(says), [])
         assert Text("hi") in ask(settings, early)
         assert (len(proxy.heard), len(server.requests)) == (len(says), 1)
@@ -105,19 +110,37 @@ def test_a_proxy_hears_the_same_from_us_as_from_the_library(
         secure = "https" if scheme == "http" else "http"
         early = Early(settings._replace(base_url=f"{secure}://elsewhere.invalid:8443/v1"))
         until(lambda: early._thread is not None and not early._thread.is_alive())
-        ours, proxy.heard = proxy.heard, []
         early.close()
-        early._socket = None  # so that the library opens one of its own
-        with suppress(Failure):
-            ask(early.settings, early)
+        ours, proxy.heard = proxy.heard, []
+        with httpx2.Client(proxy=settings.proxy) as client, suppress(httpx2.HTTPError):
+            client.get(f"{secure}://elsewhere.invalid:8443/v1")
         assert proxy.heard[: len(says)] == ours
+
+
+def test_a_tunnel_through_a_proxy_that_speaks_tls_itself(tmp_path: Path) -> None:
+    context, authority = certificate(tmp_path)
+    with (
+        Server(tls=context) as server,
+        by_proxy(server, "https", b"HTTP/1.1 200 OK\r\n\r\n", tls=context, cacert=str(authority)) as (settings, proxy),
+    ):
+        server.reply(say("x" * 70_000), finish())  # more than TLS and the proxy pass on at once
+        early = Early(settings)
+        assert Text("x" * 70_000) in ask(settings, early)
+        assert isinstance(early._socket, dial._TlsInTls)
+        assert (len(proxy.heard), len(server.requests)) == (1, 1)
 
 
 REFUSALS = {
     "an HTTP proxy": ("http", "", [b"HTTP/1.1 403 Forbidden\r\n\r\n"], Temporary, "403 Forbidden"),
     "its 407": ("http", "", [b"HTTP/1.1 407 Who\r\nContent-Length: 2\r\n\r\nno"], ConfigError, "407 Who"),
     "what is no HTTP": ("http", "", [b"\5\xff"], ProtocolError, "does not speak HTTP"),
-    "a SOCKS proxy": ("socks5", "", [SOCKS[0], bytes([5, 5, 0, 1, *([0] * 6)])], Temporary, "Connection refused"),
+    "a SOCKS proxy": (
+        "socks5",
+        "",
+        [SOCKS[0], bytes([5, 5, 0, 1, *([0] * 6)])],
+        Temporary,
+        "not connect: connection refused",
+    ),
     "its password": ("socks5", "me:x@", [bytes([5, 2]), bytes([1, 1])], ConfigError, "username/password"),
     "its methods": ("socks5", "", [bytes([5, 255])], ConfigError, "NO ACCEPTABLE METHODS"),
 }

@@ -139,10 +139,8 @@ seen = []
 def hook(name, args):
     if name == "socket.connect":
         seen.append(name)
-    elif name == "import" and args[0] in ("socket", "gptpipe.programs.answering"):
+    elif name == "import" and args[0] in ("socket", "gptpipe.programs.answering", "h11"):
         seen.append(args[0])
-    elif name == "import" and args[0] == "httpcore2._async":
-        seen.append("the second half of httpcore2")
 sys.addaudithook(hook)
 sys.argv = ["gptpipe", "-n", "--base-url", sys.argv[1], "-m", "m", "hi"]
 import os
@@ -160,4 +158,4 @@ def test_the_handshake_begins_before_the_library_that_would_make_it_is_imported(
     assert done.stdout == "hi\n"
     seen = json.loads(done.stderr)
     assert seen.index("socket") < seen.index("gptpipe.programs.answering")  # the way is begun first
-    assert seen.index("socket.connect") < seen.index("the second half of httpcore2")
+    assert seen.index("socket.connect") < seen.index("h11")
