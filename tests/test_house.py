@@ -68,6 +68,7 @@ LATE = {
     "asking.report",
     "programs.answering",
     "programs.complete",
+    "programs.ending",
     "programs.oneshot",
     "sessions.store",
     "wire.client",

@@ -86,6 +86,21 @@ def here(program: str, values: Mapping[str, Any], deadline: Deadline | None = No
     return Context(env, config, settings.paths(), program, deadline, note)
 
 
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those options that the command line has, as ``gptpipe.settings.resolve`` takes them.
+
+    :raises NoInput: BadInput: if the system message stands in a file that cannot be read, or is not text.
+    """
+    found = {name: value for name, value in values.items() if value is not None and value != ()}
+    if "param" in found:
+        found["param"] = dict(found["param"])
+    if "system" in found:
+        from gptpipe.asking.inputs import text_or_file  # not for a call without one
+
+        found["system"] = text_or_file(found["system"], found.get("encoding"))
+    return found
+
+
 def role_of(context: Context, name: str | None, variables: Mapping[str, str]) -> Role:
     """Return the role of this name, its fields filled. Without a name, return an empty role.
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from gptpipe.asking.asker import check_spending
-from gptpipe.asking.context import here
+from gptpipe.asking.context import given, here
 from gptpipe.asking.link import connect
 from gptpipe.asking.want import Want
 from gptpipe.console import output
@@ -18,7 +18,7 @@ from gptpipe.console.progress import Progress
 from gptpipe.errors import Failure, Status, Temporary, UsageError
 from gptpipe.programs import options
 from gptpipe.programs.cli import Group, option
-from gptpipe.programs.options import given, together
+from gptpipe.programs.options import together
 from gptpipe.programs.submitting import go_on, planned, reconnect, resolved, send, unanswered
 from gptpipe.records import input, replies, requests_file, submission
 from gptpipe.records.queue import repeated

@@ -13,7 +13,7 @@ import click
 
 from gptpipe.asking import inputs, report
 from gptpipe.asking.asker import Receiver
-from gptpipe.asking.context import here, role_of
+from gptpipe.asking.context import given, here, role_of
 from gptpipe.asking.tools import Called
 from gptpipe.asking.turn import Call, Question, Turn
 from gptpipe.asking.want import wanted
@@ -21,7 +21,6 @@ from gptpipe.console import output, signals
 from gptpipe.errors import Failure, Interrupted, KeyRefused, Status, WriteError
 from gptpipe.programs import complete, line_editor, options, slash
 from gptpipe.programs.cli import Command, option
-from gptpipe.programs.options import given
 from gptpipe.programs.slash import Talk
 from gptpipe.settings.roles import Role
 from gptpipe.text.markdown import Markdown

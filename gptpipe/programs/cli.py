@@ -1,22 +1,22 @@
-"""Click, held to the rules of the shell: one place where failures become statuses and lines on standard error.
+"""Click, held to the rules of the shell.
 
-Click's own ``main`` swallows EPIPE and ^C, and its ``--help`` and type errors never reach ``invoke``; so the mapping
-sits in a ``main`` of our own that calls ``make_context`` and ``invoke``.
+Click's own ``main`` swallows EPIPE and ^C, and its ``--help`` and type errors never reach ``invoke``; so a ``main`` of
+our own calls ``make_context`` and ``invoke``.
 """
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 import click
 
 from gptpipe import __version__
-from gptpipe.console import output, signals
-from gptpipe.errors import Failure, Interrupted, Status, UsageError, clause, exhausted
+from gptpipe.console import output
+from gptpipe.errors import UsageError, clause
+from gptpipe.programs import ending
 
 WIDTH = 80
 
@@ -66,47 +66,19 @@ class Command(Action):
         self.params.append(version)
 
     def main(self, *_: Any, **__: Any) -> NoReturn:
-        """Run the program on ``sys.argv`` and leave the process with its status, or by the signal that ended it."""
-        name = os.path.basename(sys.argv[0])
-        name = self.name or name if name.startswith("__main__") else name
-        output.named(name)
-        # Python's own clean-up takes longer than many a run; nothing is buffered, and what is open is settled.
-        status = self._status(name, sys.argv[1:])
-        signals.end_groups()  # a thread that is left may wait for a tool
-        os._exit(status)
+        """Run the program on ``sys.argv``, and leave the process."""
+        name = ending.called(self.name or "")
+        ending.run(name, partial(self._call, name, sys.argv[1:]))
 
-    def _status(self, name: str, args: list[str]) -> int:
+    def _call(self, name: str, args: list[str]) -> int | None:
         try:
             with self.make_context(name, list(args)) as context:
-                return int(self.invoke(context) or Status.OK)
+                status: int | None = self.invoke(context)
+                return status
         except click.exceptions.Exit as leaving:
             return leaving.exit_code
         except click.UsageError as error:
-            return _said(UsageError(_plain(error), _hint(error, name)))
-        except UsageError as failure:
-            return _said(UsageError(failure.message, failure.hint or f"try '{name} -h'"))
-        except Failure as failure:
-            return _said(failure)
-        except BrokenPipeError:
-            signals.die_of(signal.SIGPIPE)
-        except (Interrupted, KeyboardInterrupt) as ending:
-            signals.die_of(getattr(ending, "signum", signal.SIGINT))
-        except MemoryError:
-            output.say("out of memory")
-            return Status.DATAERR
-        except Exception as error:
-            if temporary := exhausted(error):
-                return _said(temporary)
-            import traceback
-
-            output.show_error(traceback.format_exc())
-            return Status.BUG
-
-
-def _said(failure: Failure) -> int:
-    """Say what happened, and return its status."""
-    output.say(failure.message, failure.hint)
-    return failure.status
+            raise UsageError(_plain(error), _hint(error, name)) from None
 
 
 class Group(Command, click.Group):

@@ -10,14 +10,13 @@ from typing import Any
 import click
 
 from gptpipe.asking import asker, tokens, tools
-from gptpipe.asking.context import here
+from gptpipe.asking.context import given, here
 from gptpipe.asking.link import connect
 from gptpipe.console import output
 from gptpipe.errors import ConfigError, Failure, Status, UsageError
 from gptpipe.programs import diagnosis, install_docs, options
 from gptpipe.programs.cli import Group, option
 from gptpipe.programs.diagnosis import Finding
-from gptpipe.programs.options import given
 from gptpipe.settings import environment, roles, settings, written
 from gptpipe.settings.keys import keyless
 from gptpipe.settings.settings import Paths

@@ -13,14 +13,13 @@ from typing import Any, NamedTuple
 import click
 
 from gptpipe.asking.asker import Asker, check_spending
-from gptpipe.asking.context import Context, here
+from gptpipe.asking.context import Context, given, here
 from gptpipe.asking.link import connect, key_for
 from gptpipe.console import consent, output, signals
 from gptpipe.console.progress import Progress
 from gptpipe.errors import Interrupted, Status, UsageError
 from gptpipe.programs import options
 from gptpipe.programs.cli import Command, option
-from gptpipe.programs.options import given
 from gptpipe.records import input, jobs
 from gptpipe.records.bar import Bar
 from gptpipe.records.equals import Equals

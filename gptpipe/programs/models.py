@@ -6,13 +6,12 @@ from typing import Any
 
 import click
 
-from gptpipe.asking.context import here
+from gptpipe.asking.context import given, here
 from gptpipe.asking.link import connect
 from gptpipe.console import output
 from gptpipe.errors import Absent, Status
 from gptpipe.programs import options
 from gptpipe.programs.cli import Command
-from gptpipe.programs.options import given
 from gptpipe.wire import batch_api
 
 

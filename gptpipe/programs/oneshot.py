@@ -6,15 +6,15 @@ It stands apart from the declaration of the options, because ``-h``, ``--version
 from __future__ import annotations
 
 import os
+import select
 import stat
 from collections.abc import Sequence
 from typing import Any
 
-from gptpipe.asking.context import begin, here, role_of
+from gptpipe.asking.context import begin, given, here, role_of
 from gptpipe.asking.link import Link
 from gptpipe.asking.meta import Meta
 from gptpipe.console import output
-from gptpipe.programs.options import given
 from gptpipe.settings.settings import Settings
 
 
@@ -51,5 +51,15 @@ def _at_once(values: dict[str, Any], chosen: Settings) -> bool:
     """
     held = any(values[name] for name in ("dry_run", "edit", "save_role", "cache", "cache_only"))
     limited = any(chosen.budget) or values["max_cost"] is not None
-    waits = not values["no_stdin"] and not stat.S_ISCHR(os.fstat(0).st_mode)
+    waits = not values["no_stdin"] and not _there()
     return bool(chosen.model) and chosen.session is None and not (held or limited or waits)
+
+
+def _there() -> bool:
+    """Return whether standard input needs no wait: a file, a pipe whose writer has ended, or a terminal."""
+    mode = os.fstat(0).st_mode
+    if not stat.S_ISFIFO(mode):
+        return stat.S_ISREG(mode) or stat.S_ISCHR(mode)
+    poll = select.poll()
+    poll.register(0, select.POLLIN)
+    return any(event & select.POLLHUP for _, event in poll.poll(0))

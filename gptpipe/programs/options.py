@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -198,18 +198,3 @@ run = together(limits, cost, network, config)
 verbose = option(
     "-v", "--verbose", group="other", is_flag=True, help="notes on standard error: model, tokens, cost, retries"
 )
-
-
-def given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those options that the command line has, as ``gptpipe.settings.resolve`` takes them.
-
-    :raises NoInput: BadInput: if the system message stands in a file that cannot be read, or is not text.
-    """
-    found = {name: value for name, value in values.items() if value is not None and value != ()}
-    if "param" in found:
-        found["param"] = dict(found["param"])
-    if "system" in found:
-        from gptpipe.asking.inputs import text_or_file  # not for -h
-
-        found["system"] = text_or_file(found["system"], found.get("encoding"))
-    return found

@@ -8,6 +8,8 @@ import signal
 import sys
 from functools import partial
 
+from gptpipe.programs import plain
+
 
 def _prepare() -> None:
     # Python's own SIGINT handler prints a traceback for ^C during start-up, and cannot interrupt a name lookup.
@@ -45,6 +47,10 @@ def _run(program: str) -> None:
         from gptpipe.programs.complete import main
 
         sys.exit(main(kind))
+    if program == "filter" and (call := plain.read(sys.argv[1:])):
+        from gptpipe.programs import ending, oneshot
+
+        ending.run(ending.called("gptpipe"), partial(oneshot.ask, *call))
     from importlib import import_module
 
     command = import_module(f"gptpipe.programs.{program}").command

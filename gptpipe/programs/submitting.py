@@ -8,12 +8,11 @@ from errno import ENOENT
 from typing import Any
 
 from gptpipe.asking.asker import check_spending
-from gptpipe.asking.context import Context
+from gptpipe.asking.context import Context, given
 from gptpipe.asking.link import connect
 from gptpipe.asking.want import Want
 from gptpipe.console import output
 from gptpipe.errors import Failure, NoInput, Status, Temporary, UsageError
-from gptpipe.programs.options import given
 from gptpipe.records import submission
 from gptpipe.records.form import Lines
 from gptpipe.records.input import Record

@@ -21,7 +21,8 @@ class Connections:
     """
 
     def __init__(self, way: Way, early: Early, connect: float | None) -> None:
-        early.trust()
+        if way.secure:
+            early.trust()
         self._way = way
         self._early = early
         self._connect = connect

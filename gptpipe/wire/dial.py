@@ -23,8 +23,6 @@ _BLOCK = 1 << 16
 
 Found = TypeVar("Found")
 
-Trust = Callable[[], "ssl.SSLContext"]
-
 
 class Unconnected(Exception):
     """No connection could be opened; its cause says why."""
@@ -63,13 +61,18 @@ class Way(NamedTuple):
     end: End
     proxy: End | None = None
 
+    @property
+    def secure(self) -> bool:
+        """Whether TLS is spoken on it."""
+        return "https" in (self.end.scheme, self.proxy and self.proxy.scheme)
+
 
 def basic(user: tuple[bytes, bytes]) -> str:
     """Return name and password as HTTP sends them: https://www.rfc-editor.org/rfc/rfc7617"""
     return f"Basic {b64encode(b':'.join(user)).decode()}"
 
 
-def opened(way: Way, trust: Trust, timeout: float | None) -> socket.socket:
+def opened(way: Way, trust: Callable[[], ssl.SSLContext], timeout: float | None) -> socket.socket:
     """Return a connection on which a request may be sent.
 
     ``trust`` gives the certificates, ``timeout`` (seconds) limits each step but the lookup of the name.

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from gptpipe.errors import ConfigError, clause
 from gptpipe.settings.settings import Settings
-from gptpipe.wire.dial import End, Trust, Unconnected, Way, alive, opened
+from gptpipe.wire.dial import End, Unconnected, Way, alive, opened
 
 if TYPE_CHECKING:
     import socket
@@ -28,12 +28,12 @@ _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 class Early:
     """A connection that a daemon thread opens, at once; none to the built-in model.
 
-    ``trust`` waits for the certificates.
+    ``trust`` are the certificates, for a way with TLS.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.trust = begin_trust(settings)
+        self.trust = Trust(settings.cacert)
         self._socket: socket.socket | None = None
         self._failure: Exception | None = None
         self._ended = 0.0  # when it was there, or had failed (monotonic)
@@ -44,6 +44,8 @@ class Early:
 
             self._thread = Thread(target=self._open, args=(self._way,), daemon=True)
             self._thread.start()
+        if any((url or "").startswith("https:") for url in (settings.base_url, settings.proxy)):
+            self.trust.begin()  # after it: that takes the processor, and the network has to wait for its answers
 
     def _open(self, way: Way) -> None:
         try:
@@ -89,36 +91,42 @@ def end_of(url: str) -> End | None:
     return End(parts.scheme, parts.hostname, port, (name, password) if name or password else None)
 
 
-def begin_trust(settings: Settings) -> Trust:
-    """Begin to load the certificates, and return the function that waits for them.
+class Trust:
+    """The certificates, as :meth:`begin` loads them; called, it waits for them.
 
-    OpenSSL takes 20 ms and releases the GIL: beside an import that is free. Without TLS the context trusts nobody.
+    OpenSSL takes 20 ms and releases the GIL: beside an import that is free.
     """
-    if not any((url or "").startswith("https:") for url in (settings.base_url, settings.proxy)):
-        return _nobody
-    found: SimpleQueue[ssl.SSLContext | Exception] = SimpleQueue()
 
-    def load() -> None:
+    def __init__(self, cacert: str | None) -> None:
+        self._cacert = cacert
+        self._found: SimpleQueue[ssl.SSLContext | Exception] = SimpleQueue()
+
+    def begin(self) -> None:
+        """Load them in a daemon thread."""
+        Thread(target=self._load, daemon=True).start()
+
+    def _load(self) -> None:
         try:
-            context = _trusted(settings.cacert)
+            context = _trusted(self._cacert)
             context.set_alpn_protocols(["http/1.1"])
-            found.put(context)
+            self._found.put(context)
         except Exception as error:
-            found.put(error)
+            self._found.put(error)
 
-    def wait() -> ssl.SSLContext:
-        context = found.get()
-        found.put(context)  # for the next caller
+    def __call__(self) -> ssl.SSLContext:
+        """Return what a connection trusts.
+
+        :raises ConfigError: if the certificates cannot be used.
+        """
+        context = self._found.get()
+        self._found.put(context)  # for the next caller
         if isinstance(context, OSError):  # ssl.SSLError is one
-            where = settings.cacert or os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")
+            where = self._cacert or os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")
             why = clause(context.strerror or context)
             raise ConfigError(f"cannot use the certificates in {where}: {why}") from context
         if isinstance(context, Exception):
             raise context
         return context
-
-    Thread(target=load, daemon=True).start()
-    return wait
 
 
 def _trusted(cacert: str | None) -> ssl.SSLContext:
@@ -140,9 +148,3 @@ def _trusted(cacert: str | None) -> ssl.SSLContext:
     import httpx2
 
     return httpx2.create_ssl_context(trust_env=False)
-
-
-def _nobody() -> ssl.SSLContext:
-    import ssl
-
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -142,7 +143,7 @@ def hook(name, args):
     elif name == "import" and args[0] in ("socket", "gptpipe.programs.answering", "h11"):
         seen.append(args[0])
 sys.addaudithook(hook)
-sys.argv = ["gptpipe", "-n", "--base-url", sys.argv[1], "-m", "m", "hi"]
+sys.argv = ["gptpipe", "--base-url", sys.argv[1], "-m", "m", "hi"]
 import os
 leave, os._exit = os._exit, lambda status: (print(json.dumps(seen), file=sys.stderr), leave(status))
 import runpy
@@ -150,12 +151,20 @@ runpy.run_module("gptpipe", run_name="__main__")
 """
 
 
-def test_the_handshake_begins_before_the_library_that_would_make_it_is_imported(server: Server, home: Path) -> None:
+@pytest.mark.parametrize("stdin", ["nothing", "a file", "a pipe that has ended"])
+def test_the_handshake_begins_before_the_library_that_would_make_it_is_imported(
+    server: Server, home: Path, stdin: str
+) -> None:
     env = {"HOME": str(home), "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(
-        [sys.executable, "-c", ORDER, server.url], env=env, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.stdout == "hi\n"
+    (home / "notes").write_text("notes\n")
+    reader, writer = os.pipe()
+    os.write(writer, b"notes\n")
+    os.close(writer)
+    with open(os.devnull) as nothing, open(home / "notes") as file, os.fdopen(reader) as pipe:
+        given = {"nothing": nothing, "a file": file, "a pipe that has ended": pipe}[stdin]
+        argv = [sys.executable, "-c", ORDER, server.url]
+        done = subprocess.run(argv, env=env, stdin=given, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == ("hi\n" if stdin == "nothing" else "hi\n\nnotes\n")
     seen = json.loads(done.stderr)
     assert seen.index("socket") < seen.index("gptpipe.programs.answering")  # the way is begun first
     assert seen.index("socket.connect") < seen.index("h11")
