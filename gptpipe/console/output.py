@@ -15,7 +15,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from gptpipe.console import sigpipe
 from gptpipe.errors import WriteError
 from gptpipe.storage import beside, overwrite
-from gptpipe.text.strict_json import compact
 
 STDIN = 0
 STDOUT = 1
@@ -205,6 +204,8 @@ def print_text(text: str) -> None:
 
 def print_json(value: object) -> None:
     """Write JSON as one line to standard output."""
+    from gptpipe.text.strict_json import compact  # most calls print none
+
     print_text(compact(value))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +22,8 @@ def value(item: Any) -> str:
         case list() | tuple():
             return f"[{', '.join(map(value, item))}]"
         case _:
+            import json  # most calls write no TOML
+
             return json.dumps(item, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")
 
 

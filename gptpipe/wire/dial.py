@@ -9,7 +9,7 @@ import errno
 import os
 import select
 import time
-from base64 import b64encode
+from binascii import b2a_base64
 from collections.abc import Callable, Iterator
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -69,7 +69,7 @@ class Way(NamedTuple):
 
 def basic(user: tuple[bytes, bytes]) -> str:
     """Return name and password as HTTP sends them: https://www.rfc-editor.org/rfc/rfc7617"""
-    return f"Basic {b64encode(b':'.join(user)).decode()}"
+    return f"Basic {b2a_base64(b':'.join(user), newline=False).decode()}"
 
 
 def opened(way: Way, trust: Callable[[], ssl.SSLContext], timeout: float | None) -> socket.socket:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from queue import SimpleQueue
-from threading import Thread
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -99,7 +98,8 @@ class Trust:
 
     def __init__(self, cacert: str | None) -> None:
         self._cacert = cacert
-        self._found: SimpleQueue[ssl.SSLContext | Exception] = SimpleQueue()
+        self._loaded: ssl.SSLContext | Exception | None = None
+        self._ready = Event()
 
     def begin(self) -> None:
         """Load them in a daemon thread."""
@@ -109,17 +109,19 @@ class Trust:
         try:
             context = _trusted(self._cacert)
             context.set_alpn_protocols(["http/1.1"])
-            self._found.put(context)
+            self._loaded = context
         except Exception as error:
-            self._found.put(error)
+            self._loaded = error
+        self._ready.set()
 
     def __call__(self) -> ssl.SSLContext:
         """Return what a connection trusts.
 
         :raises ConfigError: if the certificates cannot be used.
         """
-        context = self._found.get()
-        self._found.put(context)  # for the next caller
+        self._ready.wait()
+        context = self._loaded
+        assert context is not None
         if isinstance(context, OSError):  # ssl.SSLError is one
             where = self._cacert or os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")
             why = clause(context.strerror or context)
