@@ -24,12 +24,16 @@ _LAYERS = 5  # encodings of one body that are decoded
 
 
 class Sent(NamedTuple):
-    """A request. The pieces of its ``content`` are sent as they are; ``fields`` say how it is framed."""
+    """A request. The pieces of its ``content`` are sent as they are; ``fields`` say how it is framed.
+
+    A ``repeatable`` one is sent again where the server had closed the connection that was kept.
+    """
 
     method: str
     target: bytes
     fields: Mapping[str, str]
     content: Iterable[bytes] = ()
+    repeatable: bool = True
 
 
 class Connection:

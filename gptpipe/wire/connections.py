@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from gptpipe.wire import dial
-from gptpipe.wire.dial import Way
+from gptpipe.wire.dial import Route
 from gptpipe.wire.early import Early
 from gptpipe.wire.exchange import Lost, Unopened, lane, may_open
 
@@ -20,15 +20,15 @@ class Connections:
     :raises ConfigError: if the certificates cannot be used.
     """
 
-    def __init__(self, way: Way, early: Early, connect: float | None) -> None:
-        if way.secure:
+    def __init__(self, route: Route, early: Early, connect: float | None) -> None:
+        if route.secure:
             early.trust()
-        self._way = way
+        self._route = route
         self._early = early
         self._connect = connect
         self._of: dict[int, Connection] = {}  # by the number of the thread
-        proxy = way.proxy
-        self._passes_on = proxy if proxy and proxy.scheme in ("http", "https") and way.end.scheme == "http" else None
+        proxy = route.proxy
+        self._passes_on = proxy if proxy and proxy.scheme in ("http", "https") and route.end.scheme == "http" else None
 
     def ask(self, request: Sent, limit: float | None, opened: Callable[[], None]) -> Received:
         """Send a request over a connection of this thread, and return the response before its body is read.
@@ -40,7 +40,7 @@ class Connections:
         :raises Lost, NotHttp, TimeoutError: as ``Connection.ask``; and what ``dial.opened`` does.
         """
         if self._passes_on:
-            host = self._way.end.address.removesuffix(":80")
+            host = self._route.end.address.removesuffix(":80")
             target = b"http://%b%b" % (host.encode(), request.target)
             request = request._replace(target=target, fields={**self._passes_on.credentials, **request.fields})
         for connection, fresh in self._usable():
@@ -50,7 +50,7 @@ class Connections:
                     opened()
                 return connection.ask(request, limit)
             except Lost:
-                if fresh:
+                if fresh or not request.repeatable:
                     raise  # else the server had closed a connection that was open before: that is not a try
             except Unopened:
                 connection.close()
@@ -66,12 +66,11 @@ class Connections:
             raise Unopened
         from gptpipe.wire.connection import Connection
 
-        if (found := self._early.take(self._way)) is not None:
+        if (found := self._early.take(self._route)) is not None:
             yield Connection(found), False
-        yield Connection(dial.opened(self._way, self._early.trust, self._connect)), True
+        yield Connection(dial.opened(self._route, self._early.trust, self._connect)), True
 
     def close(self) -> None:
         """Close all connections."""
-        self._early.close()
         for connection in self._of.values():
             connection.close()

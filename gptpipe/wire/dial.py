@@ -55,7 +55,7 @@ class End(NamedTuple):
         return {"Proxy-Authorization": basic(self.user)} if self.user else {}
 
 
-class Way(NamedTuple):
+class Route(NamedTuple):
     """The way to an endpoint: directly, or through a proxy."""
 
     end: End
@@ -72,7 +72,7 @@ def basic(user: tuple[bytes, bytes]) -> str:
     return f"Basic {b2a_base64(b':'.join(user), newline=False).decode()}"
 
 
-def opened(way: Way, trust: Callable[[], ssl.SSLContext], timeout: float | None) -> socket.socket:
+def opened(route: Route, trust: Callable[[], ssl.SSLContext], timeout: float | None) -> socket.socket:
     """Return a connection on which a request may be sent.
 
     ``trust`` gives the certificates, ``timeout`` (seconds) limits each step but the lookup of the name.
@@ -80,7 +80,7 @@ def opened(way: Way, trust: Callable[[], ssl.SSLContext], timeout: float | None)
     :raises Unconnected: if an end does not answer, or its certificate does not verify.
     :raises ProxyRefused: if the proxy does; NotSocks, NotHttp or Lost, if it does something else.
     """
-    end, proxy = way
+    end, proxy = route
     first = proxy or end
     found: socket.socket | None = None
     try:

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from gptpipe.errors import ConfigError, clause
 from gptpipe.settings.settings import Settings
-from gptpipe.wire.dial import End, Unconnected, Way, alive, opened
+from gptpipe.wire.dial import End, Route, Unconnected, alive, opened
 
 if TYPE_CHECKING:
     import socket
@@ -37,28 +37,28 @@ class Early:
         self._failure: Exception | None = None
         self._ended = 0.0  # when it was there, or had failed (monotonic)
         self._thread: Thread | None = None
-        self._way = _way(settings)
-        if self._way is not None:
+        self._route = _route_of(settings)
+        if self._route is not None:
             import socket  # noqa: F401  # here, or the thread would wait for what this one imports next
 
-            self._thread = Thread(target=self._open, args=(self._way,), daemon=True)
+            self._thread = Thread(target=self._open, args=(self._route,), daemon=True)
             self._thread.start()
         if any((url or "").startswith("https:") for url in (settings.base_url, settings.proxy)):
             self.trust.begin()  # after it: that takes the processor, and the network has to wait for its answers
 
-    def _open(self, way: Way) -> None:
+    def _open(self, route: Route) -> None:
         try:
-            self._socket = opened(way, self.trust, self.settings.connect_timeout)
+            self._socket = opened(route, self.trust, self.settings.connect_timeout)
         except Exception as error:
             self._failure = error
         self._ended = time.monotonic()
 
-    def take(self, way: Way) -> socket.socket | None:
+    def take(self, route: Route) -> socket.socket | None:
         """Return the connection, once, or None if it is not alive or leads another way.
 
         :raises Exception: as ``dial.opened``, if it failed while it was waited for, or the proxy refused it.
         """
-        if self._thread is None or way != self._way:
+        if self._thread is None or route != self._route:
             return None
         thread, self._thread = self._thread, None
         asked = time.monotonic()
@@ -73,11 +73,11 @@ class Early:
             self._socket.close()
 
 
-def _way(settings: Settings) -> Way | None:
+def _route_of(settings: Settings) -> Route | None:
     """Return the way to the endpoint, None if there is none or the HTTP library has to say what a host is in ASCII."""
     end = end_of(settings.base_url or "")
     proxy = end_of(settings.proxy) if settings.proxy else None
-    return Way(end, proxy) if end and (proxy or not settings.proxy) else None
+    return Route(end, proxy) if end and (proxy or not settings.proxy) else None
 
 
 def end_of(url: str) -> End | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gptpipe.settings.settings import Settings
 from gptpipe.wire.connections import Connections
-from gptpipe.wire.dial import End, Way
+from gptpipe.wire.dial import End, Route
 from gptpipe.wire.early import end_of
 from gptpipe.wire.exchange import Exchange, Response
 
@@ -60,12 +60,12 @@ def address(text: str) -> Address:
     return Address(known, found.raw_path, found.netloc.decode("ascii"))
 
 
-def way(settings: Settings) -> Way:
+def route(settings: Settings) -> Route:
     """Return the way to the endpoint of the settings.
 
     :raises ValueError: if an address cannot be used.
     """
-    return Way(address(settings.base_url or "").end, address(settings.proxy).end if settings.proxy else None)
+    return Route(address(settings.base_url or "").end, address(settings.proxy).end if settings.proxy else None)
 
 
 # For the SDK
@@ -98,7 +98,7 @@ def over(connections: Connections, exchange: Exchange) -> httpx2.BaseTransport:
         def handle_request(self, request: httpx2.Request) -> httpx2.Response:
             assert isinstance(request.stream, Iterable)
             fields = {name.decode("ascii"): value.decode("ascii") for name, value in request.headers.raw}
-            sent = Sent(request.method, request.url.raw_path, fields, request.stream)
+            sent = Sent(request.method, request.url.raw_path, fields, request.stream, repeatable=False)
             limit = request.extensions["timeout"]["read"]
             found = connections.ask(sent, limit, exchange.sending)
             return httpx2.Response(found.status, headers=found.raw, stream=Body(found), extensions={_RESPONSE: found})

@@ -61,7 +61,7 @@ class Way:
             self._echo = echoing(settings.model)
             return
         try:
-            self._connections = Connections(http.way(settings), early, settings.connect_timeout)
+            self._connections = Connections(http.route(settings), early, settings.connect_timeout)
         except ValueError as error:
             raise ConfigError(f"the address {masked(self.base)} cannot be used: {error}") from error
 
