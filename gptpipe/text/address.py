@@ -61,7 +61,7 @@ def check_base_url(url: str) -> str:
     parts = _split(url, "the base URL", ("http", "https"))
     if parts.fragment or url.endswith("#"):
         raise ConfigError(f"the base URL {masked(url)} has a fragment, which is not sent to a server")
-    return joined(url, "")
+    return joined(_lowered(url, parts), "")
 
 
 def check_proxy(url: str) -> str:
@@ -70,8 +70,12 @@ def check_proxy(url: str) -> str:
     :raises ConfigError: if its scheme is not one of PROXY_SCHEMES, or if it has no host.
     """
     url = url if "://" in url else f"http://{url}"
-    _split(url, "the proxy", PROXY_SCHEMES)
-    return url
+    return _lowered(url, _split(url, "the proxy", PROXY_SCHEMES))
+
+
+def _lowered(url: str, parts: SplitResult) -> str:
+    """Return the URL with its scheme in lower case, so that nobody else has to think of another."""
+    return parts.scheme + url[len(parts.scheme) :]
 
 
 def _split(url: str, what: str, schemes: tuple[str, ...]) -> SplitResult:

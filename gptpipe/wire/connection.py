@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import h11
 
+from gptpipe.errors import BadInput
 from gptpipe.wire.dial import alive
 from gptpipe.wire.exchange import Lost, NotHttp
 
@@ -56,6 +57,7 @@ class Connection:
         ``limit`` is the seconds for which the server may be silent.
 
         :raises Lost: if it closes the connection; TimeoutError, if it is silent for longer; NotHttp.
+        :raises BadInput: if the request's headers contradict its content.
         """
         try:
             return Received(self, self._asked(request, limit), limit)
@@ -70,6 +72,8 @@ class Connection:
             for piece in request.content:
                 self._send(h11.Data(data=piece), limit)
             self._send(h11.EndOfMessage(), limit)
+        except h11.LocalProtocolError as error:  # a header of the settings says another length
+            raise BadInput(f"the request cannot be sent: {error}") from error
         except Lost:
             pass  # a server may refuse a request, and close, before it has read all of it
         while True:
@@ -99,7 +103,8 @@ class Connection:
     def release(self) -> None:
         """Keep the connection for the next exchange if this one has ended, or else close it."""
         self.until = inf
-        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
+        more, _ = self._http.trailing_data  # what follows an answer would be taken for the next one
+        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE and not more:
             self._http.start_next_cycle()
             self._since = time.monotonic()
         else:

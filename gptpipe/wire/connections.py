@@ -44,10 +44,10 @@ class Connections:
             target = b"http://%b%b" % (host.encode(), request.target)
             request = request._replace(target=target, fields={**self._passes_on.credentials, **request.fields})
         for connection, fresh in self._usable():
-            self._of[lane()] = connection
             try:
                 if may_open():
                     opened()
+                self._of[lane()] = connection
                 return connection.ask(request, limit)
             except Lost:
                 if fresh or not request.repeatable:

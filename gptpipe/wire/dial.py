@@ -96,7 +96,7 @@ def opened(route: Route, trust: Callable[[], ssl.SSLContext], timeout: float | N
     except BaseException as error:
         if found:
             found.close()
-        if isinstance(error, OSError):
+        if isinstance(error, (OSError, ValueError)):  # a ValueError is of a name that no certificate can have
             raise Unconnected(str(error)) from error
         raise
     return found
@@ -252,6 +252,8 @@ def _socks(found: socket.socket, proxy: End, end: End) -> None:
     """
     from socksio import ProtocolError, socks5
 
+    if proxy.user and max(map(len, proxy.user)) > 255:
+        raise ProxyRefused("invalid username/password: more than 255 bytes")
     talk = socks5.SOCKS5Connection()
 
     def told(message: Any, kind: type[Any]) -> Any:
@@ -268,7 +270,7 @@ def _socks(found: socket.socket, proxy: End, end: End) -> None:
     wanted = socks5.SOCKS5AuthMethod.USERNAME_PASSWORD if proxy.user else socks5.SOCKS5AuthMethod.NO_AUTH_REQUIRED
     method = told(socks5.SOCKS5AuthMethodsRequest([wanted]), socks5.SOCKS5AuthReply).method
     if method != wanted:
-        raise ProxyRefused(method.name.replace("_", " "))
+        raise ProxyRefused(f"its answer to the login is {method.name.replace('_', ' ')}")
     if proxy.user:
         name = socks5.SOCKS5UsernamePasswordRequest(*proxy.user)
         if not told(name, socks5.SOCKS5UsernamePasswordReply).success:

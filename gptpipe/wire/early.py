@@ -43,7 +43,7 @@ class Early:
 
             self._thread = Thread(target=self._open, args=(self._route,), daemon=True)
             self._thread.start()
-        if any((url or "").startswith("https:") for url in (settings.base_url, settings.proxy)):
+        if self._route is not None and self._route.secure:
             self.trust.begin()  # after it: that takes the processor, and the network has to wait for its answers
 
     def _open(self, route: Route) -> None:
@@ -91,7 +91,7 @@ def end_of(url: str) -> End | None:
 
 
 class Trust:
-    """The certificates, as :meth:`begin` loads them; called, it waits for them.
+    """The certificates, as :meth:`begin` loads them; called, it waits for them, and begins if nobody has.
 
     OpenSSL takes 20 ms and releases the GIL: beside an import that is free.
     """
@@ -99,11 +99,14 @@ class Trust:
     def __init__(self, cacert: str | None) -> None:
         self._cacert = cacert
         self._loaded: ssl.SSLContext | Exception | None = None
+        self._begun = False
         self._ready = Event()
 
     def begin(self) -> None:
-        """Load them in a daemon thread."""
-        Thread(target=self._load, daemon=True).start()
+        """Load them in a daemon thread, once."""
+        begun, self._begun = self._begun, True
+        if not begun:
+            Thread(target=self._load, daemon=True).start()
 
     def _load(self) -> None:
         try:
@@ -119,6 +122,7 @@ class Trust:
 
         :raises ConfigError: if the certificates cannot be used.
         """
+        self.begin()
         self._ready.wait()
         context = self._loaded
         assert context is not None

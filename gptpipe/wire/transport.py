@@ -196,6 +196,8 @@ def echoing(model: str) -> http.Echo:
 
 def _failure(error: BaseException, settings: Settings, url: str) -> Failure | None:
     """Return what an exception of the transport means, None if it is of something else; ``url`` was asked."""
+    if type(error).__module__.startswith("httpx2"):  # what the HTTP library made, for the SDK, of one of those below
+        error = error.__cause__ or error
     if isinstance(error, dial.Unconnected):
         return _unconnected(error, settings)
     if isinstance(error, dial.ProxyRefused):

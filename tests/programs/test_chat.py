@@ -384,6 +384,16 @@ def test_all_questions_go_over_one_connection(run: Run, server: Server) -> None:
     assert (result.text, server.connections) == ("one\ntwo\ntwo\nthree\n", 1)
 
 
+def test_what_follows_an_answer_is_not_the_next_one(run: Run, server: Server) -> None:
+    one, two = (
+        b'{"choices": [{"message": {"content": "%b"}, "finish_reason": "stop"}]}' % word for word in (b"one", b"two")
+    )
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    server.reply(b"".join(head % len(body) + body for body in (one, two)), raw=True, hang=True)
+    result = run(*model(server), stdin=b"first\nsecond\n")
+    assert (result.text, server.connections) == ("one\nsecond\n", 2)
+
+
 def test_a_connection_that_the_server_closed_is_replaced(spawn: Spawn, server: Server) -> None:
     server.reply(say("Hel"), finish(), headers={"connection": "close"})
     process = spawn(*model(server), "--retry", "0", stdin=b"")

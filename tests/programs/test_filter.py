@@ -544,4 +544,4 @@ def test_half_a_surrogate_pair_in_the_input(run: Any, encoding: str, data: bytes
 def test_what_needs_no_request_imports_no_sdk(fresh: Any, args: tuple[str, ...]) -> None:
     modules = fresh("gptpipe", *args).modules
     assert not {"openai", "h11", "httpx2", "tiktoken"} & modules
-    assert "click" in modules
+    assert "gptpipe.errors" in modules

@@ -42,7 +42,7 @@ def test_shown_headers_hold_no_values() -> None:
     [
         ("https://host", "https://host"),
         ("http://host:8000/v1/", "http://host:8000/v1"),
-        ("HTTPS://Host/v1", "HTTPS://Host/v1"),
+        ("HTTPS://Host/v1", "https://Host/v1"),
         ("http://[::1]:8000/v1", "http://[::1]:8000/v1"),
         ("http://me:secret@host/v1", "http://me:secret@host/v1"),
         ("https://host/v1/?api-version=1/", "https://host/v1?api-version=1/"),

@@ -125,3 +125,40 @@ def test_a_server_that_wants_to_be_left_alone_for_long_ends_the_run(run: Run, se
     assert result.status == 75
     assert "the server wants to be left alone for 601 s" in result.err
     assert len(server.requests) == 1
+
+
+def test_the_scheme_may_be_in_upper_case(run: Run, tmp_path: Path) -> None:
+    context, authority = certificate(tmp_path)
+    with Server(tls=context) as server:
+        url = server.url.replace("https:", "HTTPS:")
+        for more in (("--base-url", url), ("--base-url", "http://127.0.0.1:9/v1", "--proxy", url.removesuffix("/v1"))):
+            assert run("gptpipe", *more, "--cacert", str(authority), "-m", "m", "-n", "hi").out == b"hi\n"
+
+
+def test_a_list_of_models_in_a_broken_encoding(run: Run, server: Server) -> None:
+    server.reply(b"{}", headers={"content-type": "application/json", "content-encoding": "gzip"})
+    result = run("gptpipe-models", "--base-url", server.url)
+    assert (result.status, "broken content encoding" in result.err) == (76, True)
+
+
+@pytest.mark.parametrize("length", ["abc", "5", "99999"])
+def test_a_header_that_contradicts_the_request(length: str, run: Run, server: Server, home: Path) -> None:
+    (home / ".config/gptpipe").mkdir(parents=True)
+    profile = f'[profiles.p]\nbase_url = "{server.url}"\napi_key_env = "K"\n'
+    (home / ".config/gptpipe/config.toml").write_text(f'{profile}headers.Content-Length = "{length}"\n')
+    result = run("gptpipe", "-n", "-p", "p", "-m", "m", "--retry", "0", "hi", env={"K": "key"})
+    assert (result.status, "the request cannot be sent" in result.err) == (65, True)
+
+
+def test_a_password_that_socks_cannot_carry(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        url = f"socks5://me:{'x' * 256}@127.0.0.1:{proxy.getsockname()[1]}"
+        result = run("gptpipe", "-n", "--proxy", url, "--base-url", "http://127.0.0.1:9/v1", "-m", "m", "hi")
+    assert (result.status, "more than 255 bytes" in result.err) == (78, True)
+
+
+def test_a_name_that_no_certificate_can_have(run: Run, server: Server) -> None:
+    server.reply(b"HTTP/1.1 200 OK\r\n\r\n", raw=True, hang=True)
+    call = ("--proxy", server.url.removesuffix("/v1"), "--base-url", f"https://{'a' * 70}.invalid/v1", "-m", "m", "hi")
+    result = run("gptpipe", "-n", "--retry", "0", *call, env={"OPENAI_API_KEY": "k"})
+    assert (result.status, "cannot connect" in result.err) == (75, True)
