@@ -99,7 +99,7 @@ class Process:
             self.stdin = -1
 
     def read(self, until: bytes = b"", *, stream: str = "stdout", timeout: float = 20) -> bytes:
-        """Return what a stream brings up to and with ``until``, or to its end."""
+        """Return what a stream brings until ``until`` is in it, or to its end. More may have come with it."""
         fd: int = getattr(self, stream)
         data = b""
         deadline = time.monotonic() + timeout
