@@ -12,7 +12,7 @@ import h11
 
 from gptpipe.errors import BadInput
 from gptpipe.wire.dial import alive
-from gptpipe.wire.exchange import Lost, NotHttp
+from gptpipe.wire.exchange import WAKE, Lost, NotHttp
 
 if TYPE_CHECKING:
     import socket
@@ -122,16 +122,18 @@ class Connection:
 
     def _receive(self, limit: float | None) -> bytes:
         """Read bytes, none at the end."""
-        if self.until < inf:
-            left = max(0.0, self.until - time.monotonic())
-            limit = left if limit is None else min(limit, left)
-        try:
-            self._socket.settimeout(limit)
-            data = self._socket.recv(_BLOCK)
-        except TimeoutError:
-            raise
-        except OSError as error:
-            raise Lost(str(error)) from error
+        until = self.until if limit is None else min(self.until, time.monotonic() + limit)
+        data: bytes | None = None
+        while data is None:
+            left = max(0.0, until - time.monotonic())
+            try:
+                self._socket.settimeout(min(left, WAKE))
+                data = self._socket.recv(_BLOCK)
+            except TimeoutError:
+                if left <= WAKE:
+                    raise
+            except OSError as error:
+                raise Lost(str(error)) from error
         self._http.receive_data(data)
         return data
 

@@ -16,6 +16,9 @@ from typing import NamedTuple, Protocol
 
 from gptpipe.errors import exhausted
 
+# Seconds that a call may block. Python runs signal handlers between its own steps only: a signal that comes just before
+# a call blocks, or to another thread, is handled when the call ends.
+WAKE = 0.25
 _PARTING = 1.0  # seconds for which the end of a body may come when the answer has ended: then the connection is kept
 
 
@@ -139,12 +142,15 @@ class Exchange:
             Thread(target=work, daemon=True).start()
         except RuntimeError as error:
             raise exhausted(error) or error from error
-        try:
-            found = self._opened.get(timeout=timeout)
-        except Empty:
-            if not self._connected:
-                raise
-            found = self._opened.get()
+        until = inf if timeout is None else time.monotonic() + timeout
+        found: Response | BaseException | None = None
+        while True:
+            left = inf if self._connected else until - time.monotonic()
+            with suppress(Empty):
+                found = self._opened.get(timeout=max(0.0, min(left, WAKE)))
+                break
+            if left <= 0 and not self._connected:
+                raise Empty
         if isinstance(found, BaseException):
             raise found
         return found

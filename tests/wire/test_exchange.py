@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import subprocess
+import sys
 import threading
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +17,7 @@ from gptpipe.settings.settings import Settings
 from gptpipe.wire.client import Client
 from gptpipe.wire.events import Event, Text
 from gptpipe.wire.request import Request
+from tests.harness.processes import ROOT
 from tests.harness.server import DONE, Server, finish, say
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -91,3 +95,40 @@ def test_what_follows_the_end_of_an_encoded_body_is_not_kept(client: Client, ser
         assert tracemalloc.get_traced_memory()[1] < 15 << 20
     finally:
         tracemalloc.stop()
+
+
+SIGNALLED = """
+import signal, sys, threading, time
+from contextlib import nullcontext
+from gptpipe.console import signals
+from gptpipe.errors import Interrupted
+from gptpipe.settings.settings import Settings
+from gptpipe.wire.client import Client
+from gptpipe.wire.events import Text
+from gptpipe.wire.request import Request
+
+def elsewhere():
+    time.sleep(1)
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+signals.catch()
+client = Client(Settings("m", None, sys.argv[1]), None, deadline=lambda: None, waiting=nullcontext)
+request = Request("m", [{"role": "user", "content": "hi"}], {})
+threading.Thread(target=elsewhere, daemon=True).start()
+try:
+    for event in client.stream(request, repeatable=lambda: True):
+        if isinstance(event, Text):
+            print(event.text, flush=True)
+except Interrupted as ending:
+    print(ending.signum)
+"""
+
+
+@pytest.mark.parametrize("text", ["", "Hel"], ids=["before the head", "in the body"])
+def test_a_signal_that_ends_no_call_is_handled_all_the_same(server: Server, home: Path, text: str) -> None:
+    """One to another thread stands for one that comes just before a call blocks: neither interrupts the call."""
+    server.reply(*([HEAD + frame(say(text))] if text else []), raw=True, hang=True)
+    env = {"HOME": str(home), "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+    argv = [sys.executable, "-c", SIGNALLED, server.url]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=20, check=False)
+    assert done.stdout.split() == [*text.split(), "2"]
