@@ -43,7 +43,7 @@ HEAVY = {
     "openai": {"wire.batch_api"},
     "prompt_toolkit": {"programs.line_editor"},
     "referencing": {"asking.schema"},
-    "socksio": {"wire.dial"},
+    "socksio": {"wire.proxies"},
     "tiktoken": {"asking.tokens"},
     "tqdm": {"console.progress"},
 }
@@ -76,6 +76,7 @@ LATE = {
     "wire.client",
     "wire.connection",
     "wire.echo",
+    "wire.proxies",
 }  # of gptpipe's own, for the same reason
 
 

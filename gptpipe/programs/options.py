@@ -9,7 +9,6 @@ import click
 
 from gptpipe.programs.cli import option
 from gptpipe.settings.built_in import DEFAULT_MODEL
-from gptpipe.text.strict_json import parse
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -42,6 +41,8 @@ class Field(click.ParamType[tuple[str, Any]]):
         key, text = Pair().convert(value, param, ctx)
         if not text or (text[0] not in '{["-0123456789' and text not in _WORDS):
             return key, text
+        from gptpipe.text.strict_json import parse  # not for -h
+
         try:
             return key, parse(text)
         except ValueError as error:

@@ -1,7 +1,4 @@
-"""Opening a connection: to all addresses of a name, through a proxy, and with TLS.
-
-Up to a proxy, the standard library is all that this needs.
-"""
+"""Opening a connection with the standard library: to all addresses of a name, and with TLS."""
 
 from __future__ import annotations
 
@@ -12,16 +9,15 @@ import time
 from binascii import b2a_base64
 from collections.abc import Callable, Iterator
 from itertools import chain, zip_longest
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
     import socket
     import ssl
 
 _AFTER = 0.25  # seconds after which the next address is tried too: https://www.rfc-editor.org/rfc/rfc8305#section-8
-_BLOCK = 1 << 16
-
-Found = TypeVar("Found")
+_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 
 
 class Unconnected(Exception):
@@ -53,6 +49,16 @@ class End(NamedTuple):
     def credentials(self) -> dict[str, str]:
         """The header by which an HTTP proxy knows the user."""
         return {"Proxy-Authorization": basic(self.user)} if self.user else {}
+
+
+def end_of(url: str) -> End | None:
+    """Return where a URL leads, None if its host is not ASCII."""
+    parts = urlsplit(url)
+    if not parts.hostname or not parts.hostname.isascii():
+        return None
+    name, password = (unquote(each or "").encode() for each in (parts.username, parts.password))
+    port = parts.port or _PORTS.get(parts.scheme, 0)
+    return End(parts.scheme, parts.hostname, port, (name, password) if name or password else None)
 
 
 class Route(NamedTuple):
@@ -87,12 +93,12 @@ def opened(route: Route, trust: Callable[[], ssl.SSLContext], timeout: float | N
         found = connect(first.host, first.port, timeout)
         if first.scheme == "https":
             found = _secured(found, first, trust())
-        if proxy and proxy.scheme.startswith("socks"):
-            _socks(found, proxy, end)
-        elif proxy and end.scheme == "https":
-            _tunnel(found, proxy, end, timeout)
-        if proxy and end.scheme == "https":
-            found = _secured(found, end, trust())
+        if proxy:
+            from gptpipe.wire import proxies
+
+            proxies.pass_through(found, proxy, end, timeout)
+            if end.scheme == "https":
+                found = _secured(found, end, trust())
     except BaseException as error:
         if found:
             found.close()
@@ -182,100 +188,11 @@ def _begun(family: int, kind: int, protocol: int, _: str, address: Any) -> socke
 
 
 def _secured(found: socket.socket, peer: End, context: ssl.SSLContext) -> socket.socket:
-    """Speak TLS with one end of the way."""
+    """Speak TLS with one end of the route."""
     import ssl
 
     if isinstance(found, ssl.SSLSocket):
-        return _TlsInTls(found, context, peer.host)  # type: ignore[return-value]  # all that is asked of a socket
+        from gptpipe.wire.proxies import TlsInTls
+
+        return TlsInTls(found, context, peer.host)  # type: ignore[return-value]  # all that is asked of a socket
     return context.wrap_socket(found, server_hostname=peer.host)
-
-
-class _TlsInTls:
-    """A connection to the endpoint through a proxy that itself speaks TLS, with what is used of a socket."""
-
-    def __init__(self, outer: ssl.SSLSocket, context: ssl.SSLContext, host: str) -> None:
-        import ssl
-
-        self._outer = outer
-        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._in, self._out, server_hostname=host)
-        self.settimeout, self.close, self.fileno = outer.settimeout, outer.close, outer.fileno
-        self._do(self._tls.do_handshake)
-
-    def recv(self, size: int) -> bytes:
-        """Return bytes as soon as there are any; none at the end."""
-        import ssl
-
-        try:
-            return self._do(lambda: self._tls.read(size))
-        except ssl.SSLEOFError:
-            return b""
-
-    def send(self, data: bytes) -> int:
-        """Send bytes, and return how many."""
-        return self._do(lambda: self._tls.write(data))
-
-    def _do(self, step: Callable[[], Found]) -> Found:
-        import ssl
-
-        while True:
-            try:
-                return step()
-            except ssl.SSLWantReadError:
-                pass
-            finally:
-                if waiting := self._out.read():
-                    self._outer.sendall(waiting)
-            if data := self._outer.recv(_BLOCK):
-                self._in.write(data)
-            else:
-                self._in.write_eof()
-
-
-def _tunnel(found: socket.socket, proxy: End, end: End, timeout: float | None) -> None:
-    """Ask an HTTP proxy for a tunnel: https://www.rfc-editor.org/rfc/rfc9110#name-connect
-
-    :raises ProxyRefused: if it gives none.
-    """
-    from gptpipe.wire.connection import Connection, Sent
-
-    fields = {"Host": end.address, "Accept": "*/*", **proxy.credentials}
-    reply = Connection(found).ask(Sent("CONNECT", end.address.encode(), fields), timeout)
-    if not 200 <= reply.status < 300:
-        raise ProxyRefused(f"{reply.status} {reply.reason}")
-
-
-def _socks(found: socket.socket, proxy: End, end: End) -> None:
-    """Ask a SOCKS proxy: https://www.rfc-editor.org/rfc/rfc1928, and 1929 for name and password.
-
-    :raises ProxyRefused: if it refuses.
-    """
-    from socksio import ProtocolError, socks5
-
-    if proxy.user and max(map(len, proxy.user)) > 255:
-        raise ProxyRefused("invalid username/password: more than 255 bytes")
-    talk = socks5.SOCKS5Connection()
-
-    def told(message: Any, kind: type[Any]) -> Any:
-        talk.send(message)
-        found.sendall(talk.data_to_send())
-        try:
-            reply = talk.receive_data(found.recv(_BLOCK))
-        except (ProtocolError, ValueError, IndexError) as error:
-            raise NotSocks from error
-        if not isinstance(reply, kind):
-            raise NotSocks
-        return reply
-
-    wanted = socks5.SOCKS5AuthMethod.USERNAME_PASSWORD if proxy.user else socks5.SOCKS5AuthMethod.NO_AUTH_REQUIRED
-    method = told(socks5.SOCKS5AuthMethodsRequest([wanted]), socks5.SOCKS5AuthReply).method
-    if method != wanted:
-        raise ProxyRefused(f"its answer to the login is {method.name.replace('_', ' ')}")
-    if proxy.user:
-        name = socks5.SOCKS5UsernamePasswordRequest(*proxy.user)
-        if not told(name, socks5.SOCKS5UsernamePasswordReply).success:
-            raise ProxyRefused("invalid username/password")
-    request = socks5.SOCKS5CommandRequest.from_address(socks5.SOCKS5Command.CONNECT, (end.host, end.port))
-    code = told(request, socks5.SOCKS5Reply).reply_code
-    if code != socks5.SOCKS5ReplyCode.SUCCEEDED:
-        raise ProxyRefused(f"it could not connect: {code.name.replace('_', ' ').lower()}")

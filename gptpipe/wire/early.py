@@ -11,17 +11,14 @@ import sys
 import time
 from threading import Event, Thread
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 from gptpipe.errors import ConfigError, clause
 from gptpipe.settings.settings import Settings
-from gptpipe.wire.dial import End, Route, Unconnected, alive, opened
+from gptpipe.wire.dial import Route, Unconnected, alive, end_of, opened
 
 if TYPE_CHECKING:
     import socket
     import ssl
-
-_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 
 
 class Early:
@@ -78,16 +75,6 @@ def _route_of(settings: Settings) -> Route | None:
     end = end_of(settings.base_url or "")
     proxy = end_of(settings.proxy) if settings.proxy else None
     return Route(end, proxy) if end and (proxy or not settings.proxy) else None
-
-
-def end_of(url: str) -> End | None:
-    """Return where a URL leads, None if its host is not ASCII."""
-    parts = urlsplit(url)
-    if not parts.hostname or not parts.hostname.isascii():
-        return None
-    name, password = (unquote(each or "").encode() for each in (parts.username, parts.password))
-    port = parts.port or _PORTS.get(parts.scheme, 0)
-    return End(parts.scheme, parts.hostname, port, (name, password) if name or password else None)
 
 
 class Trust:

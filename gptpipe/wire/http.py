@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gptpipe.settings.settings import Settings
 from gptpipe.wire.connections import Connections
-from gptpipe.wire.dial import End, Route
-from gptpipe.wire.early import end_of
+from gptpipe.wire.dial import End, Route, end_of
 from gptpipe.wire.exchange import Exchange, Response
 
 if TYPE_CHECKING:

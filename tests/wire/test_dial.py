@@ -17,7 +17,7 @@ import pytest
 
 from gptpipe.errors import ConfigError, Failure, ProtocolError, Temporary
 from gptpipe.settings.settings import Settings
-from gptpipe.wire import dial
+from gptpipe.wire import dial, proxies
 from gptpipe.wire.early import Early
 from gptpipe.wire.events import Text
 from tests.harness.server import Server, certificate, finish, say
@@ -126,7 +126,7 @@ def test_a_tunnel_through_a_proxy_that_speaks_tls_itself(tmp_path: Path) -> None
         server.reply(say("x" * 70_000), finish())  # more than TLS and the proxy pass on at once
         early = Early(settings)
         assert Text("x" * 70_000) in ask(settings, early)
-        assert isinstance(early._socket, dial._TlsInTls)
+        assert isinstance(early._socket, proxies.TlsInTls)
         assert (len(proxy.heard), len(server.requests)) == (1, 1)
 
 
