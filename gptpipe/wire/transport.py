@@ -230,7 +230,7 @@ def _unconnected(error: Exception, settings: Settings) -> Failure:
     import ssl
 
     root = _root(error)
-    if isinstance(root, TimeoutError):
+    if isinstance(root, TimeoutError) and root.errno is None:  # else it is the system that waited no longer
         return unreached(settings)
     if isinstance(root, ssl.SSLCertVerificationError):
         tls = [url for url in (settings.base_url, settings.proxy) if url and url.startswith("https:")]

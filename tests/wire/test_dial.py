@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import select
 import socket
 import ssl
@@ -216,6 +217,14 @@ def test_what_no_address_answers_is_what_the_first_one_said(monkeypatch: pytest.
     named(monkeypatch, closed, ("::1", closed[1], 0, 0))
     with pytest.raises(ConnectionRefusedError):
         dial.connect("both.invalid", 1, 5)
+
+
+def test_the_system_may_give_up_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After minutes, by itself: then no limit of ours is to be named, least of all one that is not there."""
+    monkeypatch.setattr(dial, "connect", lambda *_: (_ for _ in ()).throw(OSError(errno.ETIMEDOUT, "timed out")))
+    settings = Settings("m", None, "http://127.0.0.1:9/v1", retry=0, connect_timeout=None)
+    with pytest.raises(Temporary, match=r"cannot connect to http://127\.0\.0\.1:9/v1: timed out"):
+        ask(settings, Early(settings))
 
 
 def test_all_addresses_together_get_the_time_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
