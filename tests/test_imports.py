@@ -11,7 +11,7 @@ from tests.harness.server import Server
 
 # Who must write a larger number here knows which import it is for, and what it costs: python -X importtime.
 ONE_SHOT = 240
-HELP = 125  # with Python 3.13, whose pathlib and others are several modules, it is 124
+HELP = 114
 
 # Each is 5 ms and more, or brings one that is.
 NOT_FOR_HELP = (

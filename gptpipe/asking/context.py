@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from gptpipe.console import output
 from gptpipe.console.signals import Deadline
 from gptpipe.errors import UsageError
-from gptpipe.settings import environment, resolve, roles, settings
+from gptpipe.settings import environment, resolve, settings
 from gptpipe.settings.file import EMPTY, Config
-from gptpipe.settings.roles import Role
-from gptpipe.settings.settings import Paths, Settings
+from gptpipe.settings.settings import Paths, Role, Settings
 from gptpipe.settings.values import seconds
 
 if TYPE_CHECKING:
@@ -108,6 +107,8 @@ def role_of(context: Context, name: str | None, variables: Mapping[str, str]) ->
     :raises UsageError: for variables without a role.
     """
     if name is not None:
+        from gptpipe.settings import roles  # not for a call without one
+
         return roles.load(context.paths.roles, name, variables)
     if variables:
         raise UsageError("--var needs a --role whose fields it fills")

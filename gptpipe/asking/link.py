@@ -7,13 +7,13 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from gptpipe.asking.context import Context
-from gptpipe.console import children, output
-from gptpipe.settings import keys, settings
-from gptpipe.settings.keys import Key
+from gptpipe.console import output
+from gptpipe.settings import settings
 from gptpipe.settings.settings import Settings
 from gptpipe.wire.early import Early
 
 if TYPE_CHECKING:
+    from gptpipe.settings.keys import Key
     from gptpipe.wire.client import Client, Gate
 
 
@@ -71,6 +71,9 @@ def key_for(context: Context, chosen: Settings) -> Key:
 
     :raises ConfigError: as ``keys.find`` does.
     """
+    from gptpipe.console import children  # while the way to the server is being opened
+    from gptpipe.settings import keys
+
     return keys.find(chosen, context.env, run=children.run)
 
 
@@ -87,7 +90,7 @@ def connect(
 
     :raises ConfigError: as :func:`key_for`, which finds the key if none is given.
     """
-    from gptpipe.wire.client import Client  # while the way to the server is being opened
+    from gptpipe.wire.client import Client  # as there
 
     key = key or key_for(context, chosen)
     context.note(f"{settings.described(chosen)}, key: {key.source}")

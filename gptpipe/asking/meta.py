@@ -6,15 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from gptpipe.console import output
 from gptpipe.console.signals import Deadline
 from gptpipe.errors import Failure, Interrupted, exhausted
 from gptpipe.settings.settings import Settings
-from gptpipe.text.strict_json import compact
 
 if TYPE_CHECKING:
     from gptpipe.asking.report import Ending
     from gptpipe.asking.turn import Turn
+    from gptpipe.console.target import Target
 
 
 class Meta:
@@ -26,7 +25,11 @@ class Meta:
     def __init__(self, path: str | None, deadline: Deadline) -> None:
         self._known: Turn | Settings | None = None
         self._deadline = deadline
-        self._targets = [] if path is None else [output.Target(path)]
+        self._targets: list[Target] = []
+        if path is not None:
+            from gptpipe.console.target import Target  # most calls have no --meta
+
+            self._targets = [Target(path)]
 
     def reach(self, known: Turn | Settings) -> None:
         """Note how far the run has come."""
@@ -49,7 +52,10 @@ class Meta:
             self._write(None)
 
     def _write(self, ending: Ending | None) -> None:
+        if not self._targets:
+            return
         from gptpipe.asking.report import describe  # not before the way to the server is being opened
+        from gptpipe.text.strict_json import compact
 
         while self._targets:
             described = describe(self._known, ending, self._deadline.started)

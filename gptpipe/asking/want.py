@@ -13,8 +13,7 @@ from gptpipe.console import consent
 from gptpipe.errors import ConfigError, UsageError
 from gptpipe.message import Message, Schema, ToolSpec
 from gptpipe.settings.keys import keyless
-from gptpipe.settings.roles import Role
-from gptpipe.settings.settings import Settings
+from gptpipe.settings.settings import Role, Settings
 from gptpipe.text.age import parse_age
 from gptpipe.usage.ceiling import Ceiling
 from gptpipe.wire.request import Request

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import re
 import select
-import stat
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from gptpipe.console import sigpipe
 from gptpipe.errors import WriteError
-from gptpipe.storage import beside, overwrite
 
 STDIN = 0
 STDOUT = 1
 STDERR = 2
-_LARGEST_DESCRIPTOR = 2**31 - 1  # what the system's calls take
 _NAMES = {STDOUT: "standard output", STDERR: "standard error"}
 
 # Control characters, and bytes of file names that are not UTF-8, which Python keeps as U+DC80 to U+DCFF.
@@ -207,96 +203,3 @@ def print_json(value: object) -> None:
     from gptpipe.text.strict_json import compact  # most calls print none
 
     print_text(compact(value))
-
-
-class Target:
-    """A file named by the user for ``-o`` or ``--meta``: tried when this is made, changed only by :meth:`write`.
-
-    ``-``, ``/dev/stdout``, ``/dev/stderr`` and ``/dev/fd/N`` mean that descriptor, without truncation. What exists
-    and is not a regular file is written to directly, a terminal in visible form. A regular file gets its new content
-    as :func:`gptpipe.storage.overwrite` does it.
-
-    :raises WriteError: if it cannot be written.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._name = path  # as the user gave it
-        self._path = os.path.realpath(path)
-        try:
-            self._descriptor = self._opened()
-        except OSError as error:
-            raise self._failure(error) from error
-
-    def _failure(self, error: OSError) -> WriteError:
-        return WriteError(f"cannot write {self._name or repr(self._name)}: {error.strerror}")
-
-    def _opened(self) -> int | None:
-        """Return the descriptor to write to, or None for a regular file that can be written.
-
-        :raises OSError: if it cannot be written.
-        """
-        if not self._name:  # realpath takes it for the working directory
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        number = _descriptor_number(self._name)
-        if number is not None:
-            descriptor = os.dup(number)
-            if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
-                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-            return descriptor
-        try:
-            mode = os.stat(self._path).st_mode
-        except FileNotFoundError:
-            trial = beside(self._path)
-            os.close(os.open(trial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            os.unlink(trial)
-            return None
-        if stat.S_ISREG(mode):
-            os.close(os.open(self._path, os.O_WRONLY))  # where a rename fails in the end, this is how it is written
-            return None
-        with waiting(f"waiting until {self._name} is opened to be read"):  # as opening a FIFO does
-            return os.open(self._path, os.O_WRONLY | os.O_NOCTTY)
-
-    def write(self, data: bytes) -> None:
-        """Make ``data`` the content.
-
-        :raises WriteError: if that fails; the hint names the file that holds the data instead.
-        :raises BrokenPipeError: if a pipe's reader is gone.
-        """
-        try:
-            if self._descriptor is None:
-                overwrite(self._path, lambda: [data])
-                return
-            shown = encode(visible(data.decode("utf-8", "surrogateescape"))) if os.isatty(self._descriptor) else data
-            write_all(self._descriptor, shown, self._name)
-        except BrokenPipeError:
-            raise
-        except WriteError as failure:
-            raise WriteError(failure.message, _rescued(data)) from failure
-        except OSError as error:
-            raise WriteError(self._failure(error).message, _rescued(data)) from error
-
-
-def _rescued(data: bytes) -> str | None:
-    """Write the data to a file elsewhere and return a hint that names it, or None if that fails too."""
-    import tempfile  # only for a disk that was full at the last moment
-
-    for folder in (tempfile.gettempdir(), os.path.expanduser("~")):
-        with suppress(OSError):
-            descriptor, path = tempfile.mkstemp(".txt", "gptpipe-", folder)
-            try:
-                write_all(descriptor, data)
-                return f"the answer is in {path}"
-            except WriteError:
-                os.unlink(path)
-            finally:
-                os.close(descriptor)
-    return None
-
-
-def _descriptor_number(path: str) -> int | None:
-    if path in ("-", "/dev/stdout"):
-        return STDOUT
-    if path == "/dev/stderr":
-        return STDERR
-    match = re.fullmatch(r"/dev/fd/(\d+)|/proc/self/fd/(\d+)", path)
-    return min(int(match[1] or match[2]), _LARGEST_DESCRIPTOR) if match else None

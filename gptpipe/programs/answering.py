@@ -17,12 +17,12 @@ from gptpipe.asking.meta import Meta
 from gptpipe.asking.turn import Call, Question, Turn
 from gptpipe.asking.want import Want, wanted
 from gptpipe.console import output, signals
+from gptpipe.console.target import Target
 from gptpipe.errors import Failure, Refused, Status, Truncated, UsageError
 from gptpipe.message import Content, Part
 from gptpipe.programs import editor
 from gptpipe.settings import roles
-from gptpipe.settings.roles import Role
-from gptpipe.settings.settings import Settings
+from gptpipe.settings.settings import Role, Settings
 from gptpipe.text.template import as_template, escape
 from gptpipe.usage.budget import check_budget
 from gptpipe.wire.client import preload
@@ -46,7 +46,7 @@ def answer(
     :raises Failure: if no complete answer comes.
     """
     call = Call(options, role.settings, wanted(options, role, context))
-    target = None if values["output"] is None else output.Target(values["output"])
+    target = None if values["output"] is None else Target(values["output"])
     given_prompt = prompt_of(words) or role.prompt or ""
     saves = values["save_role"] is not None
     alone = not (given_prompt or values["edit"])
@@ -83,7 +83,7 @@ def _prompt(
     return editor.written(text, context.env, context.deadline)
 
 
-def _take(asked: Turn, want: Want, values: dict[str, Any], target: output.Target | None, started: float) -> None:
+def _take(asked: Turn, want: Want, values: dict[str, Any], target: Target | None, started: float) -> None:
     """Ask, and write the answer as it comes, or when it has ended."""
     held = bool(values["json"] or target or values["no_stream"] or want.schema or want.extract or want.calls_only)
     stream = _Stream(None if held else output.Printer(), reasoning=values["reasoning"])
@@ -100,7 +100,7 @@ def _take(asked: Turn, want: Want, values: dict[str, Any], target: output.Target
     note(asked)
 
 
-def _write(asked: Turn, target: output.Target | None, started: float | None) -> None:
+def _write(asked: Turn, target: Target | None, started: float | None) -> None:
     """Write an answer that was held back; with ``started``, the object of ``--json``."""
     failure = asked.answer.failure
     if target and failure is None:

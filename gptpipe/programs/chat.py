@@ -22,7 +22,7 @@ from gptpipe.errors import Failure, Interrupted, KeyRefused, Status, WriteError
 from gptpipe.programs import complete, line_editor, options, slash
 from gptpipe.programs.cli import Command, option
 from gptpipe.programs.slash import Talk
-from gptpipe.settings.roles import Role
+from gptpipe.settings.settings import Role
 from gptpipe.text.markdown import Markdown
 from gptpipe.wire import client
 

@@ -72,7 +72,8 @@ class Command(Action):
 
     def _call(self, name: str, args: list[str]) -> int | None:
         try:
-            with self.make_context(name, list(args)) as context:
+            # For -h, Click looks for a long option like it first, which takes longer than the help itself.
+            with self.make_context(name, ["--help"] if args == ["-h"] else list(args)) as context:
                 status: int | None = self.invoke(context)
                 return status
         except click.exceptions.Exit as leaving:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from gptpipe.errors import ConfigError, NoInput, UsageError, WriteError, clause
 from gptpipe.settings.file import SAMPLING, Named, nearest, read_table
+from gptpipe.settings.settings import Role
 from gptpipe.settings.values import params, profile_name, text, text_or_empty
 from gptpipe.storage import create, failing, listed
 from gptpipe.text import toml
@@ -21,20 +22,6 @@ from gptpipe.text.template import Template, fields, fill, is_name, parse
 
 _SUFFIX = ".md"
 _FRONT_MATTER = re.compile(r"\+\+\+[ \t]*\r?\n(.*?)^\+\+\+[ \t]*\r?(?:\n|\Z)", re.DOTALL | re.MULTILINE)
-
-
-class Role(NamedTuple):
-    """A role, filled. ``settings`` are what ``settings.resolve`` takes: model, profile, params, sampling, system.
-
-    ``extract`` is ``"first"`` or ``"last"``, ``schema`` the path of a file, made absolute, ``tools`` are names and
-    absolute paths.
-    """
-
-    settings: Mapping[str, Any]
-    prompt: str | None = None
-    schema: str | None = None
-    extract: str | None = None
-    tools: tuple[str, ...] = ()
 
 
 def _which_block(value: Any) -> str | None:

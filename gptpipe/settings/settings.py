@@ -104,6 +104,20 @@ def described(settings: Settings) -> str:
     return f"model {settings.model}, {where}"
 
 
+class Role(NamedTuple):
+    """A role, filled. ``settings`` are what ``settings.resolve`` takes: model, profile, params, sampling, system.
+
+    ``extract`` is ``"first"`` or ``"last"``, ``schema`` the path of a file, made absolute, ``tools`` are names and
+    absolute paths.
+    """
+
+    settings: Mapping[str, Any]
+    prompt: str | None = None
+    schema: str | None = None
+    extract: str | None = None
+    tools: tuple[str, ...] = ()
+
+
 class Paths(NamedTuple):
     """The folders of gptpipe; none of them needs to exist. The first four are its own below those of XDG."""
 

@@ -8,7 +8,7 @@ import pytest
 
 from gptpipe.errors import ConfigError, Failure, NoInput, UsageError, WriteError
 from gptpipe.settings import roles
-from gptpipe.settings.roles import Role
+from gptpipe.settings.settings import Role
 from gptpipe.text.template import escape
 
 COMMIT = """\
