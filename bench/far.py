@@ -77,7 +77,7 @@ async def _serve(meet: object) -> None:
     await found.serve_forever()
 
 
-def _certificate(folder: Path) -> Path:
+def certificate(folder: Path) -> Path:
     """Return a file with a key and a certificate for this machine."""
     path = folder / "far.pem"
     command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=far"
@@ -116,7 +116,7 @@ def _second_turn(command: Command) -> Run:
 
 def far(place: Place) -> Iterator[Finding]:
     """A question to a server 50 ms away over TLS, also by a proxy that far away, and the second turn of a chat."""
-    authority = _certificate(place.folder)
+    authority = certificate(place.folder)
     with ExitStack() as stack:
 
         def start(*argv: str) -> int:

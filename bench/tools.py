@@ -57,11 +57,11 @@ def pip(name: str, *packages: str) -> Path:
 _QUIET = ("--disable-pip-version-check",)
 
 
-def debian(program: str) -> str | None:
-    """Return the path of a program of Debian's, installing it if that is possible."""
+def debian(program: str, package: str | None = None) -> str | None:
+    """Return the path of a program of Debian's, installing its package if that is possible."""
     if shutil.which(program) is None and shutil.which("apt-get") and os.geteuid() == 0:
         say(f"installing {program}")
-        subprocess.run(["apt-get", "install", "-y", "-q", program], stdout=sys.stderr, check=False)
+        subprocess.run(["apt-get", "install", "-y", "-q", package or program], stdout=sys.stderr, check=False)
     return shutil.which(program)
 
 
