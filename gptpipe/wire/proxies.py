@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import ssl
 
 _BLOCK = 1 << 16
+_OF_ADDRESS = {1: 5, 4: 17}  # bytes that follow the first five of a SOCKS reply, by the type of its address
 
 Found = TypeVar("Found")
 
@@ -50,11 +51,20 @@ def _socks(found: socket.socket, proxy: End, end: End) -> None:
         raise ProxyRefused("invalid username/password: more than 255 bytes")
     talk = socks5.SOCKS5Connection()
 
+    def read(size: int) -> bytes:
+        data = b""
+        while len(data) < size and (more := found.recv(size - len(data))):
+            data += more
+        return data
+
     def told(message: Any, kind: type[Any]) -> Any:
         talk.send(message)
         found.sendall(talk.data_to_send())
         try:
-            reply = talk.receive_data(found.recv(_BLOCK))
+            data = read(2)
+            if kind is socks5.SOCKS5Reply and len(data := data + read(3)) == 5:
+                data += read(data[4] + 2 if data[3] == 3 else _OF_ADDRESS.get(data[3], 0))  # of type 3, a name
+            reply = talk.receive_data(data)
         except (ProtocolError, ValueError, IndexError) as error:
             raise NotSocks from error
         if not isinstance(reply, kind):
