@@ -46,9 +46,13 @@ class Failure(Exception):
 
     ``message`` is one line, lower case, without a full stop; ``hint``, if given, is a second line that says
     what to do about it. Both may quote others, so control characters are made visible when they are printed.
+    A class below this one names its ``status``, or has that of the class above it.
     """
 
     status: ClassVar[Status] = Status.BUG
+
+    def __init_subclass__(cls, *, status: Status | None = None) -> None:
+        cls.status = cls.status if status is None else status
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -56,68 +60,50 @@ class Failure(Exception):
         self.hint = hint
 
 
-class UsageError(Failure):
+class UsageError(Failure, status=Status.USAGE):
     """The command line does not make sense."""
 
-    status = Status.USAGE
 
-
-class Truncated(Failure):
+class Truncated(Failure, status=Status.TRUNCATED):
     """The answer reached a length limit."""
 
-    status = Status.TRUNCATED
 
-
-class Refused(Failure):
+class Refused(Failure, status=Status.REFUSED):
     """The model or a filter refused; the message is the refusal."""
 
-    status = Status.REFUSED
 
-
-class Absent(Failure):
+class Absent(Failure, status=Status.ABSENT):
     """The answer is complete, but what was asked for is not in it."""
 
-    status = Status.ABSENT
 
-
-class OverLimit(Failure):
+class OverLimit(Failure, status=Status.LIMIT):
     """A limit of the user's own was reached."""
 
-    status = Status.LIMIT
 
-
-class BadInput(Failure):
+class BadInput(Failure, status=Status.DATAERR):
     """The input is not text, or too large, or a record that the API rejects."""
 
-    status = Status.DATAERR
 
-
-class NoInput(Failure):
+class NoInput(Failure, status=Status.NOINPUT):
     """A file, role, session or stored answer that is not there."""
 
-    status = Status.NOINPUT
 
-
-class Unavailable(Failure):
+class Unavailable(Failure, status=Status.UNAVAILABLE):
     """The API refused the request itself: asking again will not help.
 
     ``every`` says whether it would refuse every other request too: an unknown model, no quota left.
     """
-
-    status = Status.UNAVAILABLE
 
     def __init__(self, message: str, hint: str | None = None, *, every: bool = True) -> None:
         super().__init__(message, hint)
         self.every = every
 
 
-class WriteError(Failure):
+class WriteError(Failure, status=Status.IOERR):
     """The output or the session could not be written."""
 
-    status = Status.IOERR
 
-
-class Temporary(Failure):
+class Temporary(Failure, status=Status.TEMPFAIL):
     """A failure that may pass: later the same call may work.
 
     ``retry_after`` is what the server asked for, in seconds; ``repeat`` says whether trying again at once is
@@ -125,16 +111,8 @@ class Temporary(Failure):
     fewer requests, so that a map should hold all of its own; ``away`` that no server is there, or none is ready.
     """
 
-    status = Status.TEMPFAIL
-
     def __init__(
-        self,
-        message: str,
-        hint: str | None = None,
-        *,
-        repeat: bool = False,
-        busy: bool = False,
-        away: bool = False,
+        self, message: str, hint: str | None = None, *, repeat: bool = False, busy: bool = False, away: bool = False
     ) -> None:
         super().__init__(message, hint)
         self.repeat = repeat
@@ -143,22 +121,16 @@ class Temporary(Failure):
         self.retry_after: float | None = None
 
 
-class ProtocolError(Failure):
+class ProtocolError(Failure, status=Status.PROTOCOL):
     """The reply does not follow the protocol."""
 
-    status = Status.PROTOCOL
 
-
-class KeyRefused(Failure):
+class KeyRefused(Failure, status=Status.NOPERM):
     """The server refused the key."""
 
-    status = Status.NOPERM
 
-
-class ConfigError(Failure):
+class ConfigError(Failure, status=Status.CONFIG):
     """No key, or a faulty config, role, schema or certificate."""
-
-    status = Status.CONFIG
 
 
 class Interrupted(BaseException):
