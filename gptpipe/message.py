@@ -220,48 +220,28 @@ class ToolSpec(NamedTuple):
     parameters: Schema
 
 
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Finish reasons, in lower case: what a server's word for the end of its answer means. Any other word says that the
 # answer was interrupted. Beside OpenAI's own there are those of Anthropic, Bedrock, Cohere, Gemini, Mistral, TGI,
 # watsonx and Zhipu, which proxies pass on as they are.
 
-COMPLETE_REASONS = frozenset({"stop", "end_turn", "stop_sequence", "eos", "eos_token", "complete", "completed"})
+COMPLETE_REASONS = _words("stop end_turn stop_sequence eos eos_token complete completed")
 """The answer is complete."""
 
-LENGTH_REASONS = frozenset(
-    {
-        "length",
-        "max_tokens",
-        "max_output_tokens",
-        "model_length",
-        "token_limit",
-        "error_limit",
-        "context_window_exceeded",
-        "model_context_window_exceeded",
-    }
+LENGTH_REASONS = _words(
+    "length max_tokens max_output_tokens model_length token_limit error_limit "
+    "context_window_exceeded model_context_window_exceeded"
 )
 """It reached a length limit."""
 
-REFUSAL_REASONS = frozenset(
-    {
-        "content_filter",
-        "content_filtered",
-        "safety",
-        "image_safety",
-        "recitation",
-        "image_recitation",
-        "prohibited_content",
-        "image_prohibited_content",
-        "blocklist",
-        "spii",
-        "language",
-        "sensitive",
-        "model_armor",
-        "guardrail_intervened",
-        "refusal",
-        "error_toxic",
-    }
+REFUSAL_REASONS = _words(
+    "content_filter content_filtered safety image_safety recitation image_recitation prohibited_content "
+    "image_prohibited_content blocklist spii language sensitive model_armor guardrail_intervened refusal error_toxic"
 )
 """The model or a filter refused."""
 
-TOOL_REASONS = frozenset({"tool_calls", "tool_call", "tool_use", "function_call", "unexpected_tool_call"})
+TOOL_REASONS = _words("tool_calls tool_call tool_use function_call unexpected_tool_call")
 """The model wants to call a tool."""
