@@ -142,63 +142,48 @@ class Turn(NamedTuple):
         return [m for m in self.messages if m.get("role") not in SYSTEM_ROLES]
 
 
+# The keys of a line in their order, and what each holds. The rare ones are left out where they say nothing.
+_KINDS: dict[str, type[Any]] = {
+    "n": int,
+    "at": str,
+    "profile": str,
+    "base_url": str,
+    "model": str,
+    "messages": list,
+    "finish_reason": str,
+    "usage": dict,
+    "tokens": int,
+    "tokens_estimated": bool,
+    "system_tokens": int,
+    "total_tokens": int,
+    "undo": int,
+}
+_RARE = ("base_url", "tokens_estimated", "system_tokens", "undo")
+
+
 def to_line(turn: Turn) -> bytes:
     """Return the turn as one line of a session file, newline included."""
-    value: dict[str, Any] = {"n": turn.n, "at": turn.at, "profile": turn.profile}
-    if turn.base_url is not None:
-        value["base_url"] = turn.base_url
-    value |= {
-        "model": turn.model,
-        "messages": turn.messages,
-        "finish_reason": turn.finish_reason,
-        "usage": turn.usage,
-        "tokens": turn.tokens,
-    }
-    if turn.tokens_estimated:
-        value["tokens_estimated"] = True
-    if turn.system_tokens is not None:
-        value["system_tokens"] = turn.system_tokens
-    value["total_tokens"] = turn.total_tokens
-    if turn.undo:
-        value["undo"] = turn.undo
-    return compact(value).encode() + b"\n"
+    unsaid = {key for key in _RARE if getattr(turn, key) == Turn._field_defaults[key]}
+    return compact({key: getattr(turn, key) for key in _KINDS if key not in unsaid}).encode() + b"\n"
 
 
 def from_line(line: bytes) -> Turn:
-    """Return the turn that a line of a session file holds. Unknown keys are ignored, missing ones are None.
+    """Return the turn that a line of a session file holds. Unknown keys are ignored, and so are faulty values.
 
     :raises ValueError: if the line is damaged: not UTF-8, not a JSON object, or without messages to send again.
     """
     value = json.loads(line.decode())
     if not isinstance(value, dict):
         raise ValueError("not an object")
-    messages, undo = value.get("messages"), value.get("undo")
-    undone = undo if type(undo) is int and undo > 0 and messages == [] else 0
-    if not isinstance(messages, list) or not (messages or undone) or not all(isinstance(m, dict) for m in messages):
+    known: dict[str, Any] = {key: found for key, kind in _KINDS.items() if type(found := value.get(key)) is kind}
+    messages, undo = known.get("messages", []), known.pop("undo", 0)
+    undone = undo if undo > 0 and value.get("messages") == [] else 0
+    if not (messages or undone) or not all(isinstance(m, dict) for m in messages):
         raise ValueError("no messages")
     compact(messages).encode()  # a ValueError for half a surrogate pair and for NaN, which other programs write
-
-    def get(key: str, kind: type[Any], default: Any = None) -> Any:
-        found = value.get(key)
-        if isinstance(found, str):  # half a surrogate pair, which other programs write, could not be written again
-            found = found.encode("utf-8", "replace").decode()
-        return found if isinstance(found, kind) and not isinstance(found, bool) else default
-
-    return Turn(
-        messages=messages,
-        model=get("model", str),
-        profile=get("profile", str),
-        base_url=get("base_url", str),
-        finish_reason=get("finish_reason", str),
-        usage=get("usage", dict),
-        tokens=get("tokens", int),
-        tokens_estimated=value.get("tokens_estimated") is True,
-        system_tokens=get("system_tokens", int),
-        at=get("at", str),
-        n=get("n", int, 0),
-        total_tokens=get("total_tokens", int, 0),
-        undo=undone,
-    )
+    for key in (key for key in known if _KINDS[key] is str):  # half of a pair could not be written again
+        known[key] = known[key].encode("utf-8", "replace").decode()
+    return Turn(**known, undo=undone)
 
 
 def parse(data: bytes) -> Turn | None:
