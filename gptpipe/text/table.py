@@ -11,14 +11,11 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 def table(rows: Sequence[Sequence[str]], numbers: Sequence[bool]) -> str:
     """Return lines of aligned columns: numbers to the right, everything else to the left."""
     widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(_padded(cell, width, right=right) for cell, width, right in zip(row, widths, numbers, strict=True))
-        for row in rows
-    ]
+    lines = ["  ".join(map(_padded, row, widths, numbers)) for row in rows]
     return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
-def _padded(text: str, width: int, *, right: bool = False) -> str:
+def _padded(text: str, width: int, right: bool) -> str:
     space = " " * (width - width_of(text))
     return space + text if right else text + space
 
@@ -48,14 +45,10 @@ def bars(rows: Sequence[tuple[str, float, str]], width: int) -> str:
     if not rows:
         return ""
     labels, values, notes = zip(*rows, strict=True)
-    label, note = max(map(width_of, labels)), max(map(width_of, notes))
-    room = max(8, width - label - note - 4)
+    room = max(8, width - max(map(width_of, labels)) - max(map(width_of, notes)) - 4)
     largest = max(values) or 1
-    lines = [
-        f"{_padded(name, label)}  {bar(value / largest * room).ljust(room)}  {_padded(text, note, right=True)}"
-        for name, value, text in rows
-    ]
-    return "".join(f"{line.rstrip()}\n" for line in lines)
+    drawn = [(label, bar(value / largest * room).ljust(room), note) for label, value, note in rows]
+    return table(drawn, (False, False, True))
 
 
 def bar(length: float) -> str:
