@@ -6,13 +6,11 @@ import json
 import math
 from typing import Any
 
+# Made once: a map writes several lines for each record.
+compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+"""Return a value as JSON on one line. NaN and infinities, which JSON does not have, are a ValueError."""
 
-def compact(value: object) -> str:
-    """Return JSON on one line, without escapes for characters beyond ASCII.
-
-    :raises ValueError: for NaN and infinities, which JSON does not have.
-    """
-    return _encode(value)
+_NESTING = 16
 
 
 def as_object(value: object) -> dict[str, Any]:
@@ -44,11 +42,6 @@ def _finite(text: str) -> float:
     if math.isinf(value):
         raise ValueError(f"{text} is out of range")
     return value
-
-
-# Made once: a map writes several lines for each record.
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
-_NESTING = 16
 
 
 def mend(text: str) -> str:
