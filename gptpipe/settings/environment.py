@@ -8,28 +8,13 @@ from typing import Any
 
 from gptpipe.errors import UsageError
 from gptpipe.settings.file import TOP, Config, Value, load
-from gptpipe.settings.settings import paths
+from gptpipe.settings.settings import TIMES, paths
 from gptpipe.settings.values import count, is_utf8, number, params, positive, seconds, session_name, text
 
 # Every variable of gptpipe's own, by the option that it stands for. The list is closed: others are ignored.
-ENVIRONMENT: Mapping[str, str] = {
-    "config": "GPTPIPE_CONFIG",
-    "session": "GPTPIPE_SESSION",
-    "history": "GPTPIPE_HISTORY",
-    "history_tokens": "GPTPIPE_HISTORY_TOKENS",
-    "lock_timeout": "GPTPIPE_LOCK_TIMEOUT",
-    "model": "GPTPIPE_MODEL",
-    "profile": "GPTPIPE_PROFILE",
-    "temperature": "GPTPIPE_TEMPERATURE",
-    "max_time": "GPTPIPE_MAX_TIME",
-    "connect_timeout": "GPTPIPE_CONNECT_TIMEOUT",
-    "idle_timeout": "GPTPIPE_IDLE_TIMEOUT",
-    "retry": "GPTPIPE_RETRY",
-    "max_input_tokens": "GPTPIPE_MAX_INPUT_TOKENS",
-    "base_url": "GPTPIPE_BASE_URL",
-    "proxy": "GPTPIPE_PROXY",
-    "cacert": "GPTPIPE_CACERT",
-}
+_OF_A_QUESTION = ("config", "session", "history", "history_tokens", "lock_timeout", "model", "profile", "temperature")
+_OF_THE_WAY = (*TIMES, "retry", "max_input_tokens", "base_url", "proxy", "cacert")
+ENVIRONMENT = {name: f"GPTPIPE_{name.upper()}" for name in (*_OF_A_QUESTION, *_OF_THE_WAY)}
 
 _VALUES: Mapping[str, Value] = TOP | {"param": params, "session": session_name, "config": text}
 _NUMERIC = (number, seconds, count, positive)
