@@ -13,23 +13,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from gptpipe.errors import ConfigError, UsageError, clause
-from gptpipe.settings.values import (
-    above_zero,
-    api,
-    count,
-    headers,
-    number,
-    params,
-    positive,
-    price,
-    profile_name,
-    seconds,
-    text,
-    text_or_empty,
-    truth,
-    variable,
-    words,
-)
+from gptpipe.settings import values
 
 Value = Callable[[Any], Any]
 
@@ -153,47 +137,56 @@ def _anchor(found: dict[str, Any], folder: str) -> None:
 
 
 # Settings that a role may hold as well.
-SAMPLING: dict[str, Value] = {"temperature": number, "max_tokens": positive, "reasoning_effort": text}
+SAMPLING: dict[str, Value] = {
+    "temperature": values.number,
+    "max_tokens": values.positive,
+    "reasoning_effort": values.text,
+}
 
 PROFILE: dict[str, Value] = {
-    "base_url": text,
-    "model": text,
-    "api": api,
-    "api_key_env": variable,
-    "api_key_command": words,
-    "api_key_file": text,
-    "proxy": text_or_empty,
-    "cacert": text,
-    "headers": headers,
-    "params": params,
-    "thinks": truth,
-    "allow_http": truth,
+    "base_url": values.text,
+    "model": values.text,
+    "api": values.api,
+    "api_key_env": values.variable,
+    "api_key_command": values.words,
+    "api_key_file": values.text,
+    "proxy": values.text_or_empty,
+    "cacert": values.text,
+    "headers": values.headers,
+    "params": values.params,
+    "thinks": values.truth,
+    "allow_http": values.truth,
 }
 
 TOP: dict[str, Value] = SAMPLING | {
-    "model": text,
-    "profile": profile_name,
-    "api": api,
-    "system": text_or_empty,
-    "params": params,
-    "max_time": seconds,
-    "connect_timeout": seconds,
-    "idle_timeout": seconds,
-    "retry": count,
-    "max_input_tokens": positive,
-    "base_url": text,
-    "proxy": text_or_empty,
-    "cacert": text,
-    "history": count,
-    "history_tokens": count,
-    "lock_timeout": seconds,
-    "usage": truth,
+    "model": values.text,
+    "profile": values.profile_name,
+    "api": values.api,
+    "system": values.text_or_empty,
+    "params": values.params,
+    "max_time": values.seconds,
+    "connect_timeout": values.seconds,
+    "idle_timeout": values.seconds,
+    "retry": values.count,
+    "max_input_tokens": values.positive,
+    "base_url": values.text,
+    "proxy": values.text_or_empty,
+    "cacert": values.text,
+    "history": values.count,
+    "history_tokens": values.count,
+    "lock_timeout": values.seconds,
+    "usage": values.truth,
 }
 
 SHAPE: dict[str, Any] = TOP | {
-    "aliases": Named(text, text),
-    "profiles": Named(PROFILE, profile_name),
-    "chat": {"question": text_or_empty, "answer": text_or_empty, "history": truth},
-    "budget": {"day_tokens": positive, "month_tokens": positive, "day_usd": above_zero, "month_usd": above_zero},
-    "prices": Named(price, text),
+    "aliases": Named(values.text, values.text),
+    "profiles": Named(PROFILE, values.profile_name),
+    "chat": {"question": values.text_or_empty, "answer": values.text_or_empty, "history": values.truth},
+    "budget": {
+        "day_tokens": values.positive,
+        "month_tokens": values.positive,
+        "day_usd": values.above_zero,
+        "month_usd": values.above_zero,
+    },
+    "prices": Named(values.price, values.text),
 }
