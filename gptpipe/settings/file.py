@@ -19,7 +19,6 @@ Value = Callable[[Any], Any]
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
-
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -75,15 +74,11 @@ def load(path: str | os.PathLike[str], *, required: bool) -> Config:
     return Config(path=path, top=found, **tables)
 
 
-def read_table(value: Mapping[str, Any], shape: Mapping[str, Any], *, source: str) -> dict[str, Any]:
-    """Return the table with each value checked by the shape; roles use it for their front matter.
+def read_table(value: Any, shape: Any, *, source: str, where: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the table at ``where`` with each value checked by the shape; roles use it for their front matter.
 
     :raises ConfigError: for an unknown key or a faulty value, with ``source`` and the full path of the key.
     """
-    return _table(value, shape, source, ())
-
-
-def _table(value: Any, shape: Any, source: str, where: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{source}: {dotted(where)} must be a table")
     result = {}
@@ -99,7 +94,7 @@ def _table(value: Any, shape: Any, source: str, where: tuple[str, ...]) -> dict[
             if here == ("profile",) and isinstance(item, dict):
                 near = f"[profiles.{next(iter(item), 'NAME')}]"
                 raise ConfigError(f"{source}: profile is not a table", f"did you mean {near}?")
-            result[key] = inner(item) if callable(inner) else _table(item, inner, source, here)
+            result[key] = inner(item) if callable(inner) else read_table(item, inner, source=source, where=here)
         except ValueError as error:
             raise ConfigError(f"{source}: {dotted(here)} {error}") from None
         except UsageError as error:

@@ -75,18 +75,16 @@ def seconds(value: Any) -> float:
     return float(value)
 
 
-def count(value: Any) -> int:
+def count(value: Any, least: int = 0) -> int:
     """A whole number that is not negative."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError("must be a whole number, 0 or more")
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"must be a whole number, {least} or more")
     return value
 
 
 def positive(value: Any) -> int:
     """A whole number above 0."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError("must be a whole number, 1 or more")
-    return value
+    return count(value, 1)
 
 
 def above_zero(value: Any) -> float:
@@ -162,16 +160,10 @@ def api(value: Any) -> str:
 
 
 def profile_name(value: Any) -> str:
-    """A profile's name, normalised.
-
-    :raises UsageError: if it cannot be one.
-    """
+    """A profile's name, normalised. What cannot be one is a UsageError, as ``check_name`` raises it."""
     return check_name(text(value), "profile")
 
 
 def session_name(value: Any) -> str:
-    """A session's name, normalised.
-
-    :raises UsageError: if it cannot be one.
-    """
+    """A session's name, as :func:`profile_name`."""
     return check_name(value, "session name")
