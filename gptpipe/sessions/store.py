@@ -10,7 +10,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -210,21 +210,15 @@ class Session:
         )
 
     def _try(self) -> bool:
-        fd = self._open()
-        try:
-            # Without the lock, of two processes that read the same history each would miss the other's turn.
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            locked = stands_at(fd, self.path)  # or a turn would go into a file that was renamed or removed meanwhile
-        except BlockingIOError:
-            locked = False
-        except BaseException:
-            os.close(fd)
-            raise
-        if locked:
-            self.fd = fd
-        else:
-            os.close(fd)
-        return locked
+        with ExitStack() as failed:
+            self.fd = self._open()
+            failed.callback(self._close)
+            with suppress(BlockingIOError):
+                # Without the lock, of two processes that read the same history each would miss the other's turn.
+                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if stands_at(self.fd, self.path):  # or a turn would go into a file that was renamed or removed
+                    failed.pop_all()
+        return self.fd >= 0
 
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_APPEND
