@@ -5,8 +5,11 @@ That number comes from the server's own ``usage``, so that fitting history needs
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from math import inf
 from pathlib import Path
+from sys import maxsize
 from typing import NamedTuple
 
 from gptpipe.asking.tokens import Meter, attachments, bound_all, heft, meter
@@ -24,14 +27,7 @@ def trim(turns: Sequence[Turn], fixed: Sequence[Message], limit: int, model: str
     if bound_all(fixed) + sum(bound_all(turn.history) for turn in turns) <= limit:
         return list(turns)
     found = meter(model, cache)
-    room = limit - found.prompt(fixed)
-    kept: list[Turn] = []
-    for turn in reversed(turns):
-        room -= found.count(turn.history)
-        if room < 0:
-            break
-        kept.insert(0, turn)
-    return kept
+    return _latest(reversed(turns), limit - found.prompt(fixed), lambda turn: found.count(turn.history))
 
 
 def weight(turn: Turn) -> int:
@@ -39,24 +35,24 @@ def weight(turn: Turn) -> int:
     return turn.tokens if turn.tokens is not None and turn.tokens > 0 else bound_all(turn.history)
 
 
-def fit(past: Iterable[Turn], *, tokens: int | None = None, turns: int | None = None) -> list[Turn]:
-    """Return the latest finished turns that fit both limits, whole, oldest first. None is unlimited.
+def fit(past: Iterable[Turn], *, tokens: float = inf, turns: int | None = None) -> list[Turn]:
+    """Return the latest finished turns that fit both limits, whole, oldest first.
 
     ``past`` comes newest first; it is read up to the first turn that does not fit.
     """
-    sent: list[Turn] = []
-    used = 0
-    for turn in past if turns != 0 else ():
-        if not turn.finished:
-            continue
-        used += weight(turn)
-        if tokens is not None and used > tokens:
+    most = None if turns is None else min(turns, maxsize)
+    return _latest(islice((turn for turn in past if turn.finished), most), tokens, weight)
+
+
+def _latest(past: Iterable[Turn], room: float, taken: Callable[[Turn], int]) -> list[Turn]:
+    """Return the turns, given newest first, that fit the room together, oldest first."""
+    kept: list[Turn] = []
+    for turn in past:
+        room -= taken(turn)
+        if room < 0:
             break
-        sent.append(turn)
-        if len(sent) == turns:
-            break
-    sent.reverse()
-    return sent
+        kept.append(turn)
+    return kept[::-1]
 
 
 def weigh(turn: Turn, reasoning: str, sent: Sequence[Turn], cache: Path) -> Turn:
