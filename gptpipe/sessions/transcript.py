@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from sys import maxsize
 
 from gptpipe.console.output import silent
 from gptpipe.errors import Absent, Failure, Truncated
@@ -59,7 +60,8 @@ def latest(store: SessionStore, name: str, count: int, warn: Warn) -> list[Recor
 
     :raises NoInput: WriteError: as :meth:`SessionStore.reading` does.
     """
-    records = list(islice(standing(store.records(name, warn)), max(count, 1)))[:count][::-1]  # 0 needs a session too
+    most = min(max(count, 1), maxsize)  # 0 needs a session too
+    records = list(islice(standing(store.records(name, warn)), most))[:count][::-1]
     if all(record.turn.n for record in records):
         return records
     last = {record.offset for record in records}  # lines of another program without numbers: count them

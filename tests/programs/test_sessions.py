@@ -152,7 +152,13 @@ def test_show_json_is_the_file_as_it_is(run: Run, folder: Path) -> None:
     data = make(folder, "s", turn("x"), turn("y"), code()).read_bytes()
     (folder / "s.jsonl").write_bytes(data.replace(b'"n"', b' "own": [1], "n"'))
     lines = (folder / "s.jsonl").read_bytes().splitlines(keepends=True)
-    for args, wanted in (((), lines), (("-n", "2"), lines[1:]), (("--last", "1"), lines[2:]), (("-n", "0"), [])):
+    for args, wanted in (
+        ((), lines),
+        (("-n", str(10**30)), lines),
+        (("-n", "2"), lines[1:]),
+        (("--last", "1"), lines[2:]),
+        (("-n", "0"), []),
+    ):
         assert run(PROGRAM, "show", "s", "--json", *args) == (0, b"".join(wanted), "")
 
 
