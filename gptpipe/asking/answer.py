@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 from gptpipe import message
 from gptpipe.asking import schema, tokens, tools
@@ -16,14 +16,6 @@ from gptpipe.text.strict_json import compact
 from gptpipe.usage import ledger
 from gptpipe.wire.events import Again, Cited, Event, Finish, Opened, Reasoning, Refusal, Served, Text, ToolCall, Usage
 from gptpipe.wire.thinking import cut_thinking
-
-
-class _Pending(NamedTuple):
-    """A request on its way; ``started`` is monotonic."""
-
-    account: ledger.Account
-    messages: list[Message]
-    started: float
 
 
 class Bill:
@@ -39,23 +31,15 @@ class Bill:
         self._first: dict[str, Any] | None = None  # what the server sent with the first request, if there are more
         self._mended = self._called = False
         self._before: dict[str, Any] | None = None  # and with all before the present one
-        self._pending: _Pending | None = None
+        self._pending: tuple[ledger.Account, list[Message], float] | None = None  # a request, and when it was sent
 
     def void(self) -> None:
         """Forget the usage of the present request: its answer does not count."""
         self.used, self.accepted = None, False
 
-    def mend(self) -> None:
-        """Keep the usage so far, before the answer is asked for again."""
-        self._mended = True
-        self._go_on()
-
-    def call(self) -> None:
-        """Keep the usage so far, before the results of the calls are sent."""
-        self._called = True
-        self._go_on()
-
-    def _go_on(self) -> None:
+    def go_on(self, *, called: bool) -> None:
+        """Keep the usage so far, before the results of calls are sent, or else the answer is asked for again."""
+        self._called, self._mended = self._called or called, self._mended or not called
         self._first, self._before = self._first or self.used, self.total
         self.void()
 
@@ -89,7 +73,7 @@ class Bill:
 
     def begin(self, account: ledger.Account, messages: list[Message]) -> None:
         """Note a request that is about to be sent."""
-        self._pending = _Pending(account, messages, time.monotonic())
+        self._pending = account, messages, time.monotonic()
 
     def end(self, status: int, said: str) -> None:
         """End the request on its way, if there is one; ``said`` is the text that arrived.
@@ -148,14 +132,14 @@ class Answer:
     def mend(self) -> None:
         """Forget what arrived, but not its usage: the answer is asked for again."""
         self._forget()
-        self.bill.mend()
+        self.bill.go_on(called=False)
 
     def begin_round(self) -> list[ToolCall]:
         """Return the calls that the model wants, move its message to ``rounds``, and begin anew."""
         calls = self.calls
         self.rounds.append(self.message)
         self._forget()
-        self.bill.call()
+        self.bill.go_on(called=True)
         return calls
 
     def add_result(self, call: ToolCall, called: Called) -> None:
