@@ -251,28 +251,20 @@ def _replace(path: str, blocks: Iterable[bytes], made: int, owner: tuple[int, in
     name = beside(path)
     descriptor = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, made)
     try:
-        try:
-            for block in blocks:
-                _write(descriptor, block)
+        with open(descriptor, "wb") as file:
+            file.writelines(blocks)
+            file.flush()
             status = os.fstat(descriptor)
             if owner and owner != (status.st_uid, status.st_gid):
                 os.fchown(descriptor, *owner)
             if mode is not None:
                 os.fchmod(descriptor, mode)
             os.fsync(descriptor)  # or a crash after the rename leaves an empty file where the old one was
-        finally:
-            os.close(descriptor)
         os.rename(name, path)
     except BaseException:
         with suppress(OSError):
             os.unlink(name)
         raise
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
 
 
 def _reserve(descriptor: int, size: int) -> None:
@@ -289,10 +281,8 @@ def _reserve(descriptor: int, size: int) -> None:
 
 def _write_in_place(path: str, data: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
-    try:
+    with open(descriptor, "wb") as file:
         _reserve(descriptor, len(data))
-        _write(descriptor, data)
-        os.ftruncate(descriptor, len(data))
+        file.write(data)
+        file.truncate()
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
