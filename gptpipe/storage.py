@@ -1,6 +1,6 @@
 """Private files that keep what was paid for: opened with care, read line by line, appended to in whole lines.
 
-Nothing here knows what a line means. Line ends are ``\\n`` alone.
+Nothing here knows what a line means. Line ends are ``\\n`` alone. What fails raises OSError, if nothing else is said.
 """
 
 from __future__ import annotations
@@ -33,10 +33,7 @@ def failing(kind: type[Failure], what: str) -> Iterator[None]:
 
 
 def listed(folder: Path) -> list[str]:
-    """Return the names in a folder, in any order; none if the folder does not exist.
-
-    :raises NoInput: if it cannot be read.
-    """
+    """Return the names in a folder, in any order: none if it does not exist. NoInput if it cannot be read."""
     with failing(NoInput, f"cannot read {folder}"):
         try:
             return os.listdir(folder)
@@ -45,10 +42,7 @@ def listed(folder: Path) -> list[str]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it that are missing: 0700 under any umask.
-
-    :raises OSError: if that fails.
-    """
+    """Make a folder and those above it that are missing: 0700 under any umask."""
     if folder.is_dir():
         return
     make_folder(folder.parent)
@@ -59,10 +53,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Write the names in a folder to disk.
-
-    :raises OSError: if that fails, but not if the file system cannot do it for folders (EINVAL).
-    """
+    """Write the names in a folder to disk, unless the file system cannot do that for folders (EINVAL)."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -80,7 +71,6 @@ def open_regular(path: Path, flags: int) -> int:
     gets mode 0600 under any umask.
 
     :raises WriteError: if something else is there.
-    :raises OSError: if it cannot be opened.
     """
     try:
         fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY, 0o600)
@@ -114,9 +104,7 @@ class Line(NamedTuple):
 
 
 def backward(fd: int, before: int | None = None) -> Iterator[Line]:
-    """Yield the lines of a file from its end. No more blocks are read than the lines need.
-
-    With ``before``, the offset of a line, only the lines before it.
+    """Yield the lines of a file from its end, or those before the offset of a line. Only as many blocks are read.
 
     The file may grow meanwhile, and a writer may take back what it could not write whole.
     """
@@ -165,9 +153,7 @@ def forward(fd: int) -> Iterator[Line]:
 def append(fd: int, folder: Path, lines: bytes) -> None:
     """Add whole lines to a file of ``folder`` that is open with ``O_APPEND``; on disk when this returns, or not at all.
 
-    A last line that lacks its newline gets one first.
-
-    :raises OSError: if that fails; then the file is as it was.
+    A last line that lacks its newline gets one first. After an OSError the file is as it was.
     """
     size = os.fstat(fd).st_size
     if size and os.pread(fd, 1, size - 1) != b"\n":
@@ -186,10 +172,9 @@ def append(fd: int, folder: Path, lines: bytes) -> None:
 
 
 def create(path: Path, data: bytes) -> None:
-    """Make a private file with this content, and the folders above it.
+    """Make a private file with this content, and the folders above it; FileExistsError if something is there.
 
-    :raises FileExistsError: if something is at ``path``.
-    :raises OSError: if it cannot be written; then no file is left.
+    After another OSError no file is left.
     """
     make_folder(path.parent)
     descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
@@ -202,10 +187,7 @@ def create(path: Path, data: bytes) -> None:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Put a private file with this content at ``path``. A reader sees the old content or the new, after a crash too.
-
-    :raises OSError: if that fails; the old content stays.
-    """
+    """Put a private file with this content at ``path``. There is the old content or the new, also after a crash."""
     _replace(str(path), [data], 0o600, None, 0o600)
 
 
@@ -214,8 +196,6 @@ def overwrite(path: str, blocks: Callable[[], Iterable[bytes]]) -> None:
 
     It happens in one step, by a rename, where that keeps what is there: owner, group, mode and hard links. Otherwise,
     and where the folder does not allow it, the file is written in place, as ``>`` in a shell would.
-
-    :raises OSError: if that fails.
     """
     try:
         old = os.stat(path)

@@ -65,10 +65,7 @@ def check_base_url(url: str) -> str:
 
 
 def check_proxy(url: str) -> str:
-    """Return the proxy's URL; as in curl, one without a scheme is an HTTP proxy.
-
-    :raises ConfigError: if its scheme is not one of PROXY_SCHEMES, or if it has no host.
-    """
+    """Return the proxy's URL, checked by PROXY_SCHEMES; as in curl, one without a scheme is an HTTP proxy."""
     url = url if "://" in url else f"http://{url}"
     return _lowered(url, _split(url, "the proxy", PROXY_SCHEMES))
 
@@ -127,9 +124,8 @@ def proxy_for(url: str, env: Mapping[str, str]) -> str | None:
     """Return the proxy that the environment names for the URL, or None.
 
     ``http_proxy`` counts in lower case only: a CGI program's caller can set ``HTTP_PROXY`` by a ``Proxy:``
-    header (https://httpoxy.org). For the others lower case wins. An empty variable is unset.
-
-    :raises ConfigError: if the variable does not name a proxy.
+    header (https://httpoxy.org). For the others lower case wins. An empty variable is unset, and one that does not
+    name a proxy is a ConfigError.
     """
     parts = urlsplit(url)
     names = ("http_proxy",) if parts.scheme == "http" else ("https_proxy", "HTTPS_PROXY")

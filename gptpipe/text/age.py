@@ -11,10 +11,7 @@ _AGE = re.compile(r"(\d{1,9})([smhdw])", re.ASCII)
 
 
 def parse_age(text: str) -> float:
-    """Return the seconds that ``30m``, ``12h`` or ``7d`` says; ``s`` and ``w`` are units too.
-
-    :raises UsageError: if the text is anything else.
-    """
+    """Return the seconds that ``30m``, ``12h`` or ``7d`` says, or ``s`` and ``w``; UsageError for any other text."""
     match = _AGE.fullmatch(text)
     if not match:
         raise UsageError(f"{text!r} is not an age", "a number and its unit, such as 30m, 12h, 7d")

@@ -21,9 +21,7 @@ def looks_like_key(text: str) -> bool:
 
 
 def check_name(name: str, what: str = "name") -> str:
-    """Return the name in NFC, the form in which it is compared and stored.
-
-    ``what`` says in the message whose name it is.
+    """Return the name in NFC, the form in which it is compared and stored; ``what`` says in a message whose it is.
 
     :raises UsageError: if it is empty, longer than 128 bytes, begins with ``.`` or ``-``, holds anything but
         letters, marks and digits of any script and ``. _ - @ +``, or looks like a key.

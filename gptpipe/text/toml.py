@@ -9,10 +9,7 @@ from gptpipe.errors import UsageError
 
 
 def value(item: Any) -> str:
-    """Return a value on one line. The strings of TOML are those of JSON, but for DEL.
-
-    :raises UsageError: for null, which TOML does not have.
-    """
+    """Return a value on one line; UsageError for null. The strings of TOML are those of JSON, but for DEL."""
     match item:
         case None:
             raise UsageError("null cannot be written: TOML has none")
