@@ -2,7 +2,8 @@
 
 A session's line holds no file. Where the API's form has ``data:image/png;base64,…`` (for audio, bare base64), the line
 has ``attachment:image/png;sha256,HEX``; the bytes are in the file HEX of the attachments' folder, named by their
-SHA-256. The form is specified in gptpipe-session(5).
+SHA-256. The form is specified in gptpipe-session(5). WriteError says that a file could not be stored or removed, or the
+folder not be locked.
 """
 
 from __future__ import annotations
@@ -68,9 +69,7 @@ def _is_mp3_frame(head: bytes) -> bool:
 def part_for(data: bytes, name: str) -> Part | None:
     """Return the content part for a file, or None if files of its kind are not sent as parts.
 
-    ``name`` is the path; the part of a PDF has its last component.
-
-    :raises BadInput: if it is larger than the API takes.
+    ``name`` is the path; the part of a PDF has its last component. BadInput if it is larger than the API takes.
     """
     media = sniff(data[:16])
     if media is None:
@@ -98,10 +97,7 @@ def _base64(data: bytes) -> str:
 
 
 def check_total(messages: Iterable[Message]) -> None:
-    """Raise a failure if the files of a whole request are too large together.
-
-    :raises BadInput: if they are.
-    """
+    """Raise BadInput if the files of a whole request are too large together."""
     total = sum(len(text) * 3 // 4 for message in messages for text in map(_bytes_of, _parts(message)) if text)
     if total > _LIMIT_OF_ALL:
         raise BadInput(
@@ -145,8 +141,6 @@ def detach(messages: Iterable[Message], directory: Path) -> list[Message]:
     """Return the messages as a session keeps them: files are stored in ``directory`` and referred to.
 
     Call this inside :func:`holding`, and write the line that refers to the files there too.
-
-    :raises WriteError: if a file cannot be stored.
     """
 
     def change(part: Part, text: str) -> Part:
@@ -199,10 +193,7 @@ def has_files(messages: Iterable[Message]) -> bool:
 
 
 def store(directory: Path, data: bytes) -> str:
-    """Store the bytes once and return their SHA-256 in hexadecimal digits. They are on disk when this returns.
-
-    :raises WriteError: if that fails.
-    """
+    """Store the bytes once and return their SHA-256 in hexadecimal digits. They are on disk when this returns."""
     digest = _digest(data)
     path = directory / digest
     with failing(WriteError, f"cannot write {path}"):
@@ -239,10 +230,7 @@ def fetch(directory: Path, digest: str) -> bytes | None:
 
 @contextmanager
 def holding(directory: Path) -> Iterator[None]:
-    """Keep :func:`sweep` away while files are stored and the line that refers to them is written.
-
-    :raises WriteError: if the folder cannot be made or locked.
-    """
+    """Keep :func:`sweep` away while files are stored and the line that refers to them is written."""
     with failing(WriteError, f"cannot lock {directory}"):
         make_folder(directory)
         fd = _lock(directory, fcntl.LOCK_SH)
@@ -267,8 +255,6 @@ def sweep(directory: Path, sessions: Path) -> int:
 
     While a turn with a file is being written somewhere, or names of sessions keep changing, nothing is removed: the
     next call does it.
-
-    :raises WriteError: if that fails.
     """
     with failing(WriteError, f"cannot sweep {directory}"):
         try:

@@ -1,4 +1,4 @@
-"""Damaged lines of a session: find them, and move them into a file beside it."""
+"""Damaged lines of a session: find them, and move them into a file beside it. What is raised is as in ``upkeep``."""
 
 from __future__ import annotations
 
@@ -25,10 +25,7 @@ class Damage(NamedTuple):
 
 
 def find(store: SessionStore, name: str) -> Iterator[Damage]:
-    """Yield the damaged lines of a session, without the lock.
-
-    :raises NoInput: WriteError: as :meth:`SessionStore.reading` does, at the first step.
-    """
+    """Yield the damaged lines of a session, without the lock."""
     with store.reading(name) as fd:
         for damage in _damaged(fd):
             if damage.ended or not _being_written(fd, damage):
@@ -53,10 +50,7 @@ def _being_written(fd: int, last: Damage) -> bool:
 
 
 def repair(store: SessionStore, name: str, *, timeout: float | None) -> list[Damage]:
-    """Move the damaged lines of a session to the end of the file :func:`damaged_path`, and return which they were.
-
-    :raises NoInput: Temporary: WriteError: as :meth:`SessionStore.lock` does; WriteError also if it cannot be repaired.
-    """
+    """Move the damaged lines of a session to the end of the file :func:`damaged_path`, and return which they were."""
     # Under the lock, or a turn appended to the old file while the new one is made would be lost.
     with store.lock(name, timeout, create=False) as session, failing(WriteError, f"cannot repair session {name}"):
         damages = list(_damaged(session.fd))

@@ -44,24 +44,21 @@ class Record(NamedTuple):
 
 
 class SessionStore:
-    """The sessions in a folder, which need not exist yet; ``waiting`` announces a wait for a lock."""
+    """The sessions in a folder, which need not exist yet; ``waiting`` announces a wait for a lock.
+
+    ``warn`` gets a text for each damaged line that is met and skipped. UsageError for what cannot be a session's name.
+    """
 
     def __init__(self, directory: Path, waiting: Waiting = output.waiting) -> None:
         self.directory = directory
         self._waiting = waiting
 
     def path(self, name: str) -> Path:
-        """Return the file of a session; its name is UTF-8 whatever the locale.
-
-        :raises UsageError: if that cannot be a session's name.
-        """
+        """Return the file of a session; its name is UTF-8 whatever the locale."""
         return self.directory / os.fsdecode(check_name(name, "session name").encode() + SUFFIX.encode())
 
     def names(self) -> list[str]:
-        """Return the names of all sessions, sorted.
-
-        :raises NoInput: if the folder cannot be read.
-        """
+        """Return the names of all sessions, sorted; NoInput if the folder cannot be read."""
         with failing(NoInput, f"cannot read {self.directory}"):
             try:
                 with os.scandir(self.directory) as entries:
@@ -89,12 +86,7 @@ class SessionStore:
                 os.close(fd)
 
     def records(self, name: str, warn: Warn) -> Iterator[Record]:
-        """Yield a session's records from the newest, without the lock. No more is read than is used.
-
-        ``warn`` gets a text for each damaged line that is met and skipped.
-
-        :raises NoInput: WriteError: as :meth:`reading` does, at the first step.
-        """
+        """Yield a session's records from the newest, no more than are used. Raises as :meth:`reading`, when begun."""
         with self.reading(name) as fd:
             path = self.path(name)
             yield from system.resolved(fd, valid(backward(fd), path, warn, locked=False), path, warn)
@@ -107,8 +99,8 @@ class SessionStore:
     def lock(self, name: str, timeout: float | None, warn: Warn = silent, *, create: bool = True) -> Iterator[Session]:
         """Lock a session for the block, to continue or to change it.
 
-        ``timeout`` is in seconds: 0 does not wait for another process, None has no limit. ``warn`` is as in
-        :meth:`records`. ``create`` begins a session that does not exist; without a turn it is removed again.
+        ``timeout`` is in seconds: 0 does not wait for another process, None has no limit. ``create`` begins a session
+        that does not exist; without a turn it is removed again.
 
         :raises Temporary: if another process has kept the lock.
         :raises NoInput: if the session does not exist and ``create`` is false.
@@ -139,7 +131,8 @@ def _session_name(entry: os.DirEntry[str]) -> str | None:
 class Session:
     """A session that this process has locked; :meth:`SessionStore.lock` makes it.
 
-    Any thread may use it, one at a time. ``fd`` is the locked file, the one at ``path`` when last compared.
+    Any thread may use it, one at a time. ``fd`` is the locked file, the one at ``path`` when last compared. WriteError
+    if it cannot be read or written.
     """
 
     def __init__(
@@ -154,10 +147,7 @@ class Session:
         self._create = create
 
     def history(self) -> Iterator[Turn]:
-        """Yield the turns from the newest, without those taken back. No more is read than is used.
-
-        :raises WriteError: if the file cannot be read.
-        """
+        """Yield the turns from the newest, without those taken back. No more is read than is used."""
         return (record.turn for record in standing(self._records(self._warn)))
 
     def last(self) -> Turn | None:
@@ -178,14 +168,12 @@ class Session:
         return self.extend([turn])[0]
 
     def extend(self, turns: Iterable[Turn], *, wait: bool = True) -> list[Turn]:
-        """Add turns to the file that is at the path now: all of them, or none.
-
-        The result has their numbers, sums and dates.
+        """Add turns to the file at the path: all of them, or none. The result has their numbers, sums and dates.
 
         If the file was replaced or removed since it was locked, the one there now is locked; with ``wait`` that may
         take the lock's timeout once more.
 
-        :raises WriteError: if it cannot be written; the file is as before.
+        :raises WriteError: if it cannot be written; then it is as before.
         :raises Temporary: if the file now at the path is locked.
         """
         with failing(WriteError, f"cannot open session {self.name}: {self.path}"):

@@ -1,6 +1,7 @@
 """Sessions as text: the table of all, the turns of one, the lines that match a pattern.
 
 The text came from models, servers and editors: its control characters are made visible when it is printed.
+What reads a session raises what :meth:`SessionStore.reading` does, at its first step.
 """
 
 from __future__ import annotations
@@ -56,10 +57,7 @@ def json_line(record: Record) -> str:
 
 
 def latest(store: SessionStore, name: str, count: int, warn: Warn) -> list[Record]:
-    """Return the last records that were not taken back, the oldest first, each turn with its number.
-
-    :raises NoInput: WriteError: as :meth:`SessionStore.reading` does.
-    """
+    """Return the last records that were not taken back, the oldest first, each turn with its number."""
     most = min(max(count, 1), maxsize)  # 0 needs a session too
     records = list(islice(standing(store.records(name, warn)), most))[:count][::-1]
     if all(record.turn.n for record in records):
@@ -127,10 +125,7 @@ def _part(part: object) -> str:
 
 
 def matches(store: SessionStore, name: str, pattern: re.Pattern[str], warn: Warn) -> Iterator[tuple[int, str]]:
-    """Yield the lines of :func:`transcript` that match, each after the number of its turn; headings are left out.
-
-    :raises NoInput: WriteError: as :meth:`SessionStore.reading` does, at the first step.
-    """
+    """Yield the lines of :func:`transcript` that match, each after the number of its turn; headings are left out."""
     before: str | None = None
     for _, _, turn in oldest_first(store, name, warn):
         for _, text in _texts(turn, before):

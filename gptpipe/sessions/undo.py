@@ -24,10 +24,7 @@ def standing(records: Iterable[Record]) -> Iterator[Record]:
 
 
 def take_back(session: Session) -> Turn | None:
-    """Take back the newest turn of a locked session, and return it, or None if the session has no turn.
-
-    :raises WriteError: Temporary: as ``Session.extend`` does.
-    """
+    """Take back the newest turn of a locked session and return it, or None without one; raises as ``extend``."""
     taken = next(session.history(), None)
     if taken:
         session.append(Turn([], taken.model, taken.profile, taken.base_url, undo=1))

@@ -2,7 +2,7 @@
 
 A function that reads a session raises what :meth:`SessionStore.reading` does, at its first step. One that changes
 a session takes its lock, with the timeout of a process that continues it, and raises what :meth:`SessionStore.lock`
-does, and WriteError if the change fails.
+does, and WriteError if the change fails. A target that exists without ``force``, or is the source, is a UsageError.
 """
 
 from __future__ import annotations
@@ -36,10 +36,7 @@ class Summary(NamedTuple):
 
 
 def summaries(store: SessionStore, warn: Warn) -> Iterator[Summary]:
-    """Yield a summary of each session, by name; ``warn`` of each that cannot be read.
-
-    :raises NoInput: if the folder cannot be read.
-    """
+    """Yield a summary of each session, by name, and warn of each that cannot be read; NoInput if the folder cannot."""
     for name in store.names():
         try:
             yield summary(store, name)
@@ -82,10 +79,7 @@ def oldest_first(store: SessionStore, name: str, warn: Warn) -> Iterator[Record]
 
 
 def copy(store: SessionStore, source: str, target: str, *, force: bool, timeout: float | None) -> None:
-    """Make ``target`` a session with the turns of ``source``; later turns of one do not reach the other.
-
-    :raises UsageError: if ``target`` exists and ``force`` is false, or is ``source``.
-    """
+    """Make ``target`` a session with the turns of ``source``; later turns of one do not reach the other."""
     with _locked(store, source, target, force, timeout) as fd, failing(WriteError, f"cannot copy session {source}"):
         with new_file(fd, [(0, os.fstat(fd).st_size)], store.directory) as new:
             _give_name(new, store, target, force)
@@ -93,10 +87,7 @@ def copy(store: SessionStore, source: str, target: str, *, force: bool, timeout:
 
 
 def rename(store: SessionStore, source: str, target: str, *, force: bool, timeout: float | None) -> None:
-    """Give a session another name. A process that waits for the old name begins a new session.
-
-    :raises UsageError: if ``target`` exists and ``force`` is false, or is ``source``.
-    """
+    """Give a session another name. A process that waits for the old name begins a new session."""
     old = store.path(source)
     with _locked(store, source, target, force, timeout), failing(WriteError, f"cannot rename session {source}"):
         _give_name(old, store, target, force)
