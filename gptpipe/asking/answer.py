@@ -76,10 +76,7 @@ class Bill:
         self._pending = account, messages, time.monotonic()
 
     def end(self, status: int, said: str) -> None:
-        """End the request on its way, if there is one; ``said`` is the text that arrived.
-
-        A request that the server has not accepted used nothing.
-        """
+        """End the request on its way, if any; unless accepted, it used nothing. ``said`` is the text that arrived."""
         if self._pending is None:
             return
         account, messages, started = self._pending
@@ -259,10 +256,7 @@ class Answer:
                 self.void()
 
     def judge(self) -> None:
-        """Set ``failure``: why the answer, which has ended, is incomplete or not what ``want`` says; None if it is.
-
-        :raises ConfigError: if the schema refers to itself without end.
-        """
+        """Set ``failure``: why the answer, which has ended, is incomplete or not what ``want`` says; None if it is."""
         self.failure = _unfinished(self) or _missing(self)
         if self.want.schema is not None and self.failure is None and not self.calls:
             try:

@@ -1,7 +1,7 @@
 """Answers kept to be given again: a file for each, named by what was asked.
 
 An entry is ``{"key": …, "answer": …}``, where the key is its own name, so a file that was cut, renamed or
-changed counts as missing. Its age is that of the file.
+changed counts as missing. Its age is that of the file. NoInput says that the folder cannot be read.
 """
 
 from __future__ import annotations
@@ -47,20 +47,13 @@ def get(directory: Path, key: str, max_age: float | None = None) -> dict[str, An
 
 
 def put(directory: Path, key: str, answer: Mapping[str, Any]) -> None:
-    """Store the answer. It replaces an older one in one step.
-
-    :raises OSError: if that fails.
-    """
+    """Store the answer, or raise OSError. It replaces an older one in one step."""
     make_folder(directory)
     replace(directory / f"{key}.json", compact({"key": key, "answer": answer}).encode())
 
 
 def clear(directory: Path, older_than: float | None = None) -> int:
-    """Remove the entries, or only those older than ``older_than`` seconds; return how many were removed.
-
-    :raises NoInput: if the folder cannot be read.
-    :raises WriteError: if an entry cannot be removed.
-    """
+    """Remove the entries, or those older than ``older_than`` seconds; return how many. WriteError if one stays."""
     removed = 0
     for path in _entries(directory):
         try:
@@ -75,10 +68,7 @@ def clear(directory: Path, older_than: float | None = None) -> int:
 
 
 def size(directory: Path) -> tuple[int, int]:
-    """Return how many entries there are, and their bytes.
-
-    :raises NoInput: if the folder cannot be read.
-    """
+    """Return how many entries there are, and their bytes."""
     sizes = []
     for path in _entries(directory):
         with suppress(FileNotFoundError):  # another process has removed it

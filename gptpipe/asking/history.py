@@ -20,10 +20,7 @@ BYTES_PER_TOKEN = 8
 
 
 def trim(turns: Sequence[Turn], fixed: Sequence[Message], limit: int, model: str, cache: Path) -> list[Turn]:
-    """Return as many of the latest turns as fit :func:`check`, oldest first.
-
-    ``fixed`` is what is sent beside them.
-    """
+    """Return as many of the latest turns as fit ``tokens.check`` beside the ``fixed`` messages, oldest first."""
     if bound_all(fixed) + sum(bound_all(turn.history) for turn in turns) <= limit:
         return list(turns)
     found = meter(model, cache)

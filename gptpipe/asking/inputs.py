@@ -1,6 +1,6 @@
 """What the message is made of: the prompt, files, and standard input, each checked to be text.
 
-gptpipe(1) has the rules under DESCRIPTION.
+gptpipe(1) has the rules under DESCRIPTION. What cannot be read is a NoInput, what is not text a BadInput.
 """
 
 from __future__ import annotations
@@ -21,20 +21,15 @@ _STDIN = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 
 
 def prompt_of(words: Sequence[str]) -> str:
-    """Return the arguments joined by one space, decoded strictly as UTF-8 whatever the locale.
-
-    :raises BadInput: if they are not UTF-8.
-    """
+    """Return the arguments joined by one space, decoded strictly as UTF-8 whatever the locale."""
     return decode(os.fsencode(" ".join(words)), "the prompt")
 
 
 def decode(data: bytes, name: str, encoding: str | None = None) -> str:
     """Return the text in the bytes. ``name`` says in a message where they come from.
 
-    ``encoding`` is that of ``--encoding``; None is UTF-8, for what that option does not reach.
-
-    :raises BadInput: if they do not decode, or hold NUL: with the byte's offset.
-    :raises UsageError: if the encoding is unknown.
+    ``encoding`` is that of ``--encoding``, a UsageError if it is unknown; None is UTF-8, for what that option does not
+    reach. A BadInput names the byte's offset, also that of a NUL.
     """
     codec = encoding or "utf-8"
     try:
@@ -57,10 +52,7 @@ def decode(data: bytes, name: str, encoding: str | None = None) -> str:
 
 
 def read_file(path: str) -> bytes:
-    """Return the content of a file.
-
-    :raises NoInput: if it cannot be read.
-    """
+    """Return the content of a file."""
     try:
         # If it were opened again, a regular file would be read from its start, and once more as standard input.
         with waiting_for(path), open(os.dup(0) if path in _STDIN else path, "rb") as file:
@@ -71,10 +63,7 @@ def read_file(path: str) -> bytes:
 
 
 def text_or_file(text: str, encoding: str | None = None) -> str:
-    """Return the text, or the content of the file for ``@PATH``. ``@@`` at the beginning stands for an ``@``.
-
-    :raises NoInput: BadInput: if the file cannot be read, or is not text.
-    """
+    """Return the text, or the content of the file for ``@PATH``. ``@@`` at the beginning stands for an ``@``."""
     if text.startswith("@") and not text.startswith("@@"):
         return decode(read_file(text[1:]), text[1:], encoding)
     return decode(text.removeprefix("@").encode("utf-8", "surrogateescape"), "an argument")
@@ -83,9 +72,7 @@ def text_or_file(text: str, encoding: str | None = None) -> str:
 def part_of(data: bytes, path: str, encoding: str | None = None) -> str | Part:
     """Return a file as a part of the message: a content part for an image, a PDF or a recording, else its text.
 
-    ``encoding`` is as in :func:`decode`.
-
-    :raises BadInput: if it is neither, or larger than the API takes.
+    ``encoding`` is as in :func:`decode`. BadInput also if it is larger than the API takes.
     """
     part = attachments.part_for(data, path)
     if part is not None:
@@ -96,10 +83,7 @@ def part_of(data: bytes, path: str, encoding: str | None = None) -> str | Part:
 
 
 def compose(parts: Sequence[str | Part]) -> Content:
-    """Return the content of a message: the parts in their order, neighbouring texts joined by blank lines.
-
-    It is a string if there is nothing but text.
-    """
+    """Return the content of a message, a string if all is text: neighbouring texts are joined by blank lines."""
     pieces: list[str | Part] = []
     for is_text, run in groupby(parts, lambda part: isinstance(part, str)):
         same = list(run)
@@ -135,10 +119,7 @@ def is_in_middle() -> bool:
 
 
 def read_lines(meanwhile: Callable[[], None]) -> Iterator[bytes]:
-    """Yield the lines of standard input without their newlines, each as it comes; ``meanwhile`` as in :func:`blocks`.
-
-    :raises NoInput: if it cannot be read.
-    """
+    """Yield the lines of standard input without newlines, each as it comes; ``meanwhile`` is as in :func:`blocks`."""
     message = "waiting for a line of standard input: its end ends this"
     rest = b""
     for block in blocks(0, "standard input", message, meanwhile):
@@ -155,8 +136,6 @@ def blocks(
 
     The first wait that lasts is announced with the ``message``, if there is one. ``meanwhile`` is called once, before
     the first wait.
-
-    :raises NoInput: if it cannot be read.
     """
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
@@ -181,10 +160,8 @@ def blocks(
 def piped(meanwhile: Callable[[], None], *, alone: bool, explicit: bool) -> bytes:
     """Return what is on standard input, if it should be read; else nothing.
 
-    ``explicit`` is whether ``-f -`` asks for it, ``alone`` whether there is nothing else to ask. ``meanwhile`` is as in
-    :func:`blocks`.
-
-    :raises NoInput: if it is empty and was asked for, or cannot be read.
+    ``explicit`` is whether ``-f -`` asks for it, and then NoInput if it is empty; ``alone`` whether there is nothing
+    else to ask. ``meanwhile`` is as in :func:`blocks`.
     """
     message: str | None = "waiting for standard input to end: -n does not read it, --max-time bounds it"
     if not explicit and not is_piped():

@@ -34,10 +34,7 @@ class Judge:
         self._announced = Lock()
 
     def __call__(self, text: str) -> str | None:
-        """Return why the answer is not good enough, or None if it is.
-
-        :raises Temporary: if the command cannot be started now.
-        """
+        """Return why the answer is not good enough, or None if it is; Temporary if the command cannot be run now."""
         try:
             with output.waiting_together(f"waiting for {self._name} to check an answer", self._announced):
                 ended = children.run(self._words, env=self._env, data=text.encode())

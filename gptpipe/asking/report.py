@@ -34,10 +34,7 @@ def previewed(composed: Composed, context: Context) -> dict[str, Any]:
 
 
 def shown(chosen: Settings, context: Context, request: Request, without: Collection[str] = ()) -> dict[str, Any]:
-    """Return the request as ``--dry-run`` shows it: without secrets. No key command is run.
-
-    ``without`` names fields that the client would add.
-    """
+    """Return the request as ``--dry-run`` shows it, without secrets and the fields ``without``; runs no key command."""
     spoken = protocol.of(chosen, request)
     return {
         "url": masked(protocol.url(chosen, spoken)) if chosen.base_url else None,

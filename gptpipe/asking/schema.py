@@ -1,7 +1,8 @@
 """Answers that are JSON of a given form: the schema, how it is read and checked, and whether an answer is valid.
 
 A schema is a JSON Schema of any draft from 3 to 2020-12; without ``$schema`` it is 2020-12. It may refer only to
-itself: nothing is fetched. ``format`` is a note to the model and not checked.
+itself: nothing is fetched. ``format`` is a note to the model and not checked. One that refers to itself without end is
+a ConfigError when it is used.
 """
 
 from __future__ import annotations
@@ -118,7 +119,6 @@ def validate(text: str, schema: Schema) -> Any:
     """Return the value in an answer's JSON, one surrounding fence taken off.
 
     :raises Invalid: if it is not JSON, or not valid for the schema: with the path of the violation.
-    :raises ConfigError: if the schema refers to itself without end.
     """
     try:
         value = parse(whole_fence(text))
@@ -130,10 +130,7 @@ def validate(text: str, schema: Schema) -> Any:
 
 
 def violation(value: Any, schema: Schema) -> str | None:
-    """Return where and why a value is not valid for the schema, or None if it is.
-
-    :raises ConfigError: if the schema refers to itself without end.
-    """
+    """Return where and why a value is not valid for the schema, or None if it is."""
     from jsonschema.exceptions import best_match
 
     validator = _dialect(schema)(schema, registry=_registry(schema))

@@ -2,7 +2,7 @@
 
 A byte-level tokenizer never yields more tokens than there are bytes, so the length settles most limits. Only
 where it does not, the text is tokenized, by ``tiktoken`` with a vocabulary that is already on disk: nothing here
-downloads one.
+downloads one. ``cache`` is gptpipe's cache folder.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def folder(cache: Path) -> Path:
 
 
 def vocabulary_path(encoding: str, cache: Path) -> Path:
-    """Return the path of a vocabulary. ``cache`` is gptpipe's cache folder."""
+    """Return the path of a vocabulary."""
     import hashlib  # OpenSSL comes with it: only those who count pay for it
 
     return folder(cache) / hashlib.sha1(VOCABULARIES[encoding].url.encode(), usedforsecurity=False).hexdigest()
@@ -103,10 +103,7 @@ def _is_whole(encoding: str, data: bytes) -> bool:
 
 
 def bound(message: Message) -> int:
-    """Return a number of tokens that a message's text does not exceed, whatever the tokenizer.
-
-    An attachment has no text; it counts as ATTACHMENT tokens, which it may exceed.
-    """
+    """Return the most tokens of a message, by any tokenizer. An attachment counts as ATTACHMENT, and may be more."""
     return heft(message) + FRAME_BOUND
 
 
@@ -161,10 +158,7 @@ class Meter(NamedTuple):
 
 
 def meter(model: str, cache: Path) -> Meter:
-    """Return the meter for a model: ``tiktoken`` if the vocabulary is on disk. ``cache`` is gptpipe's cache folder.
-
-    A model that ``tiktoken`` does not know is counted with DEFAULT_ENCODING.
-    """
+    """Return the meter for a model. What ``tiktoken`` does not know is counted with DEFAULT_ENCODING."""
     if not any(vocabulary_path(encoding, cache).exists() for encoding in VOCABULARIES):
         return Meter(None, False)
     from tiktoken.model import encoding_name_for_model

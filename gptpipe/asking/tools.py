@@ -74,18 +74,12 @@ def described(name: str, arguments: Any) -> str:
 
 
 def names(folder: Path) -> list[str]:
-    """Return the names of the executables in the folder of tools, sorted.
-
-    :raises NoInput: if the folder cannot be read. A folder that does not exist has none.
-    """
+    """Return the names of the executables in the folder of tools, sorted; raises as ``storage.listed``."""
     return sorted(name for name in listed(folder) if not name.startswith(".") and (folder / name).is_file())
 
 
 def find(name: str, folder: Path) -> str:
-    """Return the path of a tool: ``name`` itself if it has a slash, else the file of that name in the folder of tools.
-
-    :raises NoInput: if it is not there, or not executable.
-    """
+    """Return the path of a tool: ``name`` if it has a slash, else the file of that name in the folder; else NoInput."""
     path = name if "/" in name else str(folder / name)
     if not name or not os.path.isfile(path):
         hint = (
@@ -105,7 +99,7 @@ def load(wanted: Sequence[str], folder: Path, env: Mapping[str, str]) -> tuple[T
     ``env`` is their environment. Runs in the main thread.
 
     :raises NoInput: if one is not there or cannot be run.
-    :raises ConfigError: if one describes itself badly, or two have the same name.
+    :raises ConfigError: if one describes itself badly or not within DESCRIBE_LIMIT, or two have the same name.
     """
     found: dict[str, Tool] = {}
     for path in dict.fromkeys(find(name, folder) for name in wanted):
@@ -116,11 +110,7 @@ def load(wanted: Sequence[str], folder: Path, env: Mapping[str, str]) -> tuple[T
 
 
 def describe(path: str, env: Mapping[str, str]) -> Tool:
-    """Return a tool as it describes itself.
-
-    :raises NoInput: if it cannot be run.
-    :raises ConfigError: if it fails, takes longer than DESCRIBE_LIMIT, or describes itself badly.
-    """
+    """Return a tool as it describes itself; raises as :func:`load`."""
     try:
         with output.waiting(f"waiting for the tool {path} to describe itself"):
             ended = _run(path, "describe", env, None, time.monotonic() + DESCRIBE_LIMIT)
@@ -138,10 +128,7 @@ def describe(path: str, env: Mapping[str, str]) -> Tool:
 
 
 def _spec(ended: Ended) -> ToolSpec:
-    """Return what a description says.
-
-    :raises ValueError: if it is not a description.
-    """
+    """Return what a description says; ValueError if it is none."""
     if ended.cut:
         raise ValueError(f"it prints more than {LARGEST} bytes")
     try:

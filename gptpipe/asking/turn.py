@@ -36,10 +36,7 @@ class Call(NamedTuple):
     want: Want = Want()
 
     def resolve(self, context: Context, past: Mapping[str, Any]) -> Settings:
-        """Return the settings; ``past`` is what a session says. The model may still be missing.
-
-        :raises UsageError: ConfigError: for faulty options or settings.
-        """
+        """Return the settings; ``past`` is what a session says. The model may still be missing."""
         return context.resolve(self.options, self.role, past, need_model=False)
 
 
@@ -74,9 +71,8 @@ class Turn:
     """One question, and its answer as far as it has arrived.
 
     ``settings`` are those of the call until the session has been read. ``turns_sent`` and ``turns_dropped`` count the
-    history. ``asked`` says that a request was ready, ``connected`` that there was a client to send it.
-
-    ``link`` may be that of the turn before.
+    history. ``asked`` says that a request was ready, ``connected`` that there was a client to send it. ``link`` may be
+    that of the turn before.
     """
 
     def __init__(self, question: Question, context: Context, link: Link) -> None:
@@ -135,10 +131,7 @@ class Turn:
 
 
 def prepare(question: Question, context: Context, link: Link) -> None:
-    """Check settings, budget and key before the user writes a question.
-
-    :raises Failure: if a setting is faulty, a budget used up, or no key there.
-    """
+    """Check settings, budget and key before the user writes a question: each may be a failure."""
     chosen = _settled(question, context, _past(_looked_at(question, context, silent)))
     if not question.call.want.stored:
         check_spending(context, chosen, question.call.want)
@@ -154,9 +147,8 @@ def preview(question: Question, context: Context) -> Composed:
 def compose(question: Question, context: Context, chosen: Settings, turns: Iterator[message.Turn]) -> Composed:
     """Return the request: the system message, the history that fits, and the question.
 
-    ``turns`` are the session's from the newest; only as many as needed are read.
-
-    :raises BadInput: OverLimit: if it is too large.
+    ``turns`` are the session's from the newest; only as many as needed are read. BadInput or OverLimit if it is too
+    large.
     """
     folder = context.paths.attachments
     turns, newest = tee(turns)
@@ -178,10 +170,7 @@ def compose(question: Question, context: Context, chosen: Settings, turns: Itera
 
 
 def _settled(question: Question, context: Context, past: _Past) -> Settings:
-    """Return the settings, with those of the session in them.
-
-    :raises ConfigError: if no model was named, or the session goes on with a profile that does not exist.
-    """
+    """Return the settings, with those of the session in them; raises as ``resolve``, also if no model was named."""
     chosen = question.call.resolve(context, past._asdict()) if any(past) else question.settings
     resolve.check_model(chosen)
     return chosen

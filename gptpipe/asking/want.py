@@ -67,10 +67,8 @@ class Want(NamedTuple):
 def wanted(options: Mapping[str, Any], role: Role, context: Context) -> Want:
     """Return what an answer must be, by the options (long names with underscores) or else by the role.
 
-    The tools are those of both. Each is asked to describe itself.
-
-    :raises UsageError: if they exclude each other.
-    :raises NoInput: ConfigError: if the schema or a tool cannot be used.
+    The tools are those of both. Each is asked to describe itself. UsageError if options exclude each other; otherwise
+    raises as ``schema.load`` and ``tools.load``.
     """
     extract, path = options.get("extract"), options.get("schema")
     if extract and path is not None:
