@@ -1,4 +1,4 @@
-"""Options and environment variables, checked, and the settings file that they name."""
+"""Options and environment variables, checked, and the settings file that they name. A faulty value is a UsageError."""
 
 from __future__ import annotations
 
@@ -22,10 +22,7 @@ _PATHS = ("config", "cacert")
 
 
 def read_file(option: str | None, env: Mapping[str, str]) -> Config:
-    """Read the settings file: that of ``--config``, of ``GPTPIPE_CONFIG``, else the usual one if it is there.
-
-    :raises ConfigError: as ``config.load`` and ``paths`` do.
-    """
+    """Read the settings file: that of ``--config``, of ``GPTPIPE_CONFIG``, else the usual one if it is there."""
     named = named_file(option, env)
     return load(named or paths().config / "config.toml", required=bool(named))
 
@@ -38,10 +35,7 @@ def named_file(option: str | None, env: Mapping[str, str]) -> str | None:
 
 
 def variables(env: Mapping[str, str]) -> dict[str, Any]:
-    """Return the values of gptpipe's own variables, by option. All are checked, also those that an option overrides.
-
-    :raises UsageError: for a faulty value, with the variable's name.
-    """
+    """Return the values of gptpipe's own variables, by option. Those that an option overrides are checked too."""
     found = {}
     for name, variable in ENVIRONMENT.items():
         if value := env.get(variable):

@@ -45,10 +45,7 @@ class Key(NamedTuple):
 
 
 def shown_headers(settings: Settings, env: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers of a request with masked values; no key command is run.
-
-    A missing key is left out here. It is an error only when a request is made.
-    """
+    """Return the headers of a request with masked values; no key command is run, and a missing key left out."""
     try:
         key = find(settings, env, None)
     except ConfigError:
@@ -156,10 +153,7 @@ def _decoded(data: bytes, what: str) -> str:
 
 
 def _checked(value: str, source: str) -> str:
-    """Return the key without white space around it.
-
-    :raises ConfigError: if an HTTP header cannot carry it; the message never shows it.
-    """
+    """Return the key without white space around it; ConfigError, without the key, if no header can carry it."""
     key = value.strip()
     if not _HEADER_SAFE.fullmatch(key):
         raise ConfigError(

@@ -141,10 +141,7 @@ def _way(choice: _Choice, layers: Layers, sources: _Sources) -> dict[str, Any]:
 
 
 def check_model(found: Settings) -> None:
-    """Check that something has named a model.
-
-    :raises ConfigError: if nothing has.
-    """
+    """Raise ConfigError if nothing has named a model."""
     if found.model:
         return
     if found.profile:
@@ -254,10 +251,7 @@ def _check_profile(choice: _Choice, config: Config) -> None:
 
 
 def _proxy(base_url: str, layers: Layers, sources: _Sources) -> str | None:
-    """Return the proxy for the address: that of a setting, ``""`` being none, else the one in others' variables.
-
-    No variable gives one for an address on this machine.
-    """
+    """Return the proxy: of a setting (``""`` is none) or of variables, but these give none for this machine."""
     local = is_local(base_url)
     setting: str | None = _first([layer for layer in layers if not (local and layer is sources.variables)], "proxy")
     if setting is not None:

@@ -84,11 +84,7 @@ def _line(name: str, value: Any, *, belongs: bool) -> str:
 
 
 def start(path: Path) -> None:
-    """Write a settings file to begin with, never over one that is there.
-
-    :raises UsageError: if there is one.
-    :raises WriteError: if it cannot be written.
-    """
+    """Write a settings file to begin with: UsageError if one is there, WriteError if it cannot be written."""
     with failing(WriteError, f"cannot write {path}"):
         try:
             create(path, STARTER.encode())
