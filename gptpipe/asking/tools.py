@@ -173,8 +173,7 @@ def call(name: str, arguments: str, toolbox: Toolbox) -> Called:
     An error becomes the result, so that the model can react to it. A long call is announced.
     """
     started = time.monotonic()
-    status = None
-    given = value(arguments)
+    status, given = None, value(arguments)
     try:
         tool = _allowed(name, _value(arguments), toolbox)
         with output.waiting(f"waiting for the tool {name} to end: --max-time bounds it"):

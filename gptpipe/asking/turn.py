@@ -65,6 +65,7 @@ class Composed(NamedTuple):
 
 
 Append = Callable[[message.Turn, bool], object]
+Past = Mapping[str, str | None]
 
 
 class Turn:
@@ -169,25 +170,17 @@ def compose(question: Question, context: Context, chosen: Settings, turns: Itera
     return Composed(chosen, request, sent, dropped)
 
 
-def _settled(question: Question, context: Context, past: _Past) -> Settings:
+def _settled(question: Question, context: Context, past: Past) -> Settings:
     """Return the settings, with those of the session in them; raises as ``resolve``, also if no model was named."""
-    chosen = question.call.resolve(context, past._asdict()) if any(past) else question.settings
+    chosen = question.call.resolve(context, past) if any(past.values()) else question.settings
     resolve.check_model(chosen)
     return chosen
 
 
-class _Past(NamedTuple):
-    """What a session says of settings: model, endpoint and system message of its last finished turn."""
-
-    model: str | None = None
-    profile: str | None = None
-    base_url: str | None = None
-    system: str | None = None
-
-
-def _past(turns: Iterator[message.Turn]) -> _Past:
-    last = next((turn for turn in turns if turn.finished), None)
-    return _Past(last.model, last.profile, last.base_url, last.system) if last else _Past()
+def _past(turns: Iterator[message.Turn]) -> Past:
+    """Return what a session says of settings: model, endpoint and system message of its last finished turn."""
+    last = next((turn for turn in turns if turn.finished), message.Turn([]))
+    return {name: getattr(last, name) for name in ("model", "profile", "base_url", "system")}
 
 
 def _looked_at(question: Question, context: Context, warn: Warn) -> Iterator[message.Turn]:

@@ -55,8 +55,7 @@ class Want(NamedTuple):
 
     def request(self, settings: Settings, messages: list[Message]) -> Request:
         """Return the request for such an answer, to the settings' model with their parameters."""
-        asked = Request(settings.model, messages, settings.params, self.schema, self.specs)
-        return asked._replace(reasoning=self.reasoning, web=self.web)
+        return Request(settings.model, messages, settings.params, self.schema, self.specs, self.reasoning, self.web)
 
     @property
     def stored(self) -> bool:
