@@ -69,22 +69,14 @@ def find(settings: Settings, env: Mapping[str, str], run: Run | None) -> Key:
     for source, read in _ways(settings, env, run):
         value = read()
         if value is not None:
-            _refuse_plain(settings, settings.base_url)
-            _leave_no_core()
+            _guard(settings, settings.base_url)
             return Key(_checked(value, source), source)
     if any(name.lower() == "authorization" for name in settings.headers):
-        _refuse_plain(settings, settings.base_url)
-        _leave_no_core()
+        _guard(settings, settings.base_url)
         return Key(None, "the profile's header Authorization")
     if not settings.key.needed or is_local(settings.base_url):
         return Key(None, NOT_NEEDED)
     raise _no_key(settings, settings.base_url)
-
-
-def _leave_no_core() -> None:
-    """Make sure that this process writes no core file if it crashes: the key would be in it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 def _ways(
@@ -162,12 +154,15 @@ def _checked(value: str, source: str) -> str:
     return key
 
 
-def _refuse_plain(settings: Settings, base_url: str) -> None:
+def _guard(settings: Settings, base_url: str) -> None:
+    """Refuse to send a key over plain HTTP, and write no core file if this process crashes: the key would be in it."""
     if is_plain(base_url) and not is_local(base_url) and not settings.allow_http:
         raise ConfigError(
             f"the key would go to {masked(base_url)} over plain HTTP",
             "use https, or write allow_http = true in the profile if the way there is safe",
         )
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 def _no_key(settings: Settings, base_url: str) -> ConfigError:
