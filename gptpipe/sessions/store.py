@@ -51,7 +51,7 @@ class SessionStore:
 
     def __init__(self, directory: Path, waiting: Waiting = output.waiting) -> None:
         self.directory = directory
-        self._waiting = waiting
+        self.waiting = waiting
 
     def path(self, name: str) -> Path:
         """Return the file of a session; its name is UTF-8 whatever the locale."""
@@ -106,7 +106,7 @@ class SessionStore:
         :raises NoInput: if the session does not exist and ``create`` is false.
         :raises WriteError: if the session is not a regular file, or cannot be made, written to or locked.
         """
-        session = Session(name, self.path(name), timeout, self._waiting, warn, create)
+        session = Session(self, name, timeout, warn, create)
         session.acquire(timeout)
         try:
             if not create and os.fstat(session.fd).st_size == 0:
@@ -135,28 +135,24 @@ class Session:
     if it cannot be read or written.
     """
 
-    def __init__(
-        self, name: str, path: Path, timeout: float | None, waiting: Waiting, warn: Warn, create: bool
-    ) -> None:
+    def __init__(self, store: SessionStore, name: str, timeout: float | None, warn: Warn, create: bool) -> None:
         self.name = name
-        self.path = path
+        self.path = store.path(name)
         self.fd = -1
         self._timeout = timeout
-        self._waiting = waiting
+        self._waiting = store.waiting
         self._warn = warn
         self._create = create
 
     def history(self) -> Iterator[Turn]:
         """Yield the turns from the newest, without those taken back. No more is read than is used."""
-        return (record.turn for record in standing(self._records(self._warn)))
+        with failing(WriteError, f"cannot read session {self.name}: {self.path}"):
+            records = system.resolved(self.fd, self._lines(self._warn), self.path, self._warn)
+            yield from (record.turn for record in standing(records))
 
     def last(self) -> Turn | None:
         """Return the newest turn, finished or not, with the ``n`` and ``total_tokens`` of the whole session."""
         return last_turn(record.turn for record in self._lines(silent))
-
-    def _records(self, warn: Warn) -> Iterator[Record]:
-        with failing(WriteError, f"cannot read session {self.name}: {self.path}"):
-            yield from system.resolved(self.fd, self._lines(warn), self.path, warn)
 
     def _lines(self, warn: Warn) -> Iterator[Record]:
         """Yield the records as the file has them, the newest first."""
