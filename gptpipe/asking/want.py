@@ -19,6 +19,7 @@ from gptpipe.usage.ceiling import Ceiling
 from gptpipe.wire.request import Request
 
 MAX_CALLS = 10  # of tools, in a turn or for a record
+_SAME = ("repair", "cache_only", "over_budget", "reasoning", "web", "max_calls")  # options that are fields as they are
 
 
 class Want(NamedTuple):
@@ -78,30 +79,26 @@ def wanted(options: Mapping[str, Any], role: Role, context: Context) -> Want:
         extract, path = role.extract, role.schema
         if extract and path:
             raise ConfigError("schema and extract exclude each other, and the role has both")
-    age, repair, most = options.get("cache"), options.get("repair", 1), options.get("max_cost")
-    if repair < 0:
+    age, most = options.get("cache"), options.get("max_cost")
+    if options.get("repair", 0) < 0:
         raise UsageError("--repair must be a whole number, 0 or more")
     if most is not None and not 0 <= most < inf:
         raise UsageError("--max-cost must be a number, 0 or more")
-    return Want(
+    want = Want(
         extract,
         schema.load(path) if path is not None else None,
-        repair,
-        None if age is None else parse_age(age),
-        options.get("cache_only", False),
-        options.get("over_budget", False),
-        options.get("reasoning", False),
-        options.get("web", False),
+        max_age=None if age is None else parse_age(age),
         ceiling=None if most is None else Ceiling(most),
-        **_tools(options, role, context),
+        **{name: options[name] for name in _SAME if name in options},
     )
+    return want._replace(**_tools(options, role, context))
 
 
 def _tools(options: Mapping[str, Any], role: Role, context: Context) -> dict[str, Any]:
     """Return the fields about tools, by options and role."""
     names = [*role.tools, *options.get("tool", ())]
-    most, calls_only = options.get("max_calls", MAX_CALLS), options.get("tool_calls", False)
-    if most < 0:
+    calls_only = options.get("tool_calls", False)
+    if options.get("max_calls", 0) < 0:
         raise UsageError("--max-calls must be a whole number, 0 or more")
     if calls_only and not names:
         raise UsageError("--tool-calls needs a --tool that the model may call")
@@ -110,7 +107,6 @@ def _tools(options: Mapping[str, Any], role: Role, context: Context) -> dict[str
     env = keyless(context.env, context.config)
     return {
         "tools": tools.load(names, context.paths.tools, env),
-        "max_calls": most,
         "approve": consent.agrees if options.get("approve") else None,
         "calls_only": calls_only,
     }
