@@ -109,6 +109,7 @@ def resolve(
         layers = _layers(sources, held, named=False)
     else:
         way = _way(choice, layers, sources)
+    times: dict[str, Any] = {name: _first(layers, name) or None for name in TIMES}  # 0 is no limit
     found = Settings(
         model=model,
         profile=choice.profile,
@@ -124,7 +125,8 @@ def resolve(
         answer=config.chat.get("answer"),
         remember=config.chat.get("history", True),
         **way,
-        **_single(layers),
+        **{name: _first(layers, name) for name in _PLAIN},
+        **times,
     )
     if need_model:
         check_model(found)
@@ -171,12 +173,6 @@ def _layers(sources: _Sources, held: Mapping[str, Any], *, named: bool) -> Layer
 
 def _first(layers: Layers, name: str) -> Any:
     return next((layer[name] for layer in layers if layer.get(name) is not None), None)
-
-
-def _single(layers: Layers) -> dict[str, Any]:
-    """Return the settings without a rule of their own, each from the first layer that has it. A time of 0 is None."""
-    plain = {name: _first(layers, name) for name in _PLAIN}
-    return plain | {name: _first(layers, name) or None for name in TIMES}
 
 
 def _params(layers: Layers) -> dict[str, Any]:
