@@ -35,10 +35,6 @@ class Call(NamedTuple):
     role: Mapping[str, Any]
     want: Want = Want()
 
-    def resolve(self, context: Context, past: Mapping[str, Any]) -> Settings:
-        """Return the settings; ``past`` is what a session says. The model may still be missing."""
-        return context.resolve(self.options, self.role, past, need_model=False)
-
 
 class Question(NamedTuple):
     """The question of one turn. A session may change the ``settings``, which are those of the ``call``.
@@ -172,7 +168,9 @@ def compose(question: Question, context: Context, chosen: Settings, turns: Itera
 
 def _settled(question: Question, context: Context, past: Past) -> Settings:
     """Return the settings, with those of the session in them; raises as ``resolve``, also if no model was named."""
-    chosen = question.call.resolve(context, past) if any(past.values()) else question.settings
+    call, chosen = question.call, question.settings
+    if any(past.values()):
+        chosen = context.resolve(call.options, call.role, past, need_model=False)
     resolve.check_model(chosen)
     return chosen
 

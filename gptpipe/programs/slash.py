@@ -50,7 +50,7 @@ class Talk:
 
         :raises UsageError: ConfigError: for faulty options or settings.
         """
-        return self.call.resolve(self.context, {})
+        return self.context.resolve(self.call.options, self.call.role, need_model=False)
 
     def set(self, **options: Any) -> None:
         """Change options of what follows; None is an option that is not given."""

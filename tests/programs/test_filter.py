@@ -468,7 +468,7 @@ def test_a_session_that_goes_while_it_is_looked_for_begins_anew(home: Path, monk
     path.write_bytes(b"{}\n")
     context = here("gptpipe", {})
     call = turn.Call({"model": "echo", "session": "s"}, {})
-    question = turn.Question("x", call, call.resolve(context, {}))
+    question = turn.Question("x", call, context.resolve(call.options))
     found = Path.stat
 
     def stat_and_remove(self: Path, **options: Any) -> os.stat_result:
