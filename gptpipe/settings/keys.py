@@ -20,7 +20,7 @@ from gptpipe.errors import ConfigError
 from gptpipe.settings.built_in import BUILT_IN, OPENAI
 from gptpipe.settings.file import Config
 from gptpipe.settings.settings import Settings
-from gptpipe.text.address import is_local, is_plain, masked, masked_headers
+from gptpipe.text.address import is_local, masked, masked_headers
 
 COMMAND_LIMIT = 30.0  # seconds
 NOT_NEEDED = "none needed"  # the source of no key
@@ -156,7 +156,7 @@ def _checked(value: str, source: str) -> str:
 
 def _guard(settings: Settings, base_url: str) -> None:
     """Refuse to send a key over plain HTTP, and write no core file if this process crashes: the key would be in it."""
-    if is_plain(base_url) and not is_local(base_url) and not settings.allow_http:
+    if base_url.startswith("http:") and not is_local(base_url) and not settings.allow_http:
         raise ConfigError(
             f"the key would go to {masked(base_url)} over plain HTTP",
             "use https, or write allow_http = true in the profile if the way there is safe",

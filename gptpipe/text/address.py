@@ -104,11 +104,6 @@ def same(one: str, other: str) -> bool:
     return (first.scheme, first.netloc.lower(), first.path) == (second.scheme, second.netloc.lower(), second.path)
 
 
-def is_plain(url: str) -> bool:
-    """Return whether the URL is HTTP without TLS."""
-    return urlsplit(url).scheme == "http"
-
-
 def is_local(url: str) -> bool:
     """Return whether the URL's host is this machine: localhost and names below it, 127.0.0.0/8, ::1."""
     host = (urlsplit(url).hostname or "").rstrip(".")
