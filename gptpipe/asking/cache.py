@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gptpipe.errors import WriteError
-from gptpipe.storage import listed, make_folder, open_regular, replace
+from gptpipe.storage import failing, listed, make_folder, open_regular, replace
 from gptpipe.text.strict_json import compact
 
 _ENTRY = re.compile(r"([0-9a-f]{64})\.json|\.[0-9a-f]{64}\.json\..*")  # an entry, or what a kill left of its writing
@@ -56,14 +56,10 @@ def clear(directory: Path, older_than: float | None = None) -> int:
     """Remove the entries, or those older than ``older_than`` seconds; return how many. WriteError if one stays."""
     removed = 0
     for path in _entries(directory):
-        try:
+        with failing(WriteError, f"cannot remove {path}"), suppress(FileNotFoundError):  # another process was quicker
             if older_than is None or time.time() - path.stat(follow_symlinks=False).st_mtime > older_than:
                 path.unlink()
                 removed += 1
-        except FileNotFoundError:
-            continue  # another process was quicker
-        except OSError as error:
-            raise WriteError(f"cannot remove {path}: {error.strerror}") from error
     return removed
 
 

@@ -9,6 +9,7 @@ from threading import Lock
 
 from gptpipe.console import children, output
 from gptpipe.errors import NoInput, Temporary, UsageError
+from gptpipe.storage import failing
 
 _LINES = 20  # of standard error that the model is shown
 
@@ -35,11 +36,9 @@ class Judge:
 
     def __call__(self, text: str) -> str | None:
         """Return why the answer is not good enough, or None if it is; Temporary if the command cannot be run now."""
-        try:
-            with output.waiting_together(f"waiting for {self._name} to check an answer", self._announced):
-                ended = children.run(self._words, env=self._env, data=text.encode())
-        except OSError as error:
-            raise Temporary(f"--check cannot run {self._name}: {error.strerror}") from error
+        waiting = output.waiting_together(f"waiting for {self._name} to check an answer", self._announced)
+        with failing(Temporary, f"--check cannot run {self._name}"), waiting:
+            ended = children.run(self._words, env=self._env, data=text.encode())
         if not ended.status:
             return None
         said = "\n".join(ended.err.decode("utf-8", "replace").strip().splitlines()[-_LINES:])
