@@ -140,20 +140,14 @@ def new_file(source: int, spans: Iterable[tuple[int, int]], folder: Path) -> Ite
     path = folder / f".{os.urandom(8).hex()}"
     fd = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
-        try:
+        with open(fd, "wb"):
             for start, end in spans:
-                _copy_span(source, start, end, fd)
+                while start < end and (data := os.pread(source, min(COPY_BLOCK, end - start), start)):
+                    start += os.write(fd, data)
             os.fsync(fd)  # or a crash after it got its name leaves an empty session
-        finally:
-            os.close(fd)
         yield path
     finally:
         path.unlink(missing_ok=True)
-
-
-def _copy_span(source: int, start: int, end: int, target: int) -> None:
-    while start < end and (data := os.pread(source, min(COPY_BLOCK, end - start), start)):
-        start += os.write(target, data)
 
 
 def remove(store: SessionStore, name: str, *, timeout: float | None, unused_since: float | None = None) -> bool:
