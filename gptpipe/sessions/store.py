@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -20,7 +21,7 @@ from gptpipe.errors import NoInput, Temporary, UsageError, WriteError
 from gptpipe.message import Turn, parse, to_line
 from gptpipe.sessions import system
 from gptpipe.sessions.undo import standing
-from gptpipe.storage import Line, append, backward, failing, make_folder, open_regular, stands_at
+from gptpipe.storage import Line, append, backward, failing, listed, make_folder, open_regular, stands_at
 from gptpipe.text.names import check_name
 
 SUFFIX = ".jsonl"
@@ -60,11 +61,18 @@ class SessionStore:
     def names(self) -> list[str]:
         """Return the names of all sessions, sorted; NoInput if the folder cannot be read."""
         with failing(NoInput, f"cannot read {self.directory}"):
-            try:
-                with os.scandir(self.directory) as entries:
-                    return sorted(name for entry in entries if (name := _session_name(entry)))
-            except FileNotFoundError:
-                return []
+            return sorted(filter(None, map(self._name_of, listed(self.directory))))
+
+    def _name_of(self, file: str) -> str | None:
+        """Return the name of the session that a file is, or None. An empty file is not a session."""
+        if not file.endswith(SUFFIX):
+            return None
+        try:
+            name = os.fsencode(file.removesuffix(SUFFIX)).decode()
+            status = os.stat(self.directory / file, follow_symlinks=False)
+            return name if check_name(name) == name and stat.S_ISREG(status.st_mode) and status.st_size else None
+        except (UnicodeDecodeError, UsageError, FileNotFoundError):
+            return None
 
     @contextmanager
     def reading(self, name: str) -> Iterator[int]:
@@ -114,18 +122,6 @@ class SessionStore:
             yield session
         finally:
             session.release()
-
-
-def _session_name(entry: os.DirEntry[str]) -> str | None:
-    """Return the name of the session that a file is, or None. An empty file is not a session."""
-    if not entry.name.endswith(SUFFIX):
-        return None
-    try:
-        name = os.fsencode(entry.name.removesuffix(SUFFIX)).decode()
-        found = check_name(name) == name and entry.is_file(follow_symlinks=False) and entry.stat().st_size > 0
-    except (UnicodeDecodeError, UsageError, FileNotFoundError):
-        return None
-    return name if found else None
 
 
 class Session:
