@@ -29,7 +29,7 @@ FACES = {
     "programs": "start",
     "records": "bar equals estimate form input jobs pace pool queue replies request requests_file "
     "result_file results select sink submission tally worker",
-    "sessions": "attachments repair store transcript undo upkeep",
+    "sessions": "attachments store transcript undo upkeep",
     "usage": "budget ceiling ledger prices summary",
     "wire": "batch_api chat client download early echo events protocol request responses thinking",
 }

@@ -21,7 +21,7 @@ from gptpipe.asking import cache, schema
 from gptpipe.console.output import silent
 from gptpipe.errors import Absent, Failure, UsageError
 from gptpipe.records.rows import extended, rows
-from gptpipe.sessions import repair, upkeep
+from gptpipe.sessions import upkeep
 from gptpipe.sessions.store import SessionStore, damaged_path
 from gptpipe.settings import file, roles
 from gptpipe.settings.resolve import resolve
@@ -135,12 +135,12 @@ def _sessions(folder: Path) -> Callable[[list[bytes], bool], None]:
             return  # no session
         before = list(store.history("s", silent))
         list(upkeep.summaries(store, silent))
-        damaged = allowed(lambda: repair.repair(store, "s", timeout=0)) or []
+        damaged = allowed(lambda: upkeep.repair(store, "s", timeout=0)) or []
         if not path.read_bytes():
             assert damaged
             assert not before
             return
-        assert list(repair.find(store, "s")) == []
+        assert list(upkeep.damages(store, "s")) == []
         assert [turn.messages for turn in store.history("s", silent)] == [turn.messages for turn in before]
         aside = damaged_path(path).read_bytes() if damaged else b""
         assert all(data[damage.offset : damage.offset + damage.length] in aside for damage in damaged)

@@ -18,7 +18,6 @@ from gptpipe.programs import options
 from gptpipe.programs.cli import Group, option
 from gptpipe.programs.options import together
 from gptpipe.sessions import attachments, transcript, upkeep
-from gptpipe.sessions import repair as damages
 from gptpipe.sessions.store import SessionStore
 from gptpipe.settings import environment, resolve, settings
 from gptpipe.text.age import parse_age
@@ -229,12 +228,12 @@ def check(names: Sequence[str], repair: bool, lock_timeout: float | None) -> int
     left = 0
     for name in each:
         with each.attempt(name):
-            found = list(damages.find(store, name))
+            found = list(upkeep.damages(store, name))
             left += len(found)
             for damage in found:
                 printer.write(f"{name}:{damage.number}: damaged, {damage.length} bytes at byte {damage.offset}\n")
             if found and repair:
-                damages.repair(store, name, timeout=timeout)
+                upkeep.repair(store, name, timeout=timeout)
                 left -= len(found)
     if left:
         raise BadInput(f"damaged lines: {left}", None if repair else "--repair moves them aside")

@@ -1,4 +1,4 @@
-"""Upkeep of sessions: list, copy, rename and remove them.
+"""Upkeep of sessions: list, copy, rename and remove them, find damaged lines and move them into a file beside.
 
 A function that reads a session raises what :meth:`SessionStore.reading` does, at its first step. One that changes
 a session takes its lock, with the timeout of a process that continues it, and raises what :meth:`SessionStore.lock`
@@ -7,6 +7,7 @@ does, and WriteError if the change fails. A target that exists without ``force``
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,10 +17,10 @@ from typing import NamedTuple
 
 from gptpipe.console.output import silent
 from gptpipe.errors import Failure, NoInput, UsageError, WriteError
-from gptpipe.message import Turn
+from gptpipe.message import Turn, parse
 from gptpipe.sessions import system
 from gptpipe.sessions.store import Record, SessionStore, Warn, damaged_path, last_turn, valid
-from gptpipe.storage import backward, failing, forward, open_regular, sync_folder
+from gptpipe.storage import append, backward, failing, forward, open_regular, sync_folder
 
 COPY_BLOCK = 1 << 20
 
@@ -164,3 +165,69 @@ def remove(store: SessionStore, name: str, *, timeout: float | None, unused_sinc
             path.unlink()
             damaged_path(path).unlink(missing_ok=True)
     return True
+
+
+class Damage(NamedTuple):
+    """A damaged line: its number from 1, its offset and length in bytes, and whether a newline ends it."""
+
+    number: int
+    offset: int
+    length: int
+    ended: bool
+
+
+def damages(store: SessionStore, name: str) -> Iterator[Damage]:
+    """Yield the damaged lines of a session, without the lock."""
+    with store.reading(name) as fd:
+        for damage in _damaged(fd):
+            if damage.ended or not _being_written(fd, damage):
+                yield damage
+
+
+def _damaged(fd: int) -> Iterator[Damage]:
+    for number, line in enumerate(forward(fd), 1):
+        if line.data.strip() and parse(line.data) is None:
+            yield Damage(number, line.offset, len(line.data), line.ended)
+
+
+def _being_written(fd: int, last: Damage) -> bool:
+    """Whether another process is writing this last line. If the lock is free, the line is torn."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    grown = os.fstat(fd).st_size != last.offset + last.length
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    return grown
+
+
+def repair(store: SessionStore, name: str, *, timeout: float | None) -> list[Damage]:
+    """Move the damaged lines of a session to the end of the file :func:`damaged_path`, and return which they were."""
+    # Under the lock, or a turn appended to the old file while the new one is made would be lost.
+    with store.lock(name, timeout, create=False) as session, failing(WriteError, f"cannot repair session {name}"):
+        found = list(_damaged(session.fd))
+        if found:
+            _set_aside(session.fd, found, damaged_path(session.path))
+            with new_file(session.fd, _between(found, os.fstat(session.fd).st_size), store.directory) as new:
+                os.chmod(new, os.fstat(session.fd).st_mode & 0o777)
+                os.rename(new, session.path)  # in one step: a reader meanwhile, or after a crash, sees all turns
+            sync_folder(store.directory)
+    return found
+
+
+def _set_aside(fd: int, found: list[Damage], path: Path) -> None:
+    """Copy the damaged lines before they leave the session. After a crash in between they are in both files."""
+    lines = b"".join(os.pread(fd, damage.length, damage.offset) + b"\n" for damage in found)
+    aside = open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+    try:
+        append(aside, path.parent, lines)
+    finally:
+        os.close(aside)
+
+
+def _between(found: list[Damage], size: int) -> Iterator[tuple[int, int]]:
+    start = 0
+    for damage in found:
+        yield start, damage.offset
+        start = damage.offset + damage.length + damage.ended
+    yield start, size

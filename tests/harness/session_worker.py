@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from gptpipe.errors import Failure
-from gptpipe.sessions import repair, upkeep
+from gptpipe.sessions import upkeep
 from gptpipe.sessions.store import SessionStore
 from tests.harness.conversations import questions, turn
 
@@ -41,7 +41,7 @@ def main(folder: str, command: str, *arguments: str) -> int:
         elif command == "remove":
             upkeep.remove(store, *arguments, timeout=60)
         else:
-            repair.repair(store, *arguments, timeout=60)
+            upkeep.repair(store, *arguments, timeout=60)
     except Failure as failure:
         os.write(2, f"{failure.message}\n".encode())
         return failure.status

@@ -19,9 +19,8 @@ import pytest
 from gptpipe.console.output import silent
 from gptpipe.errors import NoInput, UsageError
 from gptpipe.message import from_line
-from gptpipe.sessions.repair import find, repair
 from gptpipe.sessions.store import SessionStore
-from gptpipe.sessions.upkeep import copy, remove, rename
+from gptpipe.sessions.upkeep import copy, damages, remove, rename, repair
 from tests.harness.conversations import questions
 from tests.harness.processes import ROOT
 
@@ -180,7 +179,7 @@ def test_kills_at_any_moment_cost_no_turn_that_was_told(store: SessionStore) -> 
     kept = questions(store.history("s", silent))
     assert set(told) <= set(kept)
     assert len(set(kept)) == len(kept) <= len(told) + 30
-    assert len(list(find(store, "s"))) <= 30
+    assert len(list(damages(store, "s"))) <= 30
     assert missing
     assert not any(missing)
 

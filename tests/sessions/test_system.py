@@ -10,7 +10,7 @@ import pytest
 
 from gptpipe.console.output import silent
 from gptpipe.message import Turn
-from gptpipe.sessions import repair, system
+from gptpipe.sessions import system, upkeep
 from gptpipe.sessions.store import SessionStore
 
 LONG = "Answer in the manner of a lighthouse keeper. " * 20
@@ -88,7 +88,7 @@ def test_what_was_taken_back_or_repaired_stays_what_it_is(store: SessionStore) -
 
 
 def store_without_damage(store: SessionStore) -> SessionStore:
-    repair.repair(store, "s", timeout=0)
+    upkeep.repair(store, "s", timeout=0)
     return store
 
 

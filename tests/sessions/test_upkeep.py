@@ -11,9 +11,8 @@ import pytest
 from gptpipe.console.output import silent
 from gptpipe.errors import NoInput, Temporary, UsageError, WriteError
 from gptpipe.sessions import upkeep
-from gptpipe.sessions.repair import Damage, find, repair
 from gptpipe.sessions.store import SessionStore, damaged_path
-from gptpipe.sessions.upkeep import Summary, copy, oldest_first, remove, rename, summaries
+from gptpipe.sessions.upkeep import Damage, Summary, copy, damages, oldest_first, remove, rename, repair, summaries
 from tests.harness.conversations import (
     bare,
     bytes_read,
@@ -313,16 +312,16 @@ def damaged(store: SessionStore, end: bytes = b"") -> list[Damage]:
 
 
 def test_check_names_the_damaged_lines(store: SessionStore) -> None:
-    assert list(find(store, "s")) == []
+    assert list(damages(store, "s")) == []
     expected = damaged(store)
-    assert list(find(store, "s")) == expected
+    assert list(damages(store, "s")) == expected
 
 
 def test_a_torn_last_line_is_damage_only_if_nobody_writes(store: SessionStore) -> None:
     expected = damaged(store, end=b'{"n":')
-    assert list(find(store, "s")) == expected
+    assert list(damages(store, "s")) == expected
     with locked(store):
-        assert list(find(store, "s")) == expected[:2]
+        assert list(damages(store, "s")) == expected[:2]
 
 
 def test_a_last_line_whose_end_comes_meanwhile_is_no_damage(
@@ -336,7 +335,7 @@ def test_a_last_line_whose_end_comes_meanwhile_is_no_damage(
         flock(fd, operation)
 
     monkeypatch.setattr(fcntl, "flock", finish_and_lock)
-    assert list(find(store, "s")) == []
+    assert list(damages(store, "s")) == []
 
 
 def test_repair_moves_the_damaged_lines_and_touches_nothing_else(store: SessionStore) -> None:
@@ -350,7 +349,7 @@ def test_repair_moves_the_damaged_lines_and_touches_nothing_else(store: SessionS
     assert aside.read_bytes() == b'{\n\0\0\n{"n":\n'
     assert aside.stat().st_mode & 0o777 == 0o600
     assert files(store) == ["s.jsonl", "s.jsonl.damaged"]
-    assert list(find(store, "s")) == []
+    assert list(damages(store, "s")) == []
 
 
 def test_a_second_repair_adds_to_what_the_first_moved(store: SessionStore) -> None:
