@@ -82,12 +82,8 @@ def find(name: str, folder: Path) -> str:
     """Return the path of a tool: ``name`` if it has a slash, else the file of that name in the folder; else NoInput."""
     path = name if "/" in name else str(folder / name)
     if not name or not os.path.isfile(path):
-        hint = (
-            None
-            if not name or "/" in name
-            else f"a file in this folder is named ./{name}; gptpipe-config tools lists the others"
-        )
-        raise NoInput(f"no such tool: {path if name else repr(name)}", hint)
+        hint = f"a file in this folder is named ./{name}; gptpipe-config tools lists the others"
+        raise NoInput(f"no such tool: {path if name else repr(name)}", hint if name and "/" not in name else None)
     if not os.access(path, os.X_OK):
         raise NoInput(f"the tool {path} is not executable", f"chmod +x {path}")
     return path
