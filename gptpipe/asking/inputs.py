@@ -106,18 +106,6 @@ def merged(pieces: Iterable[str | Part]) -> Content:
     return parts
 
 
-def is_piped() -> bool:
-    """Return whether standard input is a pipe, a socket or a regular file: then it belongs to the message."""
-    mode = os.fstat(0).st_mode
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISREG(mode)
-
-
-def is_in_middle() -> bool:
-    """Return whether standard input is a regular file that another program has read in part."""
-    status = os.fstat(0)
-    return stat.S_ISREG(status.st_mode) and 0 < os.lseek(0, 0, os.SEEK_CUR) < status.st_size
-
-
 def read_lines(meanwhile: Callable[[], None]) -> Iterator[bytes]:
     """Yield the lines of standard input without newlines, each as it comes; ``meanwhile`` is as in :func:`blocks`."""
     message = "waiting for a line of standard input: its end ends this"
@@ -158,18 +146,20 @@ def blocks(
 
 
 def piped(meanwhile: Callable[[], None], *, alone: bool, explicit: bool) -> bytes:
-    """Return what is on standard input, if it should be read; else nothing.
+    """Return what is on standard input, if it should be read: a pipe, a socket or a regular file; else nothing.
 
     ``explicit`` is whether ``-f -`` asks for it, and then NoInput if it is empty; ``alone`` whether there is nothing
     else to ask. ``meanwhile`` is as in :func:`blocks`.
     """
     message: str | None = "waiting for standard input to end: -n does not read it, --max-time bounds it"
-    if not explicit and not is_piped():
+    status = os.fstat(0)
+    regular = stat.S_ISREG(status.st_mode)
+    if not explicit and not (regular or stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode)):
         if not alone or not os.isatty(0):
             return b""
         say("reading the prompt from the terminal; ^D ends it")
         message = None
-    elif not alone and is_in_middle():
+    elif not alone and regular and 0 < os.lseek(0, 0, os.SEEK_CUR) < status.st_size:
         say("reading the rest of a file that something else has begun to read: -n leaves it alone")
     data = b"".join(blocks(0, "standard input", message, meanwhile))
     if explicit and not data:
