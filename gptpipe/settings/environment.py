@@ -9,7 +9,7 @@ from typing import Any
 from gptpipe.errors import UsageError
 from gptpipe.settings.file import TOP, Config, Value, load
 from gptpipe.settings.settings import TIMES, paths
-from gptpipe.settings.values import count, is_utf8, number, params, positive, seconds, session_name, text
+from gptpipe.settings.values import count, number, params, positive, seconds, session_name, text
 
 # Every variable of gptpipe's own, by the option that it stands for. The list is closed: others are ignored.
 _OF_A_QUESTION = ("config", "session", "history", "history_tokens", "lock_timeout", "model", "profile", "temperature")
@@ -58,8 +58,11 @@ def _typed(name: str, value: str) -> int | float | str:
 
 
 def _checked(name: str, value: Any) -> Any:
-    if isinstance(value, str) and name not in _PATHS and not is_utf8(value):
-        raise ValueError("is not UTF-8")
+    if isinstance(value, str) and name not in _PATHS:
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # a byte of it could not be decoded
+            raise ValueError("is not UTF-8") from None
     return _VALUES[name](value)
 
 

@@ -173,15 +173,12 @@ TOP: dict[str, Value] = SAMPLING | {
     "usage": values.truth,
 }
 
+_TOKENS, _USD = values.positive, values.above_zero
+
 SHAPE: dict[str, Any] = TOP | {
     "aliases": Named(values.text, values.text),
     "profiles": Named(PROFILE, values.profile_name),
     "chat": {"question": values.text_or_empty, "answer": values.text_or_empty, "history": values.truth},
-    "budget": {
-        "day_tokens": values.positive,
-        "month_tokens": values.positive,
-        "day_usd": values.above_zero,
-        "month_usd": values.above_zero,
-    },
+    "budget": {"day_tokens": _TOKENS, "month_tokens": _TOKENS, "day_usd": _USD, "month_usd": _USD},
     "prices": Named(values.price, values.text),
 }

@@ -131,15 +131,6 @@ def params(value: Any) -> dict[str, Any]:
     return value
 
 
-def is_utf8(value: str) -> bool:
-    """Return whether the text can be encoded as UTF-8. It cannot if a byte of it could not be decoded."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def price(value: Any) -> dict[str, float]:
     """USD for a million tokens: ``input`` and ``output``, and ``cached`` input if that costs less."""
     if not isinstance(value, dict) or not {"input", "output"} <= value.keys() <= {"input", "output", "cached"}:
