@@ -160,16 +160,14 @@ class Asker:
         """Book what the requests of the block used, whatever ends it; the deadline may."""
         deadline = self._context.deadline
         with deadline.ending(lambda: self._book(answer, Status.TEMPFAIL)):
-            ending: BaseException | None = None
             try:
                 yield
-                ending = answer.failure
             except BaseException as error:
-                ending = error
-                raise
-            finally:
                 with deadline.held():
-                    self._book(answer, status_of(ending))
+                    self._book(answer, status_of(error))
+                raise
+            with deadline.held():
+                self._book(answer, status_of(answer.failure))
 
     def _book(self, answer: Answer, status: int) -> None:
         """Write the lines of usage; a request on its way ends with this status."""
