@@ -246,10 +246,9 @@ class Memory:
         """Yield the turns from the newest."""
         return iter(self.turns[::-1])
 
-    def append(self, turn: Turn) -> Turn:
-        """Add a turn, and return it numbered, summed, dated."""
+    def append(self, turn: Turn) -> None:
+        """Add a turn, numbered, summed, dated."""
         self.turns += _numbered([turn], self.turns[-1] if self.turns else None)
-        return self.turns[-1]
 
 
 def _numbered(turns: Iterable[Turn], last: Turn | None) -> list[Turn]:

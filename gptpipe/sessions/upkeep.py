@@ -218,11 +218,8 @@ def repair(store: SessionStore, name: str, *, timeout: float | None) -> list[Dam
 def _set_aside(fd: int, found: list[Damage], path: Path) -> None:
     """Copy the damaged lines before they leave the session. After a crash in between they are in both files."""
     lines = b"".join(os.pread(fd, damage.length, damage.offset) + b"\n" for damage in found)
-    aside = open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
-    try:
-        append(aside, path.parent, lines)
-    finally:
-        os.close(aside)
+    with open(open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT), "ab") as aside:
+        append(aside.fileno(), path.parent, lines)
 
 
 def _between(found: list[Damage], size: int) -> Iterator[tuple[int, int]]:
