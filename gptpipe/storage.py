@@ -104,7 +104,7 @@ class Line(NamedTuple):
 
 
 def backward(fd: int, before: int | None = None) -> Iterator[Line]:
-    """Yield the lines of a file from its end, or those before the offset of a line. Only as many blocks are read.
+    """Yield the lines of a file from its end, or those before a line's offset. No more blocks are read than needed.
 
     The file may grow meanwhile, and a writer may take back what it could not write whole.
     """
