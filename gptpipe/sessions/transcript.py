@@ -71,12 +71,11 @@ def transcript(records: Iterable[Record]) -> Iterator[str]:
 
     A system message that is that of the turn before is not repeated.
     """
-    before: str | None = None
     separator = ""
-    for _, _, turn in records:
-        messages = [f"{_line(message.get('role'))}: {text}" for message, text in _texts(turn, before)]
+    for turn, texts in _told(records):
+        messages = [f"{_line(message.get('role'))}: {text}" for message, text in texts]
         yield separator + "\n\n".join([_heading(turn), *messages]) + "\n"
-        before, separator = before if turn.undo else turn.system, "\n"
+        separator = "\n"
 
 
 def _heading(turn: Turn) -> str:
@@ -97,11 +96,13 @@ def _line(found: object) -> str:
     return " ".join(str(found or "").split())
 
 
-def _texts(turn: Turn, before: str | None) -> Iterator[tuple[Message, str]]:
-    """Yield the messages of a turn and their texts, but no system message that is ``before``."""
-    for said in turn.messages:
-        if said.get("role") not in SYSTEM_ROLES or turn.system != before:
-            yield said, _text(said)
+def _told(records: Iterable[Record]) -> Iterator[tuple[Turn, list[tuple[Message, str]]]]:
+    """Yield each turn, and its messages with their texts, but no system message that is that of the turn before."""
+    before: str | None = None
+    for _, _, turn in records:
+        said = [said for said in turn.messages if said.get("role") not in SYSTEM_ROLES or turn.system != before]
+        yield turn, [(message, _text(message)) for message in said]
+        before = before if turn.undo else turn.system
 
 
 def _text(message: Message) -> str:
@@ -126,11 +127,9 @@ def _part(part: object) -> str:
 
 def matches(store: SessionStore, name: str, pattern: re.Pattern[str], warn: Warn) -> Iterator[tuple[int, str]]:
     """Yield the lines of :func:`transcript` that match, each after the number of its turn; headings are left out."""
-    before: str | None = None
-    for _, _, turn in oldest_first(store, name, warn):
-        for _, text in _texts(turn, before):
+    for turn, texts in _told(oldest_first(store, name, warn)):
+        for _, text in texts:
             yield from ((turn.n, line) for line in text.split("\n") if pattern.search(line))
-        before = before if turn.undo else turn.system
 
 
 def answer(turn: Turn, *, block: bool) -> tuple[str, Failure | None]:
