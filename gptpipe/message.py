@@ -7,11 +7,10 @@ one line of a session file; the line's format is specified in gptpipe-session(5)
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from gptpipe.text.strict_json import compact
+from gptpipe.text.strict_json import compact, decode
 
 Part = dict[str, Any]
 Content = str | list[Part]
@@ -172,7 +171,8 @@ def from_line(line: bytes) -> Turn:
 
     :raises ValueError: if the line is damaged: not UTF-8, not a JSON object, or without messages to send again.
     """
-    value = json.loads(line.decode())
+    text = line.decode()
+    value = decode(text)
     if not isinstance(value, dict):
         raise ValueError("not an object")
     known: dict[str, Any] = {key: found for key, kind in _KINDS.items() if type(found := value.get(key)) is kind}
@@ -180,7 +180,8 @@ def from_line(line: bytes) -> Turn:
     undone = undo if undo > 0 and value.get("messages") == [] else 0
     if not (messages or undone) or not all(isinstance(m, dict) for m in messages):
         raise ValueError("no messages")
-    compact(messages).encode()  # a ValueError for half a surrogate pair and for NaN, which other programs write
+    if "\\u" in text:  # an escape, which may be half of a surrogate pair: other programs write it
+        compact(messages).encode()
     for key in (key for key in known if _KINDS[key] is str):  # half of a pair could not be written again
         known[key] = known[key].encode("utf-8", "replace").decode()
     return Turn(**known, undo=undone)

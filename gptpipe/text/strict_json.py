@@ -6,11 +6,26 @@ import json
 import math
 from typing import Any
 
-# Made once: a map writes several lines for each record.
+# Both are made once: a map writes several lines for each record, a session has a line for each turn.
 compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 """Return a value as JSON on one line. NaN and infinities, which JSON does not have, are a ValueError."""
 
 _NESTING = 16
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"it holds {name}")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is out of range")
+    return value
+
+
+decode = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite).decode
+"""Return the value of a JSON text. NaN and numbers too large for a float are a ValueError."""
 
 
 def as_object(value: object) -> dict[str, Any]:
@@ -24,23 +39,12 @@ def parse(text: str) -> Any:
     :raises ValueError: if the text is anything else; the message says where.
     """
     try:
-        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        value = decode(text)
         compact(value).encode()
     except UnicodeEncodeError:
         raise ValueError("it holds half of a surrogate pair") from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    return value
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"it holds {name}")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"{text} is out of range")
     return value
 
 
