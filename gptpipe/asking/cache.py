@@ -19,7 +19,7 @@ from gptpipe.errors import WriteError
 from gptpipe.storage import failing, listed, make_folder, open_regular, replace
 from gptpipe.text.strict_json import compact
 
-_ENTRY = re.compile(r"([0-9a-f]{64})\.json|\.[0-9a-f]{64}\.json\..*")  # an entry, or what a kill left of its writing
+_ENTRY = r"([0-9a-f]{64})\.json|\.[0-9a-f]{64}\.json\..*"  # an entry, or what a kill left of its writing
 
 
 def key_of(endpoint: str, request: Mapping[str, Any]) -> str:
@@ -73,4 +73,4 @@ def size(directory: Path) -> tuple[int, int]:
 
 
 def _entries(directory: Path) -> Iterator[Path]:
-    return (directory / name for name in listed(directory) if _ENTRY.fullmatch(name))
+    return (directory / name for name in listed(directory) if re.fullmatch(_ENTRY, name))

@@ -19,7 +19,7 @@ STDERR = 2
 _NAMES = {STDOUT: "standard output", STDERR: "standard error"}
 
 # Control characters, and bytes of file names that are not UTF-8, which Python keeps as U+DC80 to U+DCFF.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\udc80-\udcff]")
+_CONTROL = "[\x00-\x08\x0b-\x1f\x7f-\x9f\udc80-\udcff]"
 _program = "gptpipe"
 _above: Callable[[], AbstractContextManager[None]] = nullcontext
 _open_lines: set[int] = set()  # of standard output and standard error, those whose last line has not ended
@@ -72,7 +72,7 @@ def check_stdout() -> None:
 
 def visible(text: str) -> str:
     """Return text with visible control characters, ``^[`` and ``\\x9b``; newline and tab stay."""
-    return _CONTROL.sub(lambda match: _caret(ord(match[0])), text)
+    return re.sub(_CONTROL, lambda match: _caret(ord(match[0])), text)
 
 
 def _caret(code: int) -> str:

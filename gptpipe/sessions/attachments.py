@@ -24,10 +24,9 @@ from gptpipe.storage import failing, make_folder, open_regular, replace, sync_fo
 
 MIB = 1 << 20
 
-_MAGIC = re.compile(
-    rb"(?P<png>\x89PNG\r\n\x1a\n)|(?P<jpeg>\xff\xd8\xff)|(?P<gif>GIF8[79]a)|(?P<webp>RIFF.{4}WEBP)"
-    rb"|(?P<pdf>%PDF-)|(?P<wav>RIFF.{4}WAVE)|(?P<mpeg>ID3[\x02-\x04])",
-    re.DOTALL,
+_MAGIC = (
+    rb"(?s)(?P<png>\x89PNG\r\n\x1a\n)|(?P<jpeg>\xff\xd8\xff)|(?P<gif>GIF8[79]a)|(?P<webp>RIFF.{4}WEBP)"
+    rb"|(?P<pdf>%PDF-)|(?P<wav>RIFF.{4}WAVE)|(?P<mpeg>ID3[\x02-\x04])"
 )
 _FAMILY = {"pdf": "application", "wav": "audio", "mpeg": "audio"}  # all others are images
 
@@ -41,10 +40,10 @@ _SLOTS = {"image_url": "url", "file": "file_data", "input_audio": "data"}
 _AUDIO_TYPES = {"wav": "audio/wav", "mp3": "audio/mpeg"}
 _AUDIO_FORMATS = {media: name for name, media in _AUDIO_TYPES.items()}
 
-_DATA = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,")
-_REFERENCE = re.compile(r"attachment:([\w.+-]+/[\w.+-]+);sha256,([0-9a-f]{64})", re.ASCII)
-_NAMED = re.compile(rb";sha256,([0-9a-f]{64})")
-_STORED = re.compile(r"[0-9a-f]{64}")
+_DATA = r"data:([\w.+-]+/[\w.+-]+);base64,"
+_REFERENCE = r"(?a)attachment:([\w.+-]+/[\w.+-]+);sha256,([0-9a-f]{64})"
+_NAMED = rb";sha256,([0-9a-f]{64})"
+_STORED = r"[0-9a-f]{64}"
 _PASSES = 5
 
 Warn = Callable[[str], None]
@@ -52,7 +51,7 @@ Warn = Callable[[str], None]
 
 def sniff(head: bytes) -> str | None:
     """Return the media type of a file by its first 16 bytes, or None if files of this kind are sent as text."""
-    match = _MAGIC.match(head)
+    match = re.match(_MAGIC, head)
     if match:
         kind = str(match.lastgroup)
         return f"{_FAMILY.get(kind, 'image')}/{kind}"
@@ -144,7 +143,7 @@ def detach(messages: Iterable[Message], directory: Path) -> list[Message]:
     """
 
     def change(part: Part, text: str) -> Part:
-        match = _DATA.match(text)
+        match = re.match(_DATA, text)
         if match:
             media, text = match[1], text[match.end() :]
         elif part["type"] == "input_audio" and part["input_audio"].get("format") in _AUDIO_TYPES:
@@ -168,7 +167,7 @@ def attach(messages: Iterable[Message], directory: Path, warn: Warn) -> list[Mes
     """
 
     def change(part: Part, text: str) -> Part:
-        match = _REFERENCE.fullmatch(text)
+        match = re.fullmatch(_REFERENCE, text)
         if not match:
             return part
         data = fetch(directory, match[2])
@@ -184,7 +183,7 @@ def attach(messages: Iterable[Message], directory: Path, warn: Warn) -> list[Mes
 def reference(part: Part) -> str | None:
     """Return the text by which a part of a session's line refers to a stored file, or None."""
     text = _bytes_of(part)
-    return text if text is not None and _REFERENCE.fullmatch(text) else None
+    return text if text is not None and re.fullmatch(_REFERENCE, text) else None
 
 
 def has_files(messages: Iterable[Message]) -> bool:
@@ -262,7 +261,7 @@ def sweep(directory: Path, sessions: Path) -> int:
         except (FileNotFoundError, BlockingIOError):
             return 0
         try:
-            stored = set(filter(_STORED.fullmatch, os.listdir(directory)))
+            stored = {name for name in os.listdir(directory) if re.fullmatch(_STORED, name)}
             unused = stored - _named(sessions, stored) if stored else stored
             for digest in unused:
                 os.unlink(directory / digest)
@@ -294,4 +293,4 @@ def _named_in(path: Path) -> Iterator[str]:
         return
     with open(fd, "rb") as file:
         for line in file:
-            yield from (digest.decode() for digest in _NAMED.findall(line))
+            yield from (digest.decode() for digest in re.findall(_NAMED, line))

@@ -19,7 +19,7 @@ Value = Callable[[Any], Any]
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_BARE_KEY = r"[A-Za-z0-9_-]+"
 
 
 class Named(NamedTuple):
@@ -104,7 +104,7 @@ def read_table(value: Any, shape: Any, *, source: str, where: tuple[str, ...] = 
 
 def dotted(path: tuple[str, ...]) -> str:
     """Return a key's full path as TOML writes it."""
-    return ".".join(part if _BARE_KEY.fullmatch(part) else f'"{part}"' for part in path)
+    return ".".join(part if re.fullmatch(_BARE_KEY, part) else f'"{part}"' for part in path)
 
 
 def nearest(name: str, known: list[str]) -> str | None:
@@ -114,11 +114,11 @@ def nearest(name: str, known: list[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name, known, n=1)), None)
 
 
-_SECRET = re.compile(r"(.*_)?(api_?key|auth_?token|secret)|key|token", re.IGNORECASE)
+_SECRET = r"(?i)(.*_)?(api_?key|auth_?token|secret)|key|token"
 
 
 def _hint(key: str, known: list[str], where: tuple[str, ...]) -> str:
-    if _SECRET.fullmatch(key):
+    if re.fullmatch(_SECRET, key):
         return "a key is not written here: api_key_env, api_key_file or api_key_command of a profile say where it is"
     found = nearest(key, known)
     return f"did you mean {dotted((*where, found))}?" if found else f"what can stand there: {', '.join(sorted(known))}"

@@ -16,9 +16,9 @@ LONGEST_WAIT = 2_000_000  # seconds: poll takes milliseconds in 31 bits
 
 # What gptpipe itself says in a request; the other fields are the user's.
 RESERVED_PARAMS = frozenset({"model", "messages", "input", "instructions", "stream", "stream_options", "n"})
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110, 5.6.2
-_HEADER_VALUE = re.compile(r"([\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?)?")  # RFC 9110, 5.5: no space at its ends
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HEADER_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # a token of RFC 9110, 5.6.2
+_HEADER_VALUE = r"([\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?)?"  # RFC 9110, 5.5: no space at its ends
+_VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 APIS = ("auto", "chat", "responses")
 
 
@@ -33,7 +33,7 @@ def text(value: Any) -> str:
 
 def variable(value: Any) -> str:
     """The name of an environment variable; an empty one says that no key is needed."""
-    if text_or_empty(value) and not _VARIABLE.fullmatch(text(value)):
+    if text_or_empty(value) and not re.fullmatch(_VARIABLE, text(value)):
         raise ValueError("must be the name of an environment variable, not the key itself")
     return str(value)
 
@@ -108,9 +108,9 @@ def headers(value: Any) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
         raise ValueError("must be a table of strings")
     for name, item in value.items():
-        if not _HEADER_NAME.fullmatch(name):
+        if not re.fullmatch(_HEADER_NAME, name):
             raise ValueError(f"holds {name!r}, which is not the name of an HTTP header")
-        if not _HEADER_VALUE.fullmatch(item):
+        if not re.fullmatch(_HEADER_VALUE, item):
             raise ValueError(f"holds a character in {name!r} that an HTTP header cannot carry")
     return value
 

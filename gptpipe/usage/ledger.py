@@ -26,7 +26,7 @@ from gptpipe.storage import failing, forward, listed, make_folder, open_regular
 from gptpipe.text.address import stored
 from gptpipe.text.strict_json import compact
 
-_DAY_FILE = re.compile(r"(\d{4}-\d{2}-\d{2})\.jsonl", re.ASCII)
+_DAY_FILE = r"(?a)(\d{4}-\d{2}-\d{2})\.jsonl"
 _MOST = 10**15
 
 
@@ -189,7 +189,9 @@ def is_date(text: str) -> bool:
 
 def days(directory: Path) -> list[tuple[str, Path]]:
     """Return each day with usage and its file, oldest first."""
-    return sorted((match[1], directory / name) for name in listed(directory) if (match := _DAY_FILE.fullmatch(name)))
+    return sorted(
+        (match[1], directory / name) for name in listed(directory) if (match := re.fullmatch(_DAY_FILE, name))
+    )
 
 
 def _entries(path: Path, warn: Callable[[str], None]) -> Iterator[Entry]:

@@ -19,18 +19,18 @@ from gptpipe.text.address import masked
 _LONGEST = 500
 _PAGE = 16384  # characters of a page in which its title is looked for
 _LONGEST_WAIT = 1e9  # seconds, about what a thread can sleep
-_DURATION = re.compile(r"(\d+(\.\d+)?(ms|[smhd]))+|\d+(\.\d+)?", re.ASCII)
-_PIECE = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd]|)", re.ASCII)
+_DURATION = r"(?a)(\d+(\.\d+)?(ms|[smhd]))+|\d+(\.\d+)?"
+_PIECE = r"(?a)(\d+(?:\.\d+)?)(ms|[smhd]|)"
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}  # seconds
 _SPELLINGS = {"response_format": r"response[_ ]format|json_schema|text\.format|body\.text"}
-_REFUSAL = re.compile(r"content_filter|policy|moderation|invalid_prompt", re.I)
-_BAD_IMAGE = re.compile(r"\b(invalid|unsupported|empty)_\w*image|\bimage_|_image\b", re.I)
-_NOT_STRICT = re.compile(r"\bstrict\b|invalid schema|additionalProperties", re.I)
-_TOO_LONG = re.compile(r"context.{0,20}(length|size|window)|too long|maximum context|string_above_max_length", re.I)
+_REFUSAL = r"(?i)content_filter|policy|moderation|invalid_prompt"
+_BAD_IMAGE = r"(?i)\b(invalid|unsupported|empty)_\w*image|\bimage_|_image\b"
+_NOT_STRICT = r"(?i)\bstrict\b|invalid schema|additionalProperties"
+_TOO_LONG = r"(?i)context.{0,20}(length|size|window)|too long|maximum context|string_above_max_length"
 _NOT_READY = (502, 503, 529)  # what is there is a proxy, or has no room
-_UNKNOWN = re.compile(r"unsupported|not supported|unrecogni[sz]ed|unknown|not permitted|not allowed", re.I)
-_OF_THE_KEY = re.compile(r"\bkey\b|api_key|\btoken\b|credential|authenti|unauthori[sz]ed", re.I)
-_FLAGGED = re.compile(r"\bflagged\b|moderation", re.I)
+_UNKNOWN = r"(?i)unsupported|not supported|unrecogni[sz]ed|unknown|not permitted|not allowed"
+_OF_THE_KEY = r"(?i)\bkey\b|api_key|\btoken\b|credential|authenti|unauthori[sz]ed"
+_FLAGGED = r"(?i)\bflagged\b|moderation"
 _CODES = {
     "invalid_api_key": 401,
     "authentication_error": 401,
@@ -103,9 +103,9 @@ def refused_field(text: str) -> str | None:
         param = "response_format"
     sentence = _sentence(body) or ""
     named: tuple[str, ...] = ("max_completion_tokens", "max_tokens", "store", "include")
-    if not _UNKNOWN.search(f"{error.get('code')} {sentence}"):
+    if not re.search(_UNKNOWN, f"{error.get('code')} {sentence}"):
         named = ()  # a value is refused, which another name does not mend
-    if param in (None, "response_format") and _NOT_STRICT.search(sentence):
+    if param in (None, "response_format") and re.search(_NOT_STRICT, sentence):
         return "strict"
     for field in ("stream_options", *named, "response_format", "stream"):
         if param == field or (not param and re.search(rf"\b(?:{_SPELLINGS.get(field, field)})\b", sentence)):
@@ -147,8 +147,8 @@ def _reset(headers: Mapping[str, str]) -> float | None:
     waits = []
     for kind in ("", "-requests", "-tokens"):
         reset = headers.get(f"x-ratelimit-reset{kind}", "")
-        if headers.get(f"x-ratelimit-remaining{kind}") == "0" and _DURATION.fullmatch(reset):
-            seconds = sum(float(number) * _UNITS[unit] for number, unit in _PIECE.findall(reset))
+        if headers.get(f"x-ratelimit-remaining{kind}") == "0" and re.fullmatch(_DURATION, reset):
+            seconds = sum(float(number) * _UNITS[unit] for number, unit in re.findall(_PIECE, reset))
             if seconds > _LONGEST_WAIT:
                 seconds = seconds / (1000 if seconds > 1000 * _LONGEST_WAIT else 1) - time.time()
             waits.append(min(max(0.0, seconds), _LONGEST_WAIT))
@@ -167,20 +167,20 @@ def _until(date: str) -> float:
 def _judge(status: int | None, body: object, sentence: str) -> Failure:
     error = _object(body)
     words = " ".join(str(error.get(key) or "") for key in ("code", "type"))
-    if _REFUSAL.search(words):
+    if re.search(_REFUSAL, words):
         return Refused(sentence)
-    if _BAD_IMAGE.search(words):
+    if re.search(_BAD_IMAGE, words):
         return BadInput(f"an image was refused: {sentence}")
     if "insufficient_quota" in words:
         return Unavailable(f"no quota left: {sentence}")
     number = f" ({status})" if status else ""
-    if status == 413 or (status in (400, 422, None) and _TOO_LONG.search(f"{words} {sentence}")):
+    if status == 413 or (status in (400, 422, None) and re.search(_TOO_LONG, f"{words} {sentence}")):
         return BadInput(f"the input is too large{number}: {sentence}", "send less, or fewer turns with --history")
     if status == 407:
         return ConfigError(f"the proxy refuses name and password{number}: {sentence}")
-    if status == 403 and _FLAGGED.search(sentence):
+    if status == 403 and re.search(_FLAGGED, sentence):
         return Refused(sentence)
-    if status == 401 or (status == 403 and _OF_THE_KEY.search(f"{words} {sentence}")):
+    if status == 401 or (status == 403 and re.search(_OF_THE_KEY, f"{words} {sentence}")):
         return KeyRefused(f"the key was refused{number}: {sentence}")
     if status == 404:
         return Unavailable(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import httpx2
 
 # What is said of a proxy when name and password are wrong or missing.
-_WHO = re.compile(r"^40[17]\b|NO ACCEPTABLE METHODS|username.password", re.I)
+_WHO = r"(?i)^40[17]\b|NO ACCEPTABLE METHODS|username.password"
 _OTHER_NAME = (62, 63, 64)  # X509_V_ERR_*_MISMATCH of OpenSSL
 _OUT_OF_DATE = (9, 10)
 _ENCODINGS = "gzip, deflate"
@@ -203,7 +203,7 @@ def _failure(error: BaseException, settings: Settings, url: str) -> Failure | No
     if isinstance(error, dial.ProxyRefused):
         asks = "name and password stand in the proxy's URL: http://NAME:PASSWORD@HOST:PORT"
         message = f"cannot connect to {_peer(settings)}: {error}"
-        return ConfigError(message, asks) if _WHO.search(str(error)) else Temporary(message, repeat=True, away=True)
+        return ConfigError(message, asks) if re.search(_WHO, str(error)) else Temporary(message, repeat=True, away=True)
     if isinstance(error, dial.NotSocks):
         return Temporary(f"{_peer(settings)} does not speak SOCKS")
     if isinstance(error, TimeoutError):
