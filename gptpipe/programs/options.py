@@ -14,43 +14,32 @@ from gptpipe.settings.built_in import DEFAULT_MODEL
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-class Pair(click.ParamType[tuple[str, str]]):
-    """``KEY=VALUE``, the value as it stands."""
-
-    name = "KEY=VALUE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        """Return the two parts."""
-        key, sign, text = str(value).partition("=")
-        if not sign or not key:
-            self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
-        try:
-            text.encode()
-            key.encode()
-        except UnicodeEncodeError:
-            self.fail(f"{value!r} is not UTF-8", param, ctx)
-        return key, text
-
-
-class Field(click.ParamType[tuple[str, Any]]):
-    """``KEY=VALUE`` where VALUE is JSON, or a plain string when it does not begin like JSON."""
-
-    name = "KEY=VALUE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
-        """Return the key and the value as JSON has it."""
-        key, text = Pair().convert(value, param, ctx)
-        if not text or (text[0] not in '{["-0123456789' and text not in _WORDS):
-            return key, text
-        from gptpipe.text.strict_json import parse  # not for -h
-
-        try:
-            return key, parse(text)
-        except ValueError as error:
-            self.fail(f"{text[:80]!r} begins like JSON but is not: {error}", param, ctx)
-
-
 _WORDS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
+
+
+def _pair(value: str) -> tuple[str, str]:
+    """Return the two parts of ``KEY=VALUE``, the value as it stands."""
+    key, sign, text = value.partition("=")
+    if not sign or not key:
+        raise click.BadParameter(f"{value!r} is not KEY=VALUE")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter(f"{value!r} is not UTF-8") from None
+    return key, text
+
+
+def _field(value: str) -> tuple[str, Any]:
+    """Return the parts of ``KEY=VALUE``; VALUE is JSON, or a plain string when it does not begin like JSON."""
+    key, text = _pair(value)
+    if not text or (text[0] not in '{["-0123456789' and text not in _WORDS):
+        return key, text
+    from gptpipe.text.strict_json import parse  # not for -h
+
+    try:
+        return key, parse(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text[:80]!r} begins like JSON but is not: {error}") from None
 
 
 # How the help names a value, and what the value is.
@@ -108,7 +97,7 @@ model = together(
     _in_model("--temperature", **NUMBER, help="sent only when given, as the next two"),
     _in_model("--max-tokens", **WHOLE, help="the longest answer"),
     _in_model("--reasoning-effort", metavar="LEVEL", help="how much the model thinks"),
-    _in_model("-O", "--param", metavar="KEY=VALUE", type=Field(), multiple=True, help="any other field of the request"),
+    _in_model("-O", "--param", metavar="KEY=VALUE", type=_field, multiple=True, help="any other field of the request"),
 )
 
 web = _in_model("--web", is_flag=True, help="let the model search the web (the Responses API only)")
@@ -133,7 +122,7 @@ config = _in_other("--config", metavar="PATH", help="another settings file")
 
 role = together(
     _in_message("-r", "--role", metavar="NAME", help="a role: system message and settings"),
-    _in_message("-V", "--var", metavar="KEY=VALUE", type=Pair(), multiple=True, help="a value for the role's {KEY}"),
+    _in_message("-V", "--var", metavar="KEY=VALUE", type=_pair, multiple=True, help="a value for the role's {KEY}"),
 )
 
 schema = together(
