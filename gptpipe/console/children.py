@@ -7,7 +7,7 @@ import os
 import select
 import time
 from collections.abc import Mapping, Sequence
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from gptpipe.console import signals
 
@@ -66,7 +66,7 @@ def run(
                 start_new_session=True,
             )
             signals.add_group(process.pid)
-        return _Talk(process, data or b"", most).to_its_end(until)
+        return _talk(process, data or b"", most, until)
     finally:
         if process is not None:
             _end(process)
@@ -86,63 +86,46 @@ def _end(process: Popen[bytes]) -> None:
                 pipe.close()
 
 
-class _Talk:
-    """The three pipes of a program that runs."""
+def _talk(process: Popen[bytes], data: bytes, most: int, until: float | None) -> Ended:
+    """Feed the program and read what it prints until it ends; what its children print after that is not read."""
+    import subprocess
 
-    def __init__(self, process: Popen[bytes], data: bytes, most: int) -> None:
-        self._process = process
-        self._data = memoryview(data)
-        self._most = most
-        self._out = bytearray()
-        self._err = bytearray()
-        self._poll = select.poll()
-        self._open: dict[int, IO[bytes]] = {}
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            if pipe:
-                os.set_blocking(pipe.fileno(), False)
-                self._poll.register(pipe, select.POLLOUT if pipe is process.stdin else select.POLLIN)
-                self._open[pipe.fileno()] = pipe
-
-    def to_its_end(self, until: float | None) -> Ended:
-        """Feed the program and read what it prints until it ends; what its children print after that is not read."""
-        ended = False
-        while not ended:
-            if until is not None and time.monotonic() > until:
-                raise TimeoutError
-            ended = self._process.poll() is not None if self._open else self._ends_soon()
-            for number, _ in self._poll.poll(0 if ended else _TICK * 1000) if self._open else ():
-                self._move(self._open[number])
-        status = self._process.returncode
-        status = 128 - status if status < 0 else status
-        return Ended(status, bytes(self._out[: self._most]), bytes(self._err), cut=len(self._out) > self._most)
-
-    def _ends_soon(self) -> bool:
-        import subprocess
-
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_TICK)
-        return self._process.returncode is not None
-
-    def _move(self, pipe: IO[bytes]) -> None:
-        """Write or read as much as the pipe takes or holds now, and close it when its work is done."""
-        if pipe is self._process.stdin:
-            self._feed(pipe)
-            over = not self._data
-        else:
-            block = os.read(pipe.fileno(), _BLOCK)
-            if pipe is self._process.stdout:
-                self._out += block
+    rest, out, err = memoryview(data), bytearray(), b""
+    poll = select.poll()
+    pipes = {pipe.fileno(): pipe for pipe in (process.stdin, process.stdout, process.stderr) if pipe}
+    for number, pipe in pipes.items():
+        os.set_blocking(number, False)
+        poll.register(number, select.POLLOUT if pipe is process.stdin else select.POLLIN)
+    while process.returncode is None:
+        if until is not None and time.monotonic() > until:
+            raise TimeoutError
+        if not pipes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_TICK)
+            continue
+        wait = _TICK if process.poll() is None else 0
+        for number, _ in poll.poll(wait * 1000):
+            pipe = pipes[number]
+            if pipe is process.stdin:
+                rest = _fed(number, rest)
+                over = not rest
             else:
-                self._err = (self._err + block)[-_ERRORS:]
-            over = not block or len(self._out) > self._most
-        if over:
-            self._poll.unregister(pipe)
-            del self._open[pipe.fileno()]
-            pipe.close()
+                block = os.read(number, _BLOCK)
+                if pipe is process.stdout:
+                    out += block
+                else:
+                    err = (err + block)[-_ERRORS:]
+                over = not block or len(out) > most
+            if over:
+                poll.unregister(number)
+                pipes.pop(number).close()
+    status = process.returncode
+    return Ended(128 - status if status < 0 else status, bytes(out[:most]), err, cut=len(out) > most)
 
-    def _feed(self, pipe: IO[bytes]) -> None:
-        if self._data:
-            try:
-                self._data = self._data[os.write(pipe.fileno(), self._data[:_BLOCK]) :]
-            except BrokenPipeError:  # a program need not read all of its input
-                self._data = self._data[:0]
+
+def _fed(descriptor: int, rest: memoryview) -> memoryview:
+    """Write as much as the pipe takes now, and return what is left."""
+    try:
+        return rest[os.write(descriptor, rest[:_BLOCK]) :]
+    except BrokenPipeError:  # a program need not read all of its input
+        return rest[:0]
