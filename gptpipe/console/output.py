@@ -86,10 +86,8 @@ def encode(text: str) -> bytes:
 
 def show_error(text: str) -> None:
     """Write text to standard error in visible form. A failure is ignored: there is nowhere to report it."""
-    try:
+    with suppress(WriteError, BrokenPipeError):
         write_all(STDERR, visible(text).encode("utf-8", "backslashreplace"))
-    except (WriteError, BrokenPipeError):
-        pass
 
 
 def silent(_: str) -> None:

@@ -7,11 +7,11 @@ import fcntl
 import os
 import re
 import stat
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 
 from gptpipe.console.output import STDERR, STDOUT, encode, visible, waiting, write_all
 from gptpipe.errors import WriteError
-from gptpipe.storage import beside, overwrite
+from gptpipe.storage import beside, failing, overwrite
 
 _LARGEST_DESCRIPTOR = 2**31 - 1  # what the system's calls take
 
@@ -29,13 +29,11 @@ class Target:
     def __init__(self, path: str) -> None:
         self._name = path  # as the user gave it
         self._path = os.path.realpath(path)
-        try:
+        with self._failing():
             self._descriptor = self._opened()
-        except OSError as error:
-            raise self._failure(error) from error
 
-    def _failure(self, error: OSError) -> WriteError:
-        return WriteError(f"cannot write {self._name or repr(self._name)}: {error.strerror}")
+    def _failing(self) -> AbstractContextManager[None]:
+        return failing(WriteError, f"cannot write {self._name or repr(self._name)}")
 
     def _opened(self) -> int | None:
         """Return the descriptor to write to, or None for a regular file that can be written.
@@ -71,16 +69,13 @@ class Target:
         """
         try:
             if self._descriptor is None:
-                overwrite(self._path, lambda: [data])
+                with self._failing():
+                    overwrite(self._path, lambda: [data])
                 return
             shown = encode(visible(data.decode("utf-8", "surrogateescape"))) if os.isatty(self._descriptor) else data
             write_all(self._descriptor, shown, self._name)
-        except BrokenPipeError:
-            raise
         except WriteError as failure:
             raise WriteError(failure.message, _rescued(data)) from failure
-        except OSError as error:
-            raise WriteError(self._failure(error).message, _rescued(data)) from error
 
 
 def _rescued(data: bytes) -> str | None:
@@ -101,9 +96,6 @@ def _rescued(data: bytes) -> str | None:
 
 
 def _descriptor_number(path: str) -> int | None:
-    if path in ("-", "/dev/stdout"):
-        return STDOUT
-    if path == "/dev/stderr":
-        return STDERR
-    match = re.fullmatch(r"/dev/fd/(\d+)|/proc/self/fd/(\d+)", path)
-    return min(int(match[1] or match[2]), _LARGEST_DESCRIPTOR) if match else None
+    if match := re.fullmatch(r"/(?:dev|proc/self)/fd/(\d+)", path):
+        return min(int(match[1]), _LARGEST_DESCRIPTOR)
+    return {"-": STDOUT, "/dev/stdout": STDOUT, "/dev/stderr": STDERR}.get(path)
