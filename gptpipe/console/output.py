@@ -25,6 +25,10 @@ _above: Callable[[], AbstractContextManager[None]] = nullcontext
 _open_lines: set[int] = set()  # of standard output and standard error, those whose last line has not ended
 
 
+class Lost(WriteError):
+    """Standard output cannot be written: every further answer would be paid for and lost."""
+
+
 def named(program: str) -> None:
     """Set the name that begins every line on standard error."""
     global _program
@@ -43,7 +47,7 @@ def write_all(descriptor: int, data: bytes, name: str | None = None) -> None:
     ``name`` is what a failure calls the descriptor.
 
     :raises BrokenPipeError: when the reader is gone, unless SIGPIPE was ignored at the start.
-    :raises WriteError: for every other error.
+    :raises WriteError: for every other error; for one of standard output it is a Lost.
     """
     if data and descriptor in _NAMES:
         (_open_lines.discard if data.endswith(b"\n") else _open_lines.add)(descriptor)
@@ -58,7 +62,8 @@ def write_all(descriptor: int, data: bytes, name: str | None = None) -> None:
         except OSError as error:
             if isinstance(error, BrokenPipeError) and not sigpipe.was_ignored():
                 raise
-            raise WriteError(f"cannot write {name or _NAMES.get(descriptor)}: {error.strerror}") from error
+            kind = Lost if descriptor == STDOUT else WriteError
+            raise kind(f"cannot write {name or _NAMES.get(descriptor)}: {error.strerror}") from error
 
 
 def check_stdout() -> None:

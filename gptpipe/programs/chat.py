@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,17 +17,13 @@ from gptpipe.asking.tools import Called
 from gptpipe.asking.turn import Call, Question, Turn
 from gptpipe.asking.want import wanted
 from gptpipe.console import output, signals
-from gptpipe.errors import Failure, Interrupted, KeyRefused, Status, WriteError
+from gptpipe.errors import Failure, Interrupted, KeyRefused, Status
 from gptpipe.programs import complete, line_editor, options, slash
 from gptpipe.programs.cli import Command, option
 from gptpipe.programs.slash import Talk
 from gptpipe.settings.settings import Role
 from gptpipe.text.markdown import Markdown
 from gptpipe.wire import client
-
-
-class _Lost(WriteError):
-    """Standard output cannot be written: every further answer would be paid for and lost."""
 
 
 class _Style(NamedTuple):
@@ -54,8 +49,7 @@ class _Stream(Receiver):
     def text(self, text: str) -> None:
         if not self._printer.printed:
             output.show_error(self._prompt)
-        with _losing():
-            self._printer.write(text)
+        self._printer.write(text)
 
     def called(self, call: Called) -> None:
         output.show_error(f"[{call}]\n")
@@ -65,16 +59,7 @@ class _Stream(Receiver):
 
     def end(self) -> bool:
         """End the line that is open; return whether there was one."""
-        with _losing():
-            return self._printer.end()
-
-
-@contextmanager
-def _losing() -> Iterator[None]:
-    try:
-        yield
-    except WriteError as failure:
-        raise _Lost(failure.message) from failure
+        return self._printer.end()
 
 
 @click.command("gptpipe-chat", cls=Command, options_metavar="[OPTION]...")
@@ -103,34 +88,25 @@ def command(**values: Any) -> int:
     plain = values["plain"] or bool(context.env.get("NO_COLOR")) or context.env.get("TERM") == "dumb"
     prompt = answer if person and os.isatty(output.STDOUT) else ""
     style = _Style(person, prompt, plain, values["verbose"])
+    seen = os.isatty(0) and os.isatty(output.STDERR)  # in a pipe cron would mail what is said
     signals.catch()
-    with context.deadline.paused(), _greeted(talk):  # each answer has a deadline of its own
-        lines = _typed(talk, question, keep=not values["no_history"]) if person else _piped(talk)
+    with context.deadline.paused():  # each answer has a deadline of its own
+        if seen:
+            output.show_error(slash.greeting(talk))
+        preload = partial(client.preload, talk.settings)
+        lines = _typed(talk, question, preload, keep=not values["no_history"]) if person else inputs.read_lines(preload)
         status = _converse(talk, lines, style)
+        if seen:
+            output.show_error("Bye!\n")
     return Status.OK if person else status
 
 
-@contextmanager
-def _greeted(talk: Talk) -> Iterator[None]:
-    """Say how a chat begins and ends, where a person sees it: in a pipe cron would mail it."""
-    terminal = os.isatty(0) and os.isatty(output.STDERR)
-    if terminal:
-        output.show_error(slash.greeting(talk))
-    yield
-    if terminal:
-        output.show_error("Bye!\n")
-
-
-def _piped(talk: Talk) -> Iterator[bytes]:
-    return inputs.read_lines(partial(client.preload, talk.settings))
-
-
-def _typed(talk: Talk, prompt: str, *, keep: bool) -> Iterator[bytes]:
+def _typed(talk: Talk, prompt: str, preload: Callable[[], None], *, keep: bool) -> Iterator[bytes]:
     words: dict[str, line_editor.Follow] = dict.fromkeys(slash.COMMANDS, tuple)
     words["/model"] = lambda: complete.model_names(talk.context.config)
     words["/file"] = None
     past = talk.context.paths.state / "chat-history" if keep and talk.settings.remember else None
-    return line_editor.read_lines(prompt, words, past, partial(client.preload, talk.settings))
+    return line_editor.read_lines(prompt, words, past, preload)
 
 
 def _converse(talk: Talk, lines: Iterator[bytes], style: _Style) -> Status:
@@ -145,7 +121,7 @@ def _converse(talk: Talk, lines: Iterator[bytes], style: _Style) -> Status:
                 output.show_error(found)
             else:
                 _answer(talk, found, style)
-        except _Lost:
+        except output.Lost:
             raise
         except Failure as failure:
             output.say(failure.message, failure.hint)
