@@ -79,7 +79,7 @@ class Command(Action):
         except click.exceptions.Exit as leaving:
             return leaving.exit_code
         except click.UsageError as error:
-            raise UsageError(_plain(error), _hint(error, name)) from None
+            raise _failure(error, name) from None
 
 
 class Group(Command, click.Group):
@@ -96,20 +96,12 @@ class Group(Command, click.Group):
         super().format_options(ctx, formatter)
 
 
-def _plain(error: click.UsageError) -> str:
-    """Return Click's sentence in the manner of the other messages."""
-    return clause(error.message if _near(error) else error.format_message()).replace("\n", " ")
-
-
-def _hint(error: click.UsageError, name: str) -> str:
-    if near := _near(error):
-        return f"did you mean {' or '.join(near)}?"
-    return f"try '{error.ctx.command_path if error.ctx else name} -h'"
-
-
-def _near(error: click.UsageError) -> list[str]:
-    """Return the options or words that look like the one that is not there; Click would put them into its sentence."""
-    return getattr(error, "possibilities", None) or []
+def _failure(error: click.UsageError, name: str) -> UsageError:
+    """Return Click's sentence in the manner of the other messages, with what may have been meant as its hint."""
+    near: list[str] = getattr(error, "possibilities", None) or []  # options or words like the one that is not there
+    words = error.message if near else error.format_message()  # which would name them too
+    usage = f"try '{error.ctx.command_path if error.ctx else name} -h'"
+    return UsageError(clause(words).replace("\n", " "), f"did you mean {' or '.join(near)}?" if near else usage)
 
 
 def _eager(names: list[str], text: str, show: Callable[[click.Context], str]) -> click.Option:
