@@ -207,14 +207,12 @@ def install() -> int:
 
     The links are below $XDG_DATA_HOME, where man and the shells look; their paths are printed.
     """
-    failure: Failure | None = None
-    for link in install_docs.links(settings.paths().data.parent):
+    status = Status.OK
+    for link, file in install_docs.links(settings.paths().data.parent):
         try:
-            install_docs.install(link)
-            output.print_text(str(link.path))
-        except Failure as problem:
-            output.say(problem.message)
-            failure = problem
-    if failure:
-        raise failure
-    return Status.OK
+            install_docs.install(link, file)
+            output.print_text(str(link))
+        except Failure as failure:
+            output.say(failure.message)
+            status = failure.status
+    return status

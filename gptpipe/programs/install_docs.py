@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import NamedTuple
 
 from gptpipe.errors import NoInput, WriteError
 from gptpipe.storage import failing
@@ -23,15 +21,8 @@ _KINDS = (
 )
 
 
-class Link(NamedTuple):
-    """A link to be made, and the file that it leads to."""
-
-    path: Path
-    file: Path
-
-
-def links(data: Path) -> list[Link]:
-    """Return the links to make below the user's data folder, ``$XDG_DATA_HOME``.
+def links(data: Path) -> list[tuple[Path, Path]]:
+    """Return the links to make, each with the file that it leads to, below the user's data folder, ``$XDG_DATA_HOME``.
 
     :raises NoInput: if this installation has no documents.
     """
@@ -40,21 +31,21 @@ def links(data: Path) -> list[Link]:
     found = []
     for installed, source, pattern, target in _KINDS:
         files = sorted((checkout / source).glob(pattern)) or sorted((prefix / installed).glob(pattern))
-        found += [Link(data / target / file.name, file) for file in files]
+        found += [(data / target / file.name, file) for file in files]
     if not found:
         raise NoInput(f"no manual pages are below {prefix}")
     return found
 
 
-def install(link: Link) -> None:
+def install(link: Path, file: Path) -> None:
     """Make a link, in place of an older one; a file that is not a link stays, as does the document where it belongs.
 
     :raises WriteError: if that fails.
     """
-    with failing(WriteError, f"cannot write {link.path}"):
-        link.path.parent.mkdir(parents=True, exist_ok=True)
-        if link.path.exists() and link.path.samefile(link.file):
+    with failing(WriteError, f"cannot write {link}"):
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if link.exists() and link.samefile(file):
             return
-        if link.path.is_symlink():
-            link.path.unlink()
-        os.symlink(link.file, link.path)
+        if link.is_symlink():
+            link.unlink()
+        link.symlink_to(file)
