@@ -19,7 +19,6 @@ from gptpipe.programs.cli import Group, option
 from gptpipe.programs.diagnosis import Finding
 from gptpipe.settings import environment, roles, settings, written
 from gptpipe.settings.keys import keyless
-from gptpipe.settings.settings import Paths
 from gptpipe.text.address import proxy_for
 from gptpipe.text.age import parse_age
 from gptpipe.text.table import table
@@ -66,19 +65,6 @@ def init(**values: Any) -> int:
     return Status.OK
 
 
-def _places(paths: Paths, config: str | None) -> dict[str, str]:
-    return {
-        "settings": config or str(paths.config / "config.toml"),
-        "roles": str(paths.roles),
-        "sessions": str(paths.sessions),
-        "attachments": str(paths.attachments),
-        "usage": str(paths.usage),
-        "batches": str(paths.batches),
-        "answers": str(paths.answers),
-        "vocabularies": str(tokens.folder(paths.cache)),
-    }
-
-
 @command.command()
 @click.argument("what", required=False)
 @options.config
@@ -88,11 +74,21 @@ def path(what: str | None, **values: Any) -> int:
     WHAT is settings, roles, sessions, attachments, usage, batches, answers or vocabularies; without it all are named.
     """
     context = here(PROGRAM, values)
-    places = _places(context.paths, context.config.path)
+    paths = context.paths
+    places = {
+        "settings": context.config.path or paths.config / "config.toml",
+        "roles": paths.roles,
+        "sessions": paths.sessions,
+        "attachments": paths.attachments,
+        "usage": paths.usage,
+        "batches": paths.batches,
+        "answers": paths.answers,
+        "vocabularies": tokens.folder(paths.cache),
+    }
     if what is None:
         output.print_text("".join(f"{name}\t{where}\n" for name, where in places.items()))
     elif what in places:
-        output.print_text(places[what])
+        output.print_text(str(places[what]))
     else:
         raise UsageError(f"no place is called {what!r}", f"the places: {', '.join(places)}")
     return Status.OK
@@ -148,16 +144,16 @@ def list_tools(**values: Any) -> int:
     """
     context = here(PROGRAM, values)
     folder, env = context.paths.tools, keyless(context.env, context.config)
-    rows, failures = [], []
+    rows, status = [], Status.OK
     for name in tools.names(folder):
         try:
             tool = tools.describe(tools.find(name, folder), env)
             rows.append((name, " ".join(tool.spec.description.split())))
         except Failure as failure:
-            failures.append(failure)
+            status = max(status, failure.status)
             output.say(failure.message, failure.hint)
     output.print_text(output.visible(table(rows, [False, False])) if rows else "")
-    return max((failure.status for failure in failures), default=Status.OK)
+    return status
 
 
 @command.command("cache")
