@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from gptpipe.asking import tokens
@@ -48,9 +49,9 @@ def offline(options: Mapping[str, Any], context: Context) -> Iterator[Finding]:
         yield Finding("endpoint", True, masked(chosen.base_url) if chosen.base_url else "built in")
         yield Finding("model", True, chosen.model)
         yield _tried("key", lambda: key_for(context, chosen).source)
-        yield _tried("budget", lambda: _budget(chosen, context))
+        yield _tried("budget", partial(_budget, chosen, context))
     for name in roles.names(context.paths.roles):
-        yield _role(context, name)
+        yield _tried(f"role {name}", partial(_role, context, name))
     yield from _folders(context.paths)
     for encoding in tokens.VOCABULARIES:
         there = tokens.installed(encoding, context.paths.cache)
@@ -74,16 +75,13 @@ def _budget(chosen: Settings, context: Context) -> str:
     return "not used up" if any(chosen.budget) else "none is set"
 
 
-def _role(context: Context, name: str) -> Finding:
+def _role(context: Context, name: str) -> str:
     """Check a role as a call with it does before it asks."""
-    try:
-        role = roles.verify(context.paths.roles, name)
-        wanted({}, role, context)
-        if "profile" in role.settings:
-            context.resolve({}, role.settings)
-    except Failure as failure:
-        return _bad(f"role {name}", failure)
-    return Finding(f"role {name}", True, "can be used")
+    role = roles.verify(context.paths.roles, name)
+    wanted({}, role, context)
+    if "profile" in role.settings:
+        context.resolve({}, role.settings)
+    return "can be used"
 
 
 def _folders(paths: Paths) -> Iterator[Finding]:
@@ -104,16 +102,15 @@ def _folders(paths: Paths) -> Iterator[Finding]:
 def online(chosen: Settings, client: Client, context: Context) -> Iterator[Finding]:
     """Ask the endpoint and yield what it can do. This costs some tokens."""
     yield _models(chosen, client)
-    plain, pieces = Want(), _Pieces()
-    answer = _asked(Asker(context, chosen, plain, lambda: client), chosen, plain, pieces)
+    pieces = _Pieces()
+    answer = _asked(chosen, client, context, Want(), pieces)
     if answer.failure:
         yield _bad("answer", answer.failure)
         return
     yield Finding("answer", True, f"from {answer.served_by or 'a model that it does not name'}")
     yield Finding("streaming", pieces.count > 1 or None, "in pieces" if pieces.count > 1 else "in one piece")
     yield Finding("usage", True if answer.usage else None, "reported" if answer.usage else "not reported: estimated")
-    want = Want(schema=_SCHEMA)
-    answer = _asked(Asker(context, chosen, want, lambda: client), chosen, want, Receiver())
+    answer = _asked(chosen, client, context, Want(schema=_SCHEMA), Receiver())
     if answer.failure:
         yield Finding("schema", None, answer.failure.message)
     else:
@@ -126,15 +123,15 @@ def _models(chosen: Settings, client: Client) -> Finding:
         names = batch_api.models(client)
     except Failure as failure:
         return Finding("models", None, failure.message)  # not every server lists them
-    return Finding(
-        "models", True, f"{len(names)}, {chosen.model} {'is' if chosen.model in names else 'is not'} among them"
-    )
+    among = "is" if chosen.model in names else "is not"
+    return Finding("models", True, f"{len(names)}, {chosen.model} {among} among them")
 
 
-def _asked(asker: Asker, chosen: Settings, want: Want, receiver: Receiver) -> Answer:
+def _asked(chosen: Settings, client: Client, context: Context, want: Want, receiver: Receiver) -> Answer:
     """Return the answer to a question, as far as one came."""
     answer = Answer(want)
-    asker.ask(want.request(chosen, [{"role": "user", "content": _QUESTION}]), answer, receiver)
+    request = want.request(chosen, [{"role": "user", "content": _QUESTION}])
+    Asker(context, chosen, want, lambda: client).ask(request, answer, receiver)
     return answer
 
 
