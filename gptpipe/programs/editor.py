@@ -11,6 +11,7 @@ from gptpipe.asking.inputs import decode, read_file
 from gptpipe.console import output, signals
 from gptpipe.console.signals import Deadline
 from gptpipe.errors import Failure, UsageError, WriteError
+from gptpipe.storage import failing
 
 
 def check() -> None:
@@ -60,12 +61,10 @@ def _terminal() -> int:
 def _new_file(text: str) -> str:
     import tempfile
 
-    try:
+    with failing(WriteError, "cannot write a file for the editor"):
         descriptor, path = tempfile.mkstemp(prefix="gptpipe-", suffix=".md")
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
-    except OSError as error:
-        raise WriteError(f"cannot write a file for the editor: {error.strerror}") from error
     return path
 
 
@@ -88,12 +87,10 @@ def _kept(path: str, text: str, deadline: Deadline) -> Iterator[None]:
 
 
 def _is_new(path: str, text: str) -> bool:
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except OSError:
-        return False
-    return bool(data.strip()) and data.removesuffix(b"\n") != text.encode()
+    with suppress(OSError), open(path, "rb") as file:
+        data = file.read()
+        return bool(data.strip()) and data.removesuffix(b"\n") != text.encode()
+    return False
 
 
 def _remove(path: str) -> None:

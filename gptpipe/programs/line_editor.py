@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from prompt_toolkit.completion import CompleteEvent, Completer, Completion
     from prompt_toolkit.document import Document
     from prompt_toolkit.history import History
-    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 # The words that a message may begin with, and for each what gives the words that may follow; None is names of files.
 Follow = Callable[[], Iterable[str]] | None
@@ -45,15 +44,18 @@ def read_lines(prompt: str, words: Words, past: Path | None, meanwhile: Callable
     """
     from prompt_toolkit import PromptSession
     from prompt_toolkit.application import get_app
+    from prompt_toolkit.key_binding import KeyBindings
     from prompt_toolkit.output import create_output
 
+    keys = KeyBindings()
+    keys.add("escape", "enter")(lambda event: event.current_buffer.insert_text("\n"))
     session: PromptSession[str] = PromptSession(
         message=prompt,
         prompt_continuation=lambda width, _line, _wrap: " " * width,
         history=_history(past),
         completer=_completer(words),
         complete_while_typing=False,
-        key_bindings=_keys(),
+        key_bindings=keys,
         enable_suspend=True,
         output=create_output(sys.stderr),
     )
@@ -87,18 +89,6 @@ def _leave_on_signals(app: Application[Any]) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if app.loop and signal.getsignal(number) is not signal.SIG_IGN:
             app.loop.add_signal_handler(number, leave, number)
-
-
-def _keys() -> KeyBindings:
-    from prompt_toolkit.key_binding import KeyBindings
-
-    keys = KeyBindings()
-
-    @keys.add("escape", "enter")
-    def _(event: KeyPressEvent) -> None:
-        event.current_buffer.insert_text("\n")
-
-    return keys
 
 
 def _history(path: Path | None) -> History:
