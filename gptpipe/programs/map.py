@@ -91,7 +91,7 @@ def command(template: str | None, **values: Any) -> int:
     if values["dry_run"]:
         return _rehearse(run)
     records = selected(source.records, values["limit"], values["sample"], values["seed"])
-    return _status(*_ask(run, records, _sink(run)))
+    return _ended(_ask(run, records, _sink(run)))
 
 
 def _check(values: dict[str, Any]) -> None:
@@ -155,8 +155,7 @@ def _sink(run: _Run) -> Sink:
     values, path = run.values, run.values["output"]
     if path is not None and not values["text"]:
         whole = values["limit"] is None and values["sample"] is None
-        share = not values["no_dedupe"]
-        file = ResultFile(path, run.form, output.say, resume=values["resume"], share=share)
+        file = ResultFile(path, run.form, output.say, resume=values["resume"], share=not values["no_dedupe"])
         return Kept(file, whole=whole, prune=values["prune"])
     descriptor = output.STDOUT if path is None else new_file(path)
     if values["text"]:
@@ -185,21 +184,21 @@ def _rehearse(run: _Run) -> int:
         if asking:
             some.offer(record)
     found = rehearsal.found()
-    ended: tuple[Any, ...] = (None, None)
+    ending = None
     if asking:
         estimate = Estimate(run.maker.settings)
         begun = time.monotonic()
-        ended = _ask(run, some.records(), _sink(run), estimate.add)
+        ending = _ask(run, some.records(), _sink(run), estimate.add)
         found |= estimate.found(rehearsal, time.monotonic() - begun, values["jobs"])
     output.print_json(found)
-    return _status(*ended)
+    return _ended(ending)
 
 
 # The run
 
 
-def _ask(run: _Run, records: Any, sink: Sink, counted: Any = lambda _: None) -> tuple[Any, ...]:
-    """Ask for each record and write what comes; return the signal and the failure with which the run ends, if any."""
+def _ask(run: _Run, records: Any, sink: Sink, counted: Any = lambda _: None) -> BaseException | None:
+    """Ask for each record and write what comes; return the signal or the failure with which the run ends, if any."""
     values, context, maker = run.values, run.context, run.maker
     settings, want = maker.settings, maker.want
     key = None
@@ -230,7 +229,8 @@ def _ask(run: _Run, records: Any, sink: Sink, counted: Any = lambda _: None) -> 
             bar.end()
             sink.close()
         written.set()
-    return signalled(), tally.fatal or pace.over or tally.verdict()
+    signum = signalled()
+    return Interrupted(signum) if signum else tally.fatal or pace.over or tally.verdict()
 
 
 def _stop(pace: Pace) -> None:
@@ -258,10 +258,8 @@ def _expire(pool: Pool[Record, Outcome], written: Event) -> None:
     written.wait(_GRACE)
 
 
-def _status(signum: int | None, failure: Any) -> int:
+def _ended(ending: BaseException | None) -> int:
     """Raise the signal or the failure with which the run ended, or return the status 0."""
-    if signum is not None:
-        raise Interrupted(signum)
-    if failure is not None:
-        raise failure
+    if ending is not None:
+        raise ending
     return Status.OK
