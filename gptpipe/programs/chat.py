@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 
@@ -26,25 +26,13 @@ from gptpipe.text.markdown import Markdown
 from gptpipe.wire import client
 
 
-class _Style(NamedTuple):
-    """How a chat shows itself.
-
-    ``person`` says that a line editor takes the questions, ``prompt`` is what stands before an answer, ``plain`` leaves
-    Markdown as it is, ``verbose`` adds a note to each answer.
-    """
-
-    person: bool
-    prompt: str
-    plain: bool
-    verbose: bool
-
-
 class _Stream(Receiver):
     """Prints the answer as it arrives."""
 
-    def __init__(self, style: _Style) -> None:
-        self._prompt = style.prompt
-        self._printer = output.Printer() if style.plain else output.Printer(styled=Markdown().feed)
+    def __init__(self, prompt: str, *, plain: bool) -> None:
+        self._prompt = prompt
+        self._printer = output.Printer() if plain else output.Printer(styled=Markdown().feed)
+        self.end = self._printer.end
 
     def text(self, text: str) -> None:
         if not self._printer.printed:
@@ -56,10 +44,6 @@ class _Stream(Receiver):
 
     def repeatable(self) -> bool:
         return not self._printer.printed
-
-    def end(self) -> bool:
-        """End the line that is open; return whether there was one."""
-        return self._printer.end()
 
 
 @click.command("gptpipe-chat", cls=Command, options_metavar="[OPTION]...")
@@ -87,7 +71,7 @@ def command(**values: Any) -> int:
     person = line_editor.is_there()
     plain = values["plain"] or bool(context.env.get("NO_COLOR")) or context.env.get("TERM") == "dumb"
     prompt = answer if person and os.isatty(output.STDOUT) else ""
-    style = _Style(person, prompt, plain, values["verbose"])
+    stream = partial(_Stream, prompt, plain=plain)
     seen = os.isatty(0) and os.isatty(output.STDERR)  # in a pipe cron would mail what is said
     signals.catch()
     with context.deadline.paused():  # each answer has a deadline of its own
@@ -95,7 +79,7 @@ def command(**values: Any) -> int:
             output.show_error(slash.greeting(talk))
         preload = partial(client.preload, talk.settings)
         lines = _typed(talk, question, preload, keep=not values["no_history"]) if person else inputs.read_lines(preload)
-        status = _converse(talk, lines, style)
+        status = _converse(talk, lines, stream, person=person, verbose=values["verbose"])
         if seen:
             output.show_error("Bye!\n")
     return Status.OK if person else status
@@ -109,8 +93,13 @@ def _typed(talk: Talk, prompt: str, preload: Callable[[], None], *, keep: bool) 
     return line_editor.read_lines(prompt, words, past, preload)
 
 
-def _converse(talk: Talk, lines: Iterator[bytes], style: _Style) -> Status:
-    """Answer line by line, and return the status of the last failure. Lost output ends the chat."""
+def _converse(
+    talk: Talk, lines: Iterator[bytes], stream: Callable[[], _Stream], *, person: bool, verbose: bool
+) -> Status:
+    """Answer line by line, and return the status of the last failure. Lost output ends the chat.
+
+    For a ``person`` at the line editor, ^C ends an answer only.
+    """
     status = Status.OK
     for line in lines:
         try:
@@ -120,7 +109,7 @@ def _converse(talk: Talk, lines: Iterator[bytes], style: _Style) -> Status:
             if isinstance(found, str):
                 output.show_error(found)
             else:
-                _answer(talk, found, style)
+                _answer(talk, found, stream(), person=person, verbose=verbose)
         except output.Lost:
             raise
         except Failure as failure:
@@ -129,28 +118,28 @@ def _converse(talk: Talk, lines: Iterator[bytes], style: _Style) -> Status:
             if isinstance(failure, KeyRefused):
                 talk.link.close()  # for the next question the key command may have a new one
         except Interrupted as ending:
-            if not style.person or ending.signum != signal.SIGINT:
+            if not person or ending.signum != signal.SIGINT:
                 raise
             signals.catch()
     return status
 
 
-def _answer(talk: Talk, question: Question, style: _Style) -> None:
+def _answer(talk: Talk, question: Question, stream: _Stream, *, person: bool, verbose: bool) -> None:
     """Ask and write; raise the failure of an answer that is not complete."""
     signals.catch()
     with signals.held():  # what is imported half way cannot be imported again
         client.load(question.settings)
-    turn, stream = Turn(question, talk.context, talk.link), _Stream(style)
+    turn = Turn(question, talk.context, talk.link)
     try:
         with talk.context.deadline.of_answer():
             turn.take(stream)
     except Interrupted:
-        if style.person and not (stream.end() and os.isatty(output.STDOUT)):
+        if person and not (stream.end() and os.isatty(output.STDOUT)):
             output.show_error("\n")  # after the ^C that it shows
         raise
     finally:
         stream.end()
-        if style.verbose:
+        if verbose:
             report.note(turn)
     if turn.answer.failure:
         raise turn.answer.failure
