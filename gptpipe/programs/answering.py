@@ -19,7 +19,7 @@ from gptpipe.asking.want import Want, wanted
 from gptpipe.console import output, signals
 from gptpipe.console.target import Target
 from gptpipe.errors import Failure, Refused, Status, Truncated, UsageError
-from gptpipe.message import Content, Part
+from gptpipe.message import Part
 from gptpipe.programs import editor
 from gptpipe.settings import roles
 from gptpipe.settings.settings import Role, Settings
@@ -56,7 +56,10 @@ def answer(
         if saves:
             roles.save(context.paths.roles, values["save_role"], _role(prompt, options, role))
             return Status.OK
-        question = question._replace(content=_content(prompt, others))
+        content = compose([prompt, *others])
+        if not content:
+            raise UsageError("nothing to ask", "give a prompt, a file, or standard input; 'gptpipe -h' shows how")
+        question = question._replace(content=content)
         if values["dry_run"]:
             output.print_json(report.previewed(turn.preview(question, context), context))
             return Status.OK
@@ -86,7 +89,7 @@ def _prompt(
 def _take(asked: Turn, want: Want, values: dict[str, Any], target: Target | None, started: float) -> None:
     """Ask, and write the answer as it comes, or when it has ended."""
     held = bool(values["json"] or target or values["no_stream"] or want.schema or want.extract or want.calls_only)
-    stream = _Stream(None if held else output.Printer(), reasoning=values["reasoning"])
+    stream = _Stream(held=held, reasoning=values["reasoning"])
     note = report.note if values["verbose"] else lambda _: None
     try:
         asked.take(stream)
@@ -114,10 +117,12 @@ def _write(asked: Turn, target: Target | None, started: float | None) -> None:
 class _Stream(Receiver):
     """Prints the answer as it arrives, or holds it back; shows reasoning if asked to."""
 
-    def __init__(self, printer: output.Printer | None, *, reasoning: bool) -> None:
-        self._printer = printer
+    def __init__(self, *, held: bool, reasoning: bool) -> None:
+        self._printer = output.Printer()
+        self._held = held
         self._show_reasoning = reasoning
         self._reasoned = ""
+        self.end = self._printer.end
 
     def begin(self) -> None:
         signals.catch()
@@ -125,7 +130,7 @@ class _Stream(Receiver):
             output.show_error("\n")
 
     def text(self, text: str) -> None:
-        if self._printer:
+        if not self._held:
             self._printer.write(text)
 
     def reasoning(self, text: str) -> None:
@@ -134,12 +139,7 @@ class _Stream(Receiver):
             output.show_error(text)
 
     def repeatable(self) -> bool:
-        return not self._reasoned and not (self._printer and self._printer.printed)
-
-    def end(self) -> None:
-        """End the line that is open."""
-        if self._printer:
-            self._printer.end()
+        return not (self._reasoned or self._printer.printed)
 
 
 _BESIDE_A_ROLE = {"config", "edit", "encoding", "no_stdin", "role", "save_role", "var", "verbose"}
@@ -196,11 +196,3 @@ def _others(values: dict[str, Any], meanwhile: Callable[[], None], *, alone: boo
         parts["-"] = part_of(data, "-", encoding)
     order = paths if "-" in paths else [*paths, "-"]
     return [parts[path] for path in order if path in parts]
-
-
-def _content(prompt: str, others: list[str | Part]) -> Content:
-    """Return the message."""
-    content = compose([prompt, *others])
-    if not content:
-        raise UsageError("nothing to ask", "give a prompt, a file, or standard input; 'gptpipe -h' shows how")
-    return content
