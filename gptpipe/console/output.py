@@ -67,10 +67,7 @@ def write_all(descriptor: int, data: bytes, name: str | None = None) -> None:
 
 
 def check_stdout() -> None:
-    """Raise a failure if standard output is closed. Call this before anything is asked.
-
-    :raises WriteError: if it is.
-    """
+    """Raise WriteError if standard output is closed. Call this before anything is asked."""
     if fcntl.fcntl(STDOUT, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
         raise WriteError("cannot write standard output: it is closed")
 

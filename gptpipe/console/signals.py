@@ -235,10 +235,7 @@ class Deadline:
 
     @contextmanager
     def of_answer(self) -> Iterator[None]:
-        """Count from zero in the block, for a program that goes on after it.
-
-        :raises Temporary: if the time is over before the block has ended.
-        """
+        """Count from zero in a block of a program that goes on after it. Raises Temporary if the time ends first."""
         main = threading.main_thread().ident
         assert main is not None
         signal.signal(signal.SIGALRM, _handle)

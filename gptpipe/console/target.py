@@ -36,10 +36,7 @@ class Target:
         return failing(WriteError, f"cannot write {self._name or repr(self._name)}")
 
     def _opened(self) -> int | None:
-        """Return the descriptor to write to, or None for a regular file that can be written.
-
-        :raises OSError: if it cannot be written.
-        """
+        """Return the descriptor to write to, or None for a regular file that can be written; else raise OSError."""
         if not self._name:  # realpath takes it for the working directory
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         number = _descriptor_number(self._name)

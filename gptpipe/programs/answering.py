@@ -74,10 +74,7 @@ def answer(
 def _prompt(
     text: str, question: Question, context: Context, link: Link, values: dict[str, Any]
 ) -> AbstractContextManager[str]:
-    """Give the block the prompt; with ``-e`` what the user makes of it, once nothing else can fail before the request.
-
-    :raises Failure: if the turn cannot be asked, or no editor run.
-    """
+    """Give the block the prompt; with ``-e`` what the user makes of it, when nothing else can fail before a request."""
     if not values["edit"]:
         return nullcontext(text)
     editor.check()
@@ -146,10 +143,7 @@ _BESIDE_A_ROLE = {"config", "edit", "encoding", "no_stdin", "role", "save_role",
 
 
 def _role(prompt: str, options: dict[str, Any], role: Role) -> Role:
-    """Return the role with which a later call does what this one does.
-
-    :raises UsageError: if a role cannot hold it.
-    """
+    """Return the role with which a later call does what this one does; raise UsageError if a role cannot hold that."""
     held = {*roles.KEPT, "param", "extract", "schema", "tool", *_BESIDE_A_ROLE}
     refused = [name for name, value in options.items() if name not in held and value is not False]
     if refused:
@@ -172,10 +166,7 @@ def _role(prompt: str, options: dict[str, Any], role: Role) -> Role:
 
 
 def _meanwhile(want: Want, chosen: Settings, context: Context, values: dict[str, Any]) -> None:
-    """Do what can be done while standard input is still to come, if a request will follow.
-
-    :raises OverLimit: if a budget is used up.
-    """
+    """Do what can be done while standard input is still to come, if a request will follow."""
     if not (want.stored or values["dry_run"]):
         check_budget(chosen, context.paths, over=want.over_budget)
         preload(chosen)

@@ -15,10 +15,7 @@ from gptpipe.storage import failing
 
 
 def check() -> None:
-    """Check that there is a terminal for an editor.
-
-    :raises UsageError: if there is none.
-    """
+    """Raise UsageError if there is no terminal for an editor."""
     os.close(_terminal())
 
 

@@ -30,7 +30,7 @@ _SHOWN = 60  # characters of a question that was taken back
 
 
 class Talk:
-    """A conversation: its options, where it is kept, what was asked last.
+    """A conversation: its options, where it is kept, what was asked last. What cannot be done raises a Failure.
 
     ``call`` is what holds for each question; commands change its options. If they name no session, the conversation is
     kept in memory. ``files`` go along with the next question.
@@ -46,10 +46,7 @@ class Talk:
 
     @property
     def settings(self) -> Settings:
-        """What the options and the settings file say. The model may be another one: that of the session's last turn.
-
-        :raises UsageError: ConfigError: for faulty options or settings.
-        """
+        """What the options and the settings file say. The model may be another one: that of the session's last turn."""
         return self.context.resolve(self.call.options, self.call.role, need_model=False)
 
     def set(self, **options: Any) -> None:
@@ -58,17 +55,11 @@ class Talk:
 
     @property
     def current(self) -> Settings:
-        """The settings under which the conversation goes on.
-
-        :raises Failure: if it cannot go on: the session cannot be read, its profile does not exist any more.
-        """
+        """The settings under which the conversation goes on. Reads the session, whose profile may be gone."""
         return turn.preview(self.question(""), self.context).settings
 
     def respond(self, line: bytes) -> Question | str | None:
-        """Return what a line asks, or the text that its command shows; None if it ends the chat.
-
-        :raises Failure: if it cannot be done.
-        """
+        """Return what a line asks, or the text that its command shows; None if it ends the chat."""
         if line.strip().lower() in _LEAVING:
             return None
         text = decode(line, "the message")
@@ -240,10 +231,7 @@ COMMANDS: Mapping[str, Command] = {
 
 
 def greeting(talk: Talk) -> str:
-    """Return the line with which a chat on a terminal begins: model, session, how to leave.
-
-    :raises Failure: as :attr:`Talk.current` does.
-    """
+    """Return the line with which a chat on a terminal begins: model, session, how to leave."""
     chosen = talk.current
     kept = f"session {chosen.session}" if chosen.session else "no session"
     return f"{chosen.model}, {kept}; /help lists the commands, exit or ^D leaves\n"
