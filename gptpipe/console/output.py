@@ -143,14 +143,13 @@ def waiting(message: str) -> Iterator[None]:
 @contextmanager
 def waiting_together(message: str, first: threading.Lock) -> Iterator[None]:
     """Announce a wait as :func:`waiting` does; of several that share the lock ``first``, only the first."""
-    if not first.acquire(blocking=False):
-        yield
-        return
+    is_first = first.acquire(blocking=False)
     try:
-        with waiting(message):
+        with waiting(message) if is_first else nullcontext():
             yield
     finally:
-        first.release()
+        if is_first:
+            first.release()
 
 
 def waiting_for(path: str, what: str = "to end") -> AbstractContextManager[None]:

@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 class Progress:
     """A bar on standard error, below all messages, if that is a terminal and the bar is ``wanted``; else nothing.
 
-    ``total`` is called only if there is a bar; it returns None if the number is not known.
+    ``total`` is called only if there is a bar; it returns None if the number is not known. ``shown``: there is one.
     """
 
     def __init__(self, total: Callable[[], int | None], unit: str, *, wanted: bool = True) -> None:
         self._bar: tqdm[Any] | None = None
         self._lock = RLock()
         self._hidden = 0  # how many blocks keep it away
-        if wanted and os.isatty(STDERR):
+        self.shown = wanted and os.isatty(STDERR)
+        if self.shown:
             import tqdm as library
 
             library.tqdm.monitor_interval = 0  # no thread of its own
@@ -35,11 +36,6 @@ class Progress:
             # Without miniters the bar stands still after a burst of records, until as many have come again.
             self._bar = library.tqdm(total=total(), unit=f" {unit}", file=sys.stderr, miniters=1, **size)
             write_above(self.aside)
-
-    @property
-    def shown(self) -> bool:
-        """Whether there is a bar."""
-        return self._bar is not None
 
     def advance(self, done: int, note: str) -> None:
         """Move the bar forward by the number done, with a note behind it."""
