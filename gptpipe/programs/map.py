@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from math import inf
 from threading import Event
@@ -113,15 +113,10 @@ def _check(values: dict[str, Any]) -> None:
     for name in ("rpm", "tpm", "progress"):
         if values[name] is not None and not 0 < values[name] < inf:
             raise UsageError(f"--{name} must be a number above 0")
-    if values["file"] and values["output"] and _is_same(values["file"], values["output"]):
-        raise UsageError("--output is the input file")
-
-
-def _is_same(one: str, other: str) -> bool:
-    try:
-        return os.path.samefile(one, other)
-    except (OSError, ValueError):
-        return False
+    if values["file"] and values["output"]:
+        with suppress(OSError, ValueError):
+            if os.path.samefile(values["file"], values["output"]):
+                raise UsageError("--output is the input file")
 
 
 class _Run(NamedTuple):

@@ -81,9 +81,8 @@ def list_sessions(as_json: bool, header: bool) -> int:
         raise UsageError("--json and --header exclude each other")
     each = _Each(store := _store())
     found = sorted(upkeep.summaries(store, each.warn), key=lambda summary: (-summary.last_use, summary.name))
-    output.Printer().write(
-        "".join(map(transcript.as_json, found)) if as_json else transcript.table(found, header=header)
-    )
+    lines = "".join(map(transcript.as_json, found)) if as_json else transcript.table(found, header=header)
+    output.Printer().write(lines)
     return each.status
 
 
@@ -143,9 +142,7 @@ def search(pattern: str, ignore_case: bool, names: bool) -> int:
                 printer.write(f"{name}\n" if names else f"{name}:{number}:{line}\n")
                 if names:
                     break
-    if printer.printed or each.status:
-        return each.status
-    return Status.ABSENT
+    return each.status if printer.printed or each.status else Status.ABSENT
 
 
 @command.command()
