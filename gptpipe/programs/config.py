@@ -13,12 +13,13 @@ from gptpipe.asking import asker, tokens, tools
 from gptpipe.asking.context import given, here
 from gptpipe.asking.link import connect
 from gptpipe.console import output
-from gptpipe.errors import ConfigError, Failure, Status, UsageError
-from gptpipe.programs import diagnosis, install_docs, options
+from gptpipe.errors import ConfigError, Failure, NoInput, Status, UsageError, WriteError
+from gptpipe.programs import diagnosis, options
 from gptpipe.programs.cli import Group, option
 from gptpipe.programs.diagnosis import Finding
 from gptpipe.settings import environment, roles, settings, written
 from gptpipe.settings.keys import keyless
+from gptpipe.storage import failing
 from gptpipe.text.address import proxy_for
 from gptpipe.text.age import parse_age
 from gptpipe.text.table import table
@@ -204,11 +205,50 @@ def install() -> int:
     The links are below $XDG_DATA_HOME, where man and the shells look; their paths are printed.
     """
     status = Status.OK
-    for link, file in install_docs.links(settings.paths().data.parent):
+    for link, file in documents(settings.paths().data.parent):
         try:
-            install_docs.install(link, file)
+            _link(link, file)
             output.print_text(str(link))
         except Failure as failure:
             output.say(failure.message)
             status = failure.status
     return status
+
+
+# Where each kind of document is below the prefix of an installation, in a checkout, and by which names.
+# ``pipx`` installs them; ``uv tool install`` leaves them in the tool's own folder, where nobody looks.
+_KINDS = (
+    ("share/man/man1", "man", "gptpipe*.1", "man/man1"),
+    ("share/man/man5", "man", "gptpipe*.5", "man/man5"),
+    ("share/man/man7", "man", "gptpipe*.7", "man/man7"),
+    ("share/bash-completion/completions", "completions/bash", "gptpipe*", "bash-completion/completions"),
+    ("share/fish/vendor_completions.d", "completions/fish", "gptpipe*.fish", "fish/vendor_completions.d"),
+    ("share/zsh/site-functions", "completions/zsh", "_gptpipe", "zsh/site-functions"),
+)
+
+
+def documents(data: Path) -> list[tuple[Path, Path]]:
+    """Return the links to make, each with the file that it leads to, below the user's data folder, ``$XDG_DATA_HOME``.
+
+    :raises NoInput: if this installation has no documents.
+    """
+    checkout = Path(__file__).parents[2]  # or PREFIX/lib/pythonX.Y/site-packages of an installation
+    prefix = (checkout / "../../..").resolve()  # a checkout may be less than three folders deep
+    found = []
+    for installed, source, pattern, target in _KINDS:
+        files = sorted((checkout / source).glob(pattern)) or sorted((prefix / installed).glob(pattern))
+        found += [(data / target / file.name, file) for file in files]
+    if not found:
+        raise NoInput(f"no manual pages are below {prefix}")
+    return found
+
+
+def _link(link: Path, file: Path) -> None:
+    """Make a link, in place of an older one; a file that is not a link stays, as does the document where it belongs."""
+    with failing(WriteError, f"cannot write {link}"):
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if link.exists() and link.samefile(file):
+            return
+        if link.is_symlink():
+            link.unlink()
+        link.symlink_to(file)

@@ -13,7 +13,7 @@ import pytest
 
 from gptpipe.asking import tokens
 from gptpipe.errors import ConfigError, NoInput, Temporary, Unavailable
-from gptpipe.programs import install_docs
+from gptpipe.programs import config
 from gptpipe.settings.settings import Settings
 from gptpipe.wire.download import download
 from tests.harness.processes import ROOT
@@ -342,6 +342,6 @@ def test_install_docs(run: Any, home: Path) -> None:
 
 def test_docs_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The package may lie in a folder at the root, which has no prefix above it."""
-    monkeypatch.setattr(install_docs, "__file__", "/nowhere/gptpipe/programs/install_docs.py")
+    monkeypatch.setattr(config, "__file__", "/nowhere/gptpipe/programs/config.py")
     with pytest.raises(NoInput, match=r"no manual pages are below /$"):
-        install_docs.links(tmp_path)
+        config.documents(tmp_path)
