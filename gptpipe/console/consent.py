@@ -24,16 +24,12 @@ def agrees(question: str, aside: Callable[[], AbstractContextManager[None]] = nu
 
     :raises OSError: if the process has no terminal.
     """
-    descriptor = os.open(_TERMINAL, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        with _one_at_a_time, aside():
-            termios.tcflush(descriptor, termios.TCIFLUSH)
-            write_all(descriptor, f"{_printable(question)} [y/N] ".encode())
-            answer = os.read(descriptor, _LONGEST)
-            if not answer.endswith(b"\n"):
-                write_all(descriptor, b"\n")
-    finally:
-        os.close(descriptor)
+    with open(_TERMINAL, "r+b", buffering=0) as terminal, _one_at_a_time, aside():
+        termios.tcflush(terminal, termios.TCIFLUSH)
+        write_all(terminal.fileno(), f"{_printable(question)} [y/N] ".encode())
+        answer = os.read(terminal.fileno(), _LONGEST)
+        if not answer.endswith(b"\n"):
+            write_all(terminal.fileno(), b"\n")
     return answer.strip().lower() in (b"y", b"yes")
 
 
