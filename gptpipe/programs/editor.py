@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import FileIO
 
 from gptpipe.asking.inputs import decode, read_file
 from gptpipe.console import output, signals
@@ -16,7 +17,7 @@ from gptpipe.storage import failing
 
 def check() -> None:
     """Raise UsageError if there is no terminal for an editor."""
-    os.close(_terminal())
+    _terminal().close()
 
 
 @contextmanager
@@ -31,8 +32,7 @@ def written(text: str, env: Mapping[str, str], deadline: Deadline) -> Iterator[s
     :raises WriteError: if the file cannot be written.
     :raises BadInput: if what the editor left is not text.
     """
-    terminal = _terminal()
-    try:
+    with _terminal() as terminal:
         path = _new_file(text)
         with _kept(path, text, deadline):
             with deadline.paused():
@@ -44,13 +44,11 @@ def written(text: str, env: Mapping[str, str], deadline: Deadline) -> Iterator[s
                 )
             with signals.caught():  # or ^C before the first byte would end the run before the file is named
                 yield new
-    finally:
-        os.close(terminal)
 
 
-def _terminal() -> int:
+def _terminal() -> FileIO:
     try:
-        return os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
+        return open("/dev/tty", "r+b", buffering=0)
     except OSError:
         raise UsageError("the editor needs a terminal") from None
 
@@ -95,7 +93,7 @@ def _remove(path: str) -> None:
         os.unlink(path)
 
 
-def _run(editor: str, path: str, terminal: int, env: Mapping[str, str]) -> None:
+def _run(editor: str, path: str, terminal: FileIO, env: Mapping[str, str]) -> None:
     import subprocess
 
     # ^C belongs to the editor. A handler, unlike SIG_IGN, is not handed down to it.
