@@ -43,7 +43,7 @@ def command() -> None:
     """
 
 
-_shared = together(options.limits, options.network, options.config, options.verbose)  # of every word with the network
+_shared = together(options.call, options.verbose)  # of every word with the network
 
 _count = click.IntRange(1)
 
@@ -53,11 +53,9 @@ _count = click.IntRange(1)
 @options.records
 @option("--resume", group="input", metavar="RESULTS", help="only the records that have no answer in this file")
 @option("--no-dedupe", group="input", is_flag=True, help="ask for equal records each, not once for all")
-@options.system
-@options.role
+@options.instructions
 @options.schema
 @options.model
-@options.web
 @option("--batch-size", group="batches", metavar="N", type=_count, help="requests in a batch, at most (50000)")
 @option("--queued", group="batches", metavar="N", type=_count, help="batches that have not ended at once, at most")
 @option("--wait", group="batches", is_flag=True, help="stay until all is submitted")

@@ -47,11 +47,9 @@ class _Stream(Receiver):
 
 
 @click.command("gptpipe-chat", cls=Command, options_metavar="[OPTION]...")
-@options.system
-@options.role
+@options.instructions
 @options.conversation
 @options.model
-@options.web
 @options.chat_tools
 @options.run
 @option("--plain", group="answer", is_flag=True, help="show answers as they were written, without bold and colour")

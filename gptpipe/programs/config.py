@@ -38,10 +38,8 @@ def command() -> None:
 
 
 @command.command()
-@options.model
-@options.limits
-@options.network
-@options.config
+@options.named_model
+@options.call
 def show(**values: Any) -> int:
     """Print the settings in effect, as a settings file.
 
@@ -97,10 +95,8 @@ def path(what: str | None, **values: Any) -> int:
 
 @command.command()
 @option("--online", group="what", is_flag=True, help="ask the endpoint too, which costs a few tokens")
-@options.model
-@options.limits
-@options.network
-@options.config
+@options.named_model
+@options.call
 @options.verbose
 def check(online: bool, **values: Any) -> int:
     """Tell what works and what does not.

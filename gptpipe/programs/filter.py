@@ -15,14 +15,12 @@ from gptpipe.programs.cli import Command, option
 @click.argument("words", nargs=-1, metavar="[PROMPT]...")
 @option("-f", "--file", group="message", metavar="PATH", multiple=True, help="add a file; - is standard input")
 @option("-n", "--no-stdin", group="message", is_flag=True, help="do not read standard input")
-@options.system
-@options.role
+@options.instructions
 @option("-e", "--edit", group="message", is_flag=True, help="write the prompt in the editor")
 @option("--encoding", group="message", metavar="NAME", default="utf-8", help="of text input (default UTF-8)")
 @options.conversation
 @option("--no-save", group="conversation", is_flag=True, help="read the conversation, append nothing")
 @options.model
-@options.web
 @option(
     "-o",
     "--output",

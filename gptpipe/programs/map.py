@@ -48,8 +48,7 @@ _count = click.IntRange(1)
 @option("--limit", group="input", metavar="N", type=_count, help="only the first N records")
 @option("--sample", group="input", metavar="N", type=_count, help="only N records, at random")
 @option("--seed", group="input", **options.WHOLE, help="the same sample again")
-@options.system
-@options.role
+@options.instructions
 @option("-j", "--jobs", group="run", metavar="N", type=click.IntRange(1, 256), default=8, help="requests at once (8)")
 @option("--rpm", group="run", **options.NUMBER, help="requests a minute, at most")
 @option("--tpm", group="run", **options.NUMBER, help="tokens a minute, at most")
@@ -67,7 +66,6 @@ _count = click.IntRange(1)
 @options.schema
 @options.check
 @options.model
-@options.web
 @options.tools
 @options.run
 @option("--dry-run", group="other", is_flag=True, help="count records and tokens, show a request; send nothing")

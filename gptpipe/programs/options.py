@@ -64,8 +64,6 @@ def together(*options: Decorator) -> Decorator:
     return decorate
 
 
-system = _in_message("-S", "--system", metavar="TEXT", help="the system message; @PATH reads it from a file")
-
 lock = _in_conversation(
     "--lock-timeout", **SECONDS, help="wait this long for another process in the session (default 600; 0: do not wait)"
 )
@@ -90,7 +88,7 @@ records = together(
 
 profile = _in_model("-p", "--profile", metavar="NAME", help="an endpoint from the settings, or a built-in one")
 
-model = together(
+named_model = together(
     _in_model("-m", "--model", metavar="NAME", help=f"the model (default {DEFAULT_MODEL}; 'echo' is built in)"),
     profile,
     _in_model("--api", metavar="NAME", help="the protocol: chat, responses or auto (default)"),
@@ -100,7 +98,9 @@ model = together(
     _in_model("-O", "--param", metavar="KEY=VALUE", type=_field, multiple=True, help="any other field of the request"),
 )
 
-web = _in_model("--web", is_flag=True, help="let the model search the web (the Responses API only)")
+model = together(
+    named_model, _in_model("--web", is_flag=True, help="let the model search the web (the Responses API only)")
+)
 
 tries = together(
     _in_limits("--max-time", **SECONDS, help="the whole run, in a chat each answer (default: no limit)"),
@@ -108,8 +108,6 @@ tries = together(
     _in_limits("--idle-timeout", **SECONDS, help="silence after that (default 300; 0: no limit)"),
     _in_limits("--retry", **WHOLE, help="tries after the first (default 2)"),
 )
-
-limits = together(tries, _in_limits("--max-input-tokens", **WHOLE, help="refuse to send more than this"))
 
 way = together(
     _in_network("--proxy", metavar="URL", help="http, https, socks5 or socks5h"),
@@ -120,7 +118,8 @@ network = together(_in_network("--base-url", metavar="URL", help="the endpoint's
 
 config = _in_other("--config", metavar="PATH", help="another settings file")
 
-role = together(
+instructions = together(
+    _in_message("-S", "--system", metavar="TEXT", help="the system message; @PATH reads it from a file"),
     _in_message("-r", "--role", metavar="NAME", help="a role: system message and settings"),
     _in_message("-V", "--var", metavar="KEY=VALUE", type=_pair, multiple=True, help="a value for the role's {KEY}"),
 )
@@ -145,13 +144,14 @@ check = _in_answer(
 
 over_budget = _in_limits("--over-budget", is_flag=True, help="ask although a budget is used up")
 
-cost = together(
+call = together(tries, _in_limits("--max-input-tokens", **WHOLE, help="refuse to send more than this"), network, config)
+
+run = together(
+    call,
     _in_limits("--cache", metavar="AGE", help="reuse an answer to the same request (30m, 12h, 7d)"),
     _in_limits("--cache-only", is_flag=True, help="never ask, only reuse"),
     _in_limits("--max-cost", metavar="USD", type=float, help="send nothing that could make the run cost more"),
     over_budget,
 )
-
-run = together(limits, cost, network, config)
 
 verbose = _in_other("-v", "--verbose", is_flag=True, help="notes on standard error: model, tokens, cost, retries")
