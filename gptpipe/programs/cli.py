@@ -24,14 +24,12 @@ WIDTH = 80
 class Option(click.Option):
     """An option that is listed in the help under its group."""
 
-    def __init__(self, *args: Any, group: str = "other", **kwargs: Any) -> None:
+    def __init__(self, *args: Any, group: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.group = group
 
 
-def option(*names: str, group: str, **kwargs: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return the decorator for an option of a group; ``kwargs`` as in ``click.option``."""
-    return click.option(*names, cls=Option, group=group, **kwargs)
+option = partial(click.option, cls=Option)
 
 
 class Action(click.Command):
