@@ -8,7 +8,7 @@ import re
 import select
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 from gptpipe.console import sigpipe
 from gptpipe.errors import WriteError
