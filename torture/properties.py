@@ -134,7 +134,7 @@ def _sessions(folder: Path) -> Callable[[list[bytes], bool], None]:
         if not data:
             return  # no session
         before = list(store.history("s", silent))
-        list(upkeep.summaries(store, silent))
+        upkeep.summary(store, "s")
         damaged = allowed(lambda: upkeep.repair(store, "s", timeout=0)) or []
         if not path.read_bytes():
             assert damaged

@@ -79,8 +79,11 @@ def list_sessions(as_json: bool, header: bool) -> int:
     """List the sessions, the last used first."""
     if as_json and header:
         raise UsageError("--json and --header exclude each other")
-    each = _Each(store := _store())
-    found = sorted(upkeep.summaries(store, each.warn), key=lambda summary: (-summary.last_use, summary.name))
+    each, found = _Each(store := _store()), []
+    for name in each:
+        with each.attempt(name):
+            found.append(upkeep.summary(store, name))
+    found.sort(key=lambda summary: (-summary.last_use, summary.name))
     lines = "".join(map(transcript.as_json, found)) if as_json else transcript.table(found, header=header)
     output.Printer().write(lines)
     return each.status

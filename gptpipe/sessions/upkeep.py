@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gptpipe.console.output import silent
-from gptpipe.errors import Failure, NoInput, UsageError, WriteError
+from gptpipe.errors import NoInput, UsageError, WriteError
 from gptpipe.message import Turn, parse
 from gptpipe.sessions import system
 from gptpipe.sessions.store import Record, SessionStore, Warn, damaged_path, last_turn, valid
@@ -34,16 +34,6 @@ class Summary(NamedTuple):
     model: str | None
     tokens: int
     size: int
-
-
-def summaries(store: SessionStore, warn: Warn) -> Iterator[Summary]:
-    """Yield a summary of each session, by name, and warn of each that cannot be read; NoInput if the folder cannot."""
-    for name in store.names():
-        try:
-            yield summary(store, name)
-        except Failure as failure:
-            if os.path.lexists(store.path(name)):  # else it was removed or renamed meanwhile
-                warn(failure.message)
 
 
 def summary(store: SessionStore, name: str) -> Summary:

@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
+from gptpipe.errors import WriteError
 from gptpipe.message import Turn, to_line
+from gptpipe.programs.sessions import list_sessions
+from gptpipe.sessions.store import SessionStore
 from tests.conftest import Run, Spawn, needs
 from tests.harness.conversations import turn
 
@@ -89,6 +92,20 @@ def test_list_knows_no_session_that_gptpipe_would_not_make(run: Run, folder: Pat
     (folder / "link.jsonl").symlink_to("/etc/passwd")
     os.mkfifo(folder / "fifo.jsonl")
     assert run(PROGRAM, "list") == (0, b"", "")
+
+
+def test_a_session_that_cannot_be_read_is_told_and_the_others_are_listed(
+    folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(home))
+    make(folder, "t", turn("x"))
+    os.mkfifo(folder / "odd.jsonl")
+    monkeypatch.setattr(SessionStore, "names", lambda _: ["gone", "odd", "t"])  # as they were a moment ago
+    assert list_sessions.callback is not None
+    assert list_sessions.callback(as_json=False, header=False) == WriteError.status
+    out, err = capfd.readouterr()
+    assert [line.split()[0] for line in out.splitlines()] == ["t"]
+    assert err == f"gptpipe: {folder / 'odd.jsonl'} is not a regular file\n"
 
 
 # show

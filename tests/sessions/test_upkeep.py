@@ -12,7 +12,7 @@ from gptpipe.console.output import silent
 from gptpipe.errors import NoInput, Temporary, UsageError, WriteError
 from gptpipe.sessions import upkeep
 from gptpipe.sessions.store import SessionStore, damaged_path
-from gptpipe.sessions.upkeep import Damage, Summary, copy, damages, oldest_first, remove, rename, repair, summaries
+from gptpipe.sessions.upkeep import Damage, Summary, copy, damages, oldest_first, remove, rename, repair, summary
 from tests.harness.conversations import (
     bare,
     bytes_read,
@@ -52,19 +52,19 @@ def files(store: SessionStore) -> list[str]:
 
 def test_a_summary_is_what_the_last_line_tells(store: SessionStore) -> None:
     size = store.path("s").stat().st_size
-    assert list(summaries(store, pytest.fail)) == [Summary("s", 2, 1795324267.5, "m", 20, size)]
+    assert summary(store, "s") == Summary("s", 2, 1795324267.5, "m", 20, size)
 
 
 @pytest.mark.parametrize("at", [{}, {"at": "yesterday"}, {"at": 5}])
 def test_without_a_date_the_last_use_is_that_of_the_file(store: SessionStore, at: dict[str, object]) -> None:
     path = write(store, bare("one") + bare("two", **at))
     os.utime(path, (5, 1000.5))
-    assert list(summaries(store, pytest.fail)) == [Summary("s", 2, 1000.5, None, 0, path.stat().st_size)]
+    assert summary(store, "s") == Summary("s", 2, 1000.5, None, 0, path.stat().st_size)
 
 
 def test_a_summary_of_nothing_but_damage_has_no_turns(store: SessionStore) -> None:
     os.utime(write(store, b"damaged\n"), (5, 5))
-    assert list(summaries(store, pytest.fail)) == [Summary("s", 0, 5, None, 0, 8)]
+    assert summary(store, "s") == Summary("s", 0, 5, None, 0, 8)
 
 
 def test_a_summary_reads_the_end_of_a_file_only(store: SessionStore) -> None:
@@ -73,19 +73,8 @@ def test_a_summary_reads_the_end_of_a_file_only(store: SessionStore) -> None:
     with path.open("ab") as file:
         file.write(b"\n" + line("x", n=3))
     before = bytes_read()
-    assert next(summaries(store, pytest.fail)).turns == 3
+    assert summary(store, "s").turns == 3
     assert bytes_read() - before < 100_000
-
-
-def test_a_session_that_cannot_be_read_is_told_and_the_others_are_listed(
-    store: SessionStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(store, GOOD[0], "t")
-    monkeypatch.setattr(store, "names", lambda: ["gone", "odd", "t"])
-    os.mkfifo(store.path("odd"))
-    warnings: list[str] = []
-    assert [summary.name for summary in summaries(store, warnings.append)] == ["t"]
-    assert warnings == [f"{store.path('odd')} is not a regular file"]
 
 
 def test_turns_come_oldest_first_and_numbered(store: SessionStore) -> None:
