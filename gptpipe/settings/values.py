@@ -125,7 +125,7 @@ def params(value: Any) -> dict[str, Any]:
 
     try:
         compact(value).encode()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         words = "must hold only what JSON has: no dates, no nan, no inf, no half of a surrogate pair"
         raise ValueError(words) from None
     return value

@@ -187,6 +187,7 @@ def test_an_unknown_key(path: Path, text: str, where: str | None, hint: str | No
         ("params = {model = 'x'}", "params"),
         ("params = {n = 2}", "params"),
         ("params = {x = nan}", "params"),
+        pytest.param(f"params{2_000 * '.x'} = 1", "params", id="params, deeply nested"),
         ("params = {x = [1979-05-27]}", "params"),
         ("aliases = 'x'", "aliases"),
         ("aliases = {x = 1}", "aliases.x"),
