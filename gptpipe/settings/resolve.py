@@ -94,8 +94,7 @@ def resolve(
     ``model``, ``profile``, ``params``, sampling and ``system``; ``session`` the ``model``, ``profile``, ``base_url``
     and ``system`` of the last finished turn. Without ``need_model`` a missing model is ``""``, not an error.
 
-    :raises UsageError: for a faulty value of an option or of one of gptpipe's variables, and for a session at an
-        address that only the session names.
+    :raises UsageError: for a faulty option or variable, and for a session at an address that only the session names.
     :raises ConfigError: for a profile that does not exist, no model, or a URL or CA file that cannot be used.
     """
     sources = _Sources(given(options), role, session, variables(env), config, env)
@@ -128,9 +127,7 @@ def resolve(
         **{name: _first(layers, name) for name in _PLAIN},
         **times,
     )
-    if need_model:
-        check_model(found)
-    return found
+    return check_model(found) if need_model else found
 
 
 def _way(choice: _Choice, layers: Layers, sources: _Sources) -> dict[str, Any]:
@@ -142,10 +139,10 @@ def _way(choice: _Choice, layers: Layers, sources: _Sources) -> dict[str, Any]:
     return {"base_url": base_url, "proxy": proxy, "cacert": _ca_file(_first(layers, "cacert"))}
 
 
-def check_model(found: Settings) -> None:
-    """Raise ConfigError if nothing has named a model."""
+def check_model(found: Settings) -> Settings:
+    """Return the settings, or raise ConfigError if nothing has named a model."""
     if found.model:
-        return
+        return found
     if found.profile:
         table, lists = f" under [profiles.{dotted((found.profile,))}]", f"-p {found.profile}"
     else:
