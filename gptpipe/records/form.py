@@ -162,27 +162,27 @@ class Table:
         :raises Torn: at its end; Foreign: if it holds anything else.
         """
         assert self._header is not None
-        torn = False
+        end, torn = 0, False  # of the line that was read last
 
         def lines() -> Iterator[str]:
-            nonlocal torn
+            nonlocal end, torn
             for found in forward(descriptor):
                 if found.offset >= len(self.head):
-                    torn = not found.ended
+                    end, torn = found.offset + len(found.data) + 1, not found.ended
                     yield found.data.decode("utf-8", "surrogateescape")
 
-        offset = len(self.head)
+        whole = len(self.head)
         first = 1 + self.head.count(b"\n")
         for number, row in enumerate(rows(lines(), self._header.delimiter, first), 1):
-            length = len(row.text.encode("utf-8", "surrogateescape"))
             if torn or row.problem == UNCLOSED:
-                raise Torn(offset)
+                raise Torn(whole)
+            length = len(row.text.encode("utf-8", "surrogateescape"))
             try:
                 status, _, key = row.cells[-3:]
-                yield Stored(offset, length, number, packed(key), state_of(int(status)), self._mark(row))
+                yield Stored(end - length, length, number, packed(key), state_of(int(status)), self._mark(row))
             except ValueError:
                 raise Foreign(row.line) from None
-            offset += length
+            whole = end
 
     def _mark(self, row: Row) -> int:
         assert self._header is not None

@@ -71,6 +71,17 @@ def test_a_table_that_a_kill_has_torn_is_resumed(run: Run, server: Server, tmp_p
     assert len(server.requests) <= 6
 
 
+def test_an_empty_line_in_a_table_of_results_moves_none_of_them(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_bytes(b"a\n1\n2\n3\n")
+    args = ("gptpipe-map", "-m", "echo", "--csv", "-f", "in.csv", "-o", "out.csv", "--resume", "{a}")
+    assert run(*args).status == 0
+    whole = (tmp_path / "out.csv").read_bytes()
+    head, first, second, third = whole.splitlines(keepends=True)
+    (tmp_path / "out.csv").write_bytes(head + third + b"\n" + second + first)
+    assert run(*args).status == 0
+    assert (tmp_path / "out.csv").read_bytes() == whole
+
+
 def test_the_properties_of_a_schema_are_columns(run: Run, tmp_path: Path) -> None:
     (tmp_path / "schema").write_text('{"type":"object","properties":{"a":{"type":"integer"},"b":{}}}')
     data = b'x\n"{""a"":1,""b"":[2]}"\n"{""a"":""no""}"\n'
