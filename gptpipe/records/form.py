@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from gptpipe.errors import UsageError
+from gptpipe.errors import BadInput, UsageError
 from gptpipe.message import Schema
 from gptpipe.records.input import Record, displayed
 from gptpipe.records.keys import hashed, packed
@@ -29,20 +29,8 @@ class Stored(NamedTuple):
     mark: int = 0
 
 
-class Torn(Exception):
-    """The file ends, from ``offset`` on, with a result that a kill cut."""
-
-    def __init__(self, offset: int) -> None:
-        super().__init__(offset)
-        self.offset = offset
-
-
-class Foreign(Exception):
-    """Line ``number`` of the file is not a result."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
+def _foreign(name: str, line: int) -> BadInput:
+    return BadInput(f"{name} line {line} is not a result of gptpipe-map", "give another path with -o")
 
 
 class Lines:
@@ -57,20 +45,20 @@ class Lines:
         """Return a result with its line end."""
         return line(outcome, with_record=self._with_record).encode() + b"\n"
 
-    def read(self, descriptor: int) -> Iterator[Stored]:
-        """Yield the results in a file.
+    def read(self, descriptor: int, name: str) -> Iterator[Stored]:
+        """Yield the results in a file; one at its end that a kill has torn is left out.
 
-        :raises Torn: at its end; Foreign: if it holds anything else.
+        :raises BadInput: if the file, which has this name, holds anything else.
         """
         for number, row in enumerate(forward(descriptor), 1):
             if not row.ended and row.data[: len(_BEGINNING)] == _BEGINNING[: len(row.data)]:
-                raise Torn(row.offset)
+                return
             try:
                 if not row.ended:
                     raise ValueError(row.data)
                 yield self._stored(row.offset, row.data)
             except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-                raise Foreign(number) from None
+                raise _foreign(name, number) from None
 
     def _stored(self, offset: int, data: bytes) -> Stored:
         found = json.loads(data)
@@ -156,33 +144,28 @@ class Table:
             record, cells = record._replace(value=None, row=(record.row or "").rstrip("\r\n")), 1
         return _text(record), [""] * (room - cells)
 
-    def read(self, descriptor: int) -> Iterator[Stored]:
-        """Yield the results in a file.
-
-        :raises Torn: at its end; Foreign: if it holds anything else.
-        """
+    def read(self, descriptor: int, name: str) -> Iterator[Stored]:
+        """Yield the results in a file, as :meth:`Lines.read` does."""
         assert self._header is not None
-        end, torn = 0, False  # of the line that was read last
+        end = 0  # of the line that was read last
 
         def lines() -> Iterator[str]:
-            nonlocal end, torn
+            nonlocal end
             for found in forward(descriptor):
-                if found.offset >= len(self.head):
-                    end, torn = found.offset + len(found.data) + 1, not found.ended
+                if found.offset >= len(self.head) and found.ended:
+                    end = found.offset + len(found.data) + 1
                     yield found.data.decode("utf-8", "surrogateescape")
 
-        whole = len(self.head)
         first = 1 + self.head.count(b"\n")
         for number, row in enumerate(rows(lines(), self._header.delimiter, first), 1):
-            if torn or row.problem == UNCLOSED:
-                raise Torn(whole)
+            if row.problem == UNCLOSED:
+                return
             length = len(row.text.encode("utf-8", "surrogateescape"))
             try:
                 status, _, key = row.cells[-3:]
                 yield Stored(end - length, length, number, packed(key), state_of(int(status)), self._mark(row))
             except ValueError:
-                raise Foreign(row.line) from None
-            whole = end
+                raise _foreign(name, row.line) from None
 
     def _mark(self, row: Row) -> int:
         assert self._header is not None

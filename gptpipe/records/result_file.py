@@ -14,7 +14,7 @@ from threading import Lock
 from gptpipe.console.output import write_all
 from gptpipe.errors import BadInput, NoInput, Temporary, UsageError, WriteError
 from gptpipe.records.earlier import Earlier
-from gptpipe.records.form import Foreign, Form, Stored, Torn
+from gptpipe.records.form import Form, Stored
 from gptpipe.records.input import Record
 from gptpipe.records.keys import packed
 from gptpipe.records.results import Outcome, State
@@ -108,18 +108,13 @@ class ResultFile:
                 return
             os.ftruncate(self._descriptor, 0)
             write_all(self._descriptor, head, self._name)
-        try:
-            for each in self._form.read(self._descriptor):
-                self._note(each)
-                self._earlier.note(each.key, each.mark)
-        except Torn as torn:
-            if not self._look:
-                os.ftruncate(self._descriptor, torn.offset)  # its record is asked again
-        except Foreign as foreign:
-            raise BadInput(
-                f"{self._name} line {foreign.number} is not a result of gptpipe-map", "give another path with -o"
-            ) from None
-        self._end = os.fstat(self._descriptor).st_size
+        self._end = len(head)
+        for each in self._form.read(self._descriptor, self._name):
+            self._note(each)
+            self._earlier.note(each.key, each.mark)
+            self._end = each.offset + each.length
+        if self._end < size and not self._look:
+            os.ftruncate(self._descriptor, self._end)  # the record of a torn result is asked again
         self._earlier.chain(self._states)
 
     def _note(self, each: Stored) -> None:
