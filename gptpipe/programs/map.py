@@ -29,10 +29,9 @@ from gptpipe.records.input import CSV, Record, Source
 from gptpipe.records.pace import Pace
 from gptpipe.records.pool import Pool
 from gptpipe.records.request import Maker, Rehearsal, check_columns, maker_of
-from gptpipe.records.result_file import ResultFile, new_file
-from gptpipe.records.results import Outcome, State
+from gptpipe.records.result_file import ResultFile, Sink, new_file
+from gptpipe.records.results import Outcome, State, Stream, bare
 from gptpipe.records.select import Sample, selected
-from gptpipe.records.sink import Kept, Sink, Stream, bare_lines
 from gptpipe.records.tally import Tally
 from gptpipe.records.worker import Worker
 from gptpipe.wire.client import preload
@@ -148,11 +147,11 @@ def _sink(run: _Run) -> Sink:
     values, path = run.values, run.values["output"]
     if path is not None and not values["text"]:
         whole = values["limit"] is None and values["sample"] is None
-        file = ResultFile(path, run.form, output.say, resume=values["resume"], share=not values["no_dedupe"])
-        return Kept(file, whole=whole, prune=values["prune"])
+        share, resume, prune = not values["no_dedupe"], values["resume"], values["prune"]
+        return ResultFile(path, run.form, resume=resume, share=share, whole=whole, prune=prune)
     descriptor = output.STDOUT if path is None else new_file(path)
     if values["text"]:
-        return Stream(descriptor, bare_lines(null=values["null"]))
+        return Stream(descriptor, partial(bare, null=values["null"]))
     return Stream(descriptor, run.form.encode, run.form.head)
 
 
@@ -164,7 +163,7 @@ def _rehearse(run: _Run) -> int:
     values, path = run.values, run.values["output"]
     is_open = None
     if values["resume"] and os.path.exists(path):
-        file = ResultFile(path, run.form, output.say, resume=True, share=not values["no_dedupe"], look=True)
+        file = ResultFile(path, run.form, resume=True, share=not values["no_dedupe"], look=True)
 
         def is_open(record: Record, key: str) -> bool:
             return file.take(record, key, again=values["retry_failed"]) is State.MISSING

@@ -39,7 +39,7 @@ def unanswered(path: str | None) -> Callable[[Record, str], bool] | None:
         return None
     if not os.path.exists(path):
         raise NoInput(f"cannot read {path}: {os.strerror(ENOENT)}")
-    results = ResultFile(path, Lines(with_record=False), output.say, resume=True, look=True)
+    results = ResultFile(path, Lines(with_record=False), resume=True, look=True)
     return lambda record, key: results.take(record, key) is State.MISSING
 
 

@@ -6,18 +6,18 @@ import fcntl
 import os
 import stat
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 
-from gptpipe.console.output import write_all
+from gptpipe.console.output import say, write_all
 from gptpipe.errors import BadInput, NoInput, Temporary, UsageError, WriteError
 from gptpipe.records.earlier import Earlier
 from gptpipe.records.form import Form, Stored
 from gptpipe.records.input import Record
 from gptpipe.records.keys import packed
-from gptpipe.records.results import Outcome, State
+from gptpipe.records.results import Outcome, State, Stream
 from gptpipe.storage import overwrite, stands_at
 
 _BLOCK = 1 << 16  # bytes that are put in order at once
@@ -50,7 +50,8 @@ class ResultFile:
 
     A result belongs to the record that it shows and whose request has its key, wherever the record stands now. With
     ``share`` it is also, in a copy, that of every other record which makes this request. Several threads may use it at
-    once. With ``look`` the file, which must be there, is only read.
+    once. With ``look`` the file, which must be there, is only read. ``prune`` drops results of records that the input
+    does not have; without ``whole`` the input is a part of what the file is about.
 
     :raises UsageError: without ``resume``, if there is anything at the path.
     :raises BadInput: if the file holds anything but results.
@@ -58,20 +59,22 @@ class ResultFile:
     :raises WriteError: if it cannot be written.
     """
 
+    to_terminal = False
+
     def __init__(
         self,
         path: str,
         form: Form,
-        say: Callable[[str], None],
         *,
         resume: bool,
         share: bool = False,
         look: bool = False,
+        whole: bool = True,
+        prune: bool = False,
     ) -> None:
         self._name = path
         self._path = os.path.realpath(path) if path else path
         self._form = form
-        self._say = say
         self._lock = Lock()
         self._offsets, self._lengths = array("q"), array("I")  # of each result in the file
         self._numbers = array("I")  # the record of each: as the file says, and when it is taken as this run says
@@ -81,7 +84,7 @@ class ResultFile:
         self._share = share
         self._settled = False  # whether the results are where they belong
         self._moved = False  # whether a result is that of another record now
-        self._look = look
+        self._look, self._whole, self._prune = look, whole, prune
         kind = 0 if resume else os.O_EXCL
         self._descriptor = _open(self._path, path, kind, "--resume goes on with it; else give another path")
         try:
@@ -154,11 +157,13 @@ class ResultFile:
         worst = State.ANSWERED if again else State.INCOMPLETE
         return None if place is None or self._states[place] < worst else place
 
-    def add(self, outcome: Outcome) -> None:
-        """Append a result.
+    def write(self, outcome: Outcome) -> None:
+        """Append a result, unless it is there.
 
         :raises WriteError: if that fails.
         """
+        if outcome.known is not State.MISSING:
+            return
         data = self._form.encode(outcome)
         with self._lock:
             self._append(data, outcome.record.number, State.ANSWERED if outcome.failure is None else State.FAILED)
@@ -174,15 +179,16 @@ class ResultFile:
 
     # The end
 
-    def finish(self, total: int, *, whole: bool, prune: bool) -> None:
+    def finish(self, total: int) -> None:
         """Put the file in the order of the input, which has ended after ``total`` records.
 
-        Results of records behind the input's end, which may have ended early, are kept unless ``prune`` is given;
-        without ``whole`` those of all records that were not looked at.
+        Results of records behind the input's end, which may have ended early, are kept unless they are to be pruned;
+        without the whole input those of all records that were not looked at.
 
         :raises NoInput: if the input had no record and the file has: whatever should have written it has failed.
         :raises WriteError: if that fails; in both cases the file stays as it is.
         """
+        whole, prune = self._whole, self._prune
         if not total and self._offsets and not prune:
             raise NoInput(f"the input is empty, and {self._name} has results", "the file is left as it is")
         most = max(self._numbers, default=0) + 1
@@ -199,7 +205,7 @@ class ResultFile:
             kept += not order[number]
             order[number] = place + 1
         if left and whole:
-            self._say(f"{left} results of records that the input no longer has are kept; --prune drops them")
+            say(f"{left} results of records that the input no longer has are kept; --prune drops them")
         if kept < len(self._offsets) or self._moved or any(a > b for a, b in pairwise(filter(None, order))):
             self._replace(order)
 
@@ -210,7 +216,7 @@ class ResultFile:
                 overwrite(self._path, lambda: self._sorted(order))
             else:
                 number = _write_beside(self._path, self._sorted(order))
-                self._say(f"{self._name} was replaced meanwhile; its results are in {self._name}.{number}")
+                say(f"{self._name} was replaced meanwhile; its results are in {self._name}.{number}")
         except OSError as error:
             raise WriteError(f"cannot write {self._name}: {error.strerror}") from error
 
@@ -239,6 +245,10 @@ class ResultFile:
                 yield bytes(block)
                 block.clear()
         yield bytes(block)
+
+
+Sink = Stream | ResultFile
+"""Takes the results, one after another. ``finish`` is called if the input has ended, ``close`` in any case."""
 
 
 def _write_beside(path: str, blocks: Iterator[bytes]) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from gptpipe.console.output import Printer
 from gptpipe.errors import Absent, Failure, Refused, Status, Truncated
 from gptpipe.records.input import Record, displayed
 from gptpipe.text.strict_json import compact
@@ -73,12 +75,10 @@ def state_of(status: int) -> State:
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r"})
 
 
-def bare(outcome: Outcome, *, null: bool) -> str:
-    """Return the answer alone, on one line or without NUL, so that another can follow; nothing without an answer."""
-    if outcome.failure is not None:
-        return ""
-    text = shown(outcome.value)
-    return text.replace("\0", "") if null else text.translate(_ESCAPES)
+def bare(outcome: Outcome, *, null: bool) -> bytes:
+    """Return the answer alone, ended by NUL or by a newline, which it does not hold; it is empty after a failure."""
+    text = shown(outcome.value) if outcome.failure is None else ""
+    return ((text.replace("\0", "") + "\0") if null else (text.translate(_ESCAPES) + "\n")).encode()
 
 
 def shown(value: Any) -> str:
@@ -86,3 +86,32 @@ def shown(value: Any) -> str:
     if isinstance(value, str):
         return value
     return "" if value is None else compact(value)
+
+
+class Stream:
+    """Results written one after another, each by ``encode``; nothing is known of earlier runs."""
+
+    def __init__(self, descriptor: int, encode: Callable[[Outcome], bytes], head: bytes = b"") -> None:
+        self.to_terminal = os.isatty(descriptor)
+        self._printer = Printer(descriptor)
+        self._encode = encode
+        self._head = head
+
+    def take(self, record: Record, key: str, *, again: bool = False) -> State:  # noqa: ARG002
+        """Return MISSING: nothing is known."""
+        return State.MISSING
+
+    def write(self, outcome: Outcome) -> None:
+        """Write a result, the first after the head."""
+        self._put(self._encode(outcome))
+
+    def _put(self, data: bytes) -> None:
+        self._printer.write((self._head + data).decode("utf-8", "surrogateescape"))
+        self._head = b""
+
+    def finish(self, total: int) -> None:  # noqa: ARG002
+        """Write the head, if there was no result."""
+        self._put(b"")
+
+    def close(self) -> None:
+        """Do nothing: the code that opened the descriptor closes it."""

@@ -17,8 +17,8 @@ from gptpipe.records.equals import Equals
 from gptpipe.records.input import FILES, Record
 from gptpipe.records.pace import Pace
 from gptpipe.records.request import Maker
+from gptpipe.records.result_file import Sink
 from gptpipe.records.results import Outcome, State
-from gptpipe.records.sink import Sink
 from gptpipe.records.tally import stops
 from gptpipe.wire.request import Request
 
