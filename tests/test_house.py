@@ -27,8 +27,8 @@ FLOORS = (
 FACES = {
     "asking": "answer asker context inputs judge link meta report schema tokens tools turn want",
     "programs": "start",
-    "records": "bar equals estimate form input jobs pace pool queue replies request requests_file "
-    "result_file results select submission tally worker",
+    "records": "bar equals form input jobs pace pool queue replies request requests_file "
+    "result_file results sample submission tally worker",
     "sessions": "attachments store transcript undo upkeep",
     "usage": "budget ceiling ledger prices summary",
     "wire": "batch_api chat client download early echo events protocol request responses thinking",

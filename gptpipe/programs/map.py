@@ -23,7 +23,6 @@ from gptpipe.programs.cli import Command, option
 from gptpipe.records import input, jobs
 from gptpipe.records.bar import Bar
 from gptpipe.records.equals import Equals
-from gptpipe.records.estimate import Estimate
 from gptpipe.records.form import Form, Lines, Table
 from gptpipe.records.input import CSV, Record, Source
 from gptpipe.records.pace import Pace
@@ -31,7 +30,7 @@ from gptpipe.records.pool import Pool
 from gptpipe.records.request import Maker, Rehearsal, check_columns, maker_of
 from gptpipe.records.result_file import ResultFile, Sink, new_file
 from gptpipe.records.results import Outcome, State, Stream, bare
-from gptpipe.records.select import Sample, selected
+from gptpipe.records.sample import Estimate, selected
 from gptpipe.records.tally import Tally
 from gptpipe.records.worker import Worker
 from gptpipe.wire.client import preload
@@ -169,18 +168,19 @@ def _rehearse(run: _Run) -> int:
             return file.take(record, key, again=values["retry_failed"]) is State.MISSING
 
     rehearsal = Rehearsal(run.maker, run.context, is_open)
-    some = Sample(values["sample"] or 0, values["seed"])
-    asking: bool = values["ask"]
-    for record in selected(run.source.records, values["limit"], None if asking else values["sample"], values["seed"]):
-        rehearsal.add(record)
-        if asking:
-            some.offer(record)
+    part = values["limit"], values["sample"], values["seed"]
+    some: list[Record] = []
+    if values["ask"]:
+        some = list(selected(map(rehearsal.add, run.source.records), *part))
+    else:
+        for record in selected(run.source.records, *part):
+            rehearsal.add(record)
     found = rehearsal.found()
-    ending = None
-    if asking:
+    ended: tuple[Any, ...] = (None, None)
+    if values["ask"]:
         estimate = Estimate(run.maker.settings)
         begun = time.monotonic()
-        ending = _ask(run, some.records(), _sink(run), estimate.add)
+        ended = _ask(run, some, _sink(run), estimate.add)
         found |= estimate.found(rehearsal, time.monotonic() - begun, values["jobs"])
     output.print_json(found)
     return _ended(ending)

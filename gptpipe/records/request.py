@@ -103,24 +103,23 @@ class Rehearsal:
         self.records = self.failed = self.open = 0
         self.price: float | None = 0.0
 
-    def add(self, record: Record) -> None:
-        """Count a record."""
-        chosen = self._maker.settings
+    def add(self, record: Record) -> Record:
+        """Count a record, and return it."""
         self.records += 1
         try:
             asked = self._maker.request(record)
         except Failure:
             self.failed += 1
-            return
+            return record
         self._first = self._first or asked
-        if self._is_open is not None and not self._is_open(record, key_of(asked)):
-            return
-        self.open += 1
-        counted = self._meter.prompt(asked.messages)
-        self._tokens += counted
-        self._exact = self._exact and self._meter.exact(asked.messages)
-        price = prices.cost(Counts(input=counted), chosen, tier=self._tier)
-        self.price = None if price is None or self.price is None else self.price + price
+        if self._is_open is None or self._is_open(record, key_of(asked)):
+            self.open += 1
+            counted = self._meter.prompt(asked.messages)
+            self._tokens += counted
+            self._exact = self._exact and self._meter.exact(asked.messages)
+            price = prices.cost(Counts(input=counted), self._maker.settings, tier=self._tier)
+            self.price = None if price is None or self.price is None else self.price + price
+        return record
 
     def found(self, without: Collection[str] = ()) -> dict[str, Any]:
         """Return the JSON of it; ``without`` are fields that the client would add to the request."""
