@@ -20,13 +20,13 @@ from gptpipe.console.progress import Progress
 from gptpipe.errors import Interrupted, Status, UsageError
 from gptpipe.programs import options
 from gptpipe.programs.cli import Command, option
-from gptpipe.records import input, jobs
+from gptpipe.records import input
 from gptpipe.records.bar import Bar
 from gptpipe.records.equals import Equals
 from gptpipe.records.form import Form, Lines, Table
 from gptpipe.records.input import CSV, Record, Source
 from gptpipe.records.pace import Pace
-from gptpipe.records.pool import Pool
+from gptpipe.records.pool import Pool, possible_jobs
 from gptpipe.records.request import Maker, Rehearsal, check_columns, maker_of
 from gptpipe.records.result_file import ResultFile, Sink, new_file
 from gptpipe.records.results import Outcome, State, Stream, bare
@@ -198,7 +198,7 @@ def _ask(run: _Run, records: Any, sink: Sink, counted: Any = lambda _: None) -> 
         check_spending(context, settings, want)
         preload(settings)
         key = key_for(context, settings)
-    number = jobs.possible(values["jobs"])
+    number = possible_jobs(values["jobs"])
     tally = Tally(number, values["max_failures"])
     # Beside what is typed at the terminal a bar would only be in the way.
     wanted = not os.isatty(run.descriptor)

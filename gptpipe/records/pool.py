@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Lock, Semaphore, Thread
 from typing import Any, Generic, TypeVar
 
+from gptpipe.console.output import say
 from gptpipe.records.pace import Stopped
 
-WINDOW = 4  # records that are read and not yet passed on, for each job
+_WINDOW = 4  # records that are read and not yet passed on, for each job
+_EACH = 2  # descriptors of a request: its connection, and one that is being opened in its place
+_OTHERS = 24
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
 
 _DROPPED = object()  # what a record becomes whose turn does not come any more
 _WAKE = object()  # moves the iteration to see whether it is over
 _END = object()
 _TICK = 0.5  # seconds: how late a signal may be seen
+
+
+def possible_jobs(wanted: int) -> int:
+    """Raise the limit of descriptors as far as it goes, and return how many jobs it allows, with a note if fewer."""
+    needed = _EACH * wanted + _OTHERS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        except (OSError, ValueError):  # macOS has a limit that it does not tell
+            soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return wanted
+    found = max(1, (soft - _OTHERS) // _EACH)
+    say(f"{found} requests at once, not {wanted}: only {soft} files may be open (ulimit -n)")
+    return found
 
 
 class Pool(Generic[Item, Result]):
@@ -46,7 +66,7 @@ class Pool(Generic[Item, Result]):
         self._stopping = stopping
         self._todo: SimpleQueue[Any] = SimpleQueue()
         self._done: SimpleQueue[tuple[int, Any]] = SimpleQueue()
-        self._slots = Semaphore(WINDOW)  # each for as many items as there are jobs: to wake the reader costs time
+        self._slots = Semaphore(_WINDOW)  # each for as many items as there are jobs: to wake the reader costs time
         self._lock = Lock()
         self._given = 0  # items that the workers got
         self.stopped = False
