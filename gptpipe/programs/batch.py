@@ -25,7 +25,7 @@ from gptpipe.records.queue import repeated
 from gptpipe.records.replies import Replies
 from gptpipe.records.request import Rehearsal, check_columns, maker_of
 from gptpipe.records.requests_file import Choice
-from gptpipe.records.results import Outcome, line
+from gptpipe.records.results import Outcome, json_line
 from gptpipe.records.submission import Plan, Submission
 from gptpipe.records.tally import Tally
 from gptpipe.text.strict_json import compact
@@ -209,7 +209,7 @@ def _print(outcomes: Iterator[Outcome], values: dict[str, Any]) -> int:
     printer = output.Printer()
     for outcome in map(tally.judge, outcomes):
         if not values["failed_records"]:
-            printer.write(line(outcome, with_record=not values["no_record"]) + "\n")
+            printer.write(json_line(outcome, with_record=not values["no_record"]) + "\n")
         elif outcome.failure is not None:
             printer.write(compact(outcome.record.value) + "\n")
     if not values["failed_records"] and (failure := tally.verdict()):

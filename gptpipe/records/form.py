@@ -10,7 +10,7 @@ from gptpipe.errors import BadInput, UsageError
 from gptpipe.message import Schema
 from gptpipe.records.input import Record, displayed
 from gptpipe.records.keys import hashed, packed
-from gptpipe.records.results import Outcome, State, line, shown, state_of
+from gptpipe.records.results import Outcome, State, json_line, shown, state_of
 from gptpipe.records.rows import UNCLOSED, Header, Row, extended, rows
 from gptpipe.storage import forward
 from gptpipe.text.strict_json import compact
@@ -43,7 +43,7 @@ class Lines:
 
     def encode(self, outcome: Outcome) -> bytes:
         """Return a result with its line end."""
-        return line(outcome, with_record=self._with_record).encode() + b"\n"
+        return json_line(outcome, with_record=self._with_record).encode() + b"\n"
 
     def read(self, descriptor: int, name: str) -> Iterator[Stored]:
         """Yield the results in a file; one at its end that a kill has torn is left out.
@@ -97,11 +97,13 @@ class Table:
 
     After these come ``status`` and ``error``, and with ``keyed`` the ``key`` by which a row is known again.
 
+    There is no header if the input is empty.
+
     :raises UsageError: if the schema has no properties, or the table has one of the columns already.
     """
 
     def __init__(self, header: Header | None, schema: Schema | None, *, keyed: bool) -> None:
-        self._header = header
+        self._header = header or Header([], "", ",")
         self._names = ["answer"] if schema is None else _properties(schema)
         self._whole = schema is None
         self._added = [*self._names, "status", "error", *(["key"] if keyed else [])]
@@ -113,7 +115,6 @@ class Table:
             self.head = self._row(header.text, self._added)
 
     def _row(self, text: str, cells: list[str]) -> bytes:
-        assert self._header is not None
         row = extended(text, cells, self._header.delimiter, self._header.newline)
         return row.encode("utf-8", "surrogateescape")
 
@@ -137,7 +138,6 @@ class Table:
 
         Too many cells take the place of the answer; where they would take that of the status, the row is one cell.
         """
-        assert self._header is not None
         cells = 1 if record.value is None else len(record.value)
         room = len(self._header.columns) + len(self._names)
         if cells > room:
@@ -146,15 +146,18 @@ class Table:
 
     def read(self, descriptor: int, name: str) -> Iterator[Stored]:
         """Yield the results in a file, as :meth:`Lines.read` does."""
-        assert self._header is not None
+        if not self.head:  # nothing says what the columns are
+            for line in forward(descriptor):
+                yield Stored(line.offset, len(line.data) + 1, 1, 0, State.ANSWERED)
+            return
         end = 0  # of the line that was read last
 
         def lines() -> Iterator[str]:
             nonlocal end
-            for found in forward(descriptor):
-                if found.offset >= len(self.head) and found.ended:
-                    end = found.offset + len(found.data) + 1
-                    yield found.data.decode("utf-8", "surrogateescape")
+            for line in forward(descriptor):
+                if line.offset >= len(self.head) and line.ended:
+                    end = line.offset + len(line.data) + 1
+                    yield line.data.decode("utf-8", "surrogateescape")
 
         first = 1 + self.head.count(b"\n")
         for number, row in enumerate(rows(lines(), self._header.delimiter, first), 1):
@@ -168,7 +171,6 @@ class Table:
                 raise _foreign(name, row.line) from None
 
     def _mark(self, row: Row) -> int:
-        assert self._header is not None
         added = extended("", row.cells[-len(self._added) :], self._header.delimiter, self._header.newline)
         # What another program has quoted in its own way is not that of any record.
         return hashed(row.text.removesuffix(added)) if row.text.endswith(added) else 0
@@ -183,7 +185,6 @@ class Table:
 
     def copied(self, data: bytes, record: Record) -> bytes:
         """Return the row of another record that makes the same request, with the result of this one."""
-        assert self._header is not None
         lines = data.decode("utf-8", "surrogateescape").removesuffix("\n").split("\n")
         (row,) = rows(lines, self._header.delimiter, 1)
         return self._row(_text(record), row.cells[-len(self._added) :])

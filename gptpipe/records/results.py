@@ -46,7 +46,7 @@ class Outcome(NamedTuple):
 _WITH_ANSWER = (Truncated, Refused, Absent)
 
 
-def line(outcome: Outcome, *, with_record: bool) -> str:
+def json_line(outcome: Outcome, *, with_record: bool) -> str:
     """Return the result as JSON. An answer that is not what was wanted has an error beside it."""
     failure = outcome.failure
     found: dict[str, Any] = {"index": outcome.record.number, "key": outcome.key}

@@ -82,6 +82,19 @@ def test_an_empty_line_in_a_table_of_results_moves_none_of_them(run: Run, tmp_pa
     assert (tmp_path / "out.csv").read_bytes() == whole
 
 
+def test_an_empty_input_does_not_empty_a_table_of_results(run: Run, tmp_path: Path) -> None:
+    args = ("gptpipe-map", "-m", "echo", "--csv", "-o", "out.csv", "{a}")
+    assert run(*args, stdin=b"") == (0, b"", "")
+    assert (tmp_path / "out.csv").read_bytes() == b""
+    assert run(*args, "--resume", stdin=b"a\n1\n2\n").status == 0
+    whole = (tmp_path / "out.csv").read_bytes()
+    result = run(*args, "--resume", stdin=b"")
+    assert (result.status, "the input is empty" in result.err) == (66, True)
+    assert (tmp_path / "out.csv").read_bytes() == whole
+    assert run(*args, "--resume", "--prune", stdin=b"").status == 0
+    assert (tmp_path / "out.csv").read_bytes() == b""
+
+
 def test_the_properties_of_a_schema_are_columns(run: Run, tmp_path: Path) -> None:
     (tmp_path / "schema").write_text('{"type":"object","properties":{"a":{"type":"integer"},"b":{}}}')
     data = b'x\n"{""a"":1,""b"":[2]}"\n"{""a"":""no""}"\n'
