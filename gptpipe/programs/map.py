@@ -28,7 +28,7 @@ from gptpipe.records.input import CSV, Record, Source
 from gptpipe.records.pace import Pace
 from gptpipe.records.pool import Pool, possible_jobs
 from gptpipe.records.request import Maker, Rehearsal, check_columns, maker_of
-from gptpipe.records.result_file import ResultFile, Sink, new_file
+from gptpipe.records.result_file import ResultFile, Sink, opened
 from gptpipe.records.results import Outcome, State, Stream, bare
 from gptpipe.records.sample import Estimate, selected
 from gptpipe.records.tally import Tally
@@ -148,7 +148,7 @@ def _sink(run: _Run) -> Sink:
         whole = values["limit"] is None and values["sample"] is None
         share, resume, prune = not values["no_dedupe"], values["resume"], values["prune"]
         return ResultFile(path, run.form, resume=resume, share=share, whole=whole, prune=prune)
-    descriptor = output.STDOUT if path is None else new_file(path)
+    descriptor = output.STDOUT if path is None else opened(path, path, "give another path")
     if values["text"]:
         return Stream(descriptor, partial(bare, null=values["null"]))
     return Stream(descriptor, run.form.encode, run.form.head)

@@ -13,26 +13,22 @@ from threading import Lock
 
 from gptpipe.console.output import say, write_all
 from gptpipe.errors import BadInput, NoInput, Temporary, UsageError, WriteError
-from gptpipe.records.earlier import Earlier
 from gptpipe.records.form import Form, Stored
 from gptpipe.records.input import Record
-from gptpipe.records.keys import packed
+from gptpipe.records.keys import Earlier, packed
 from gptpipe.records.results import Outcome, State, Stream
 from gptpipe.storage import overwrite, stands_at
 
 _BLOCK = 1 << 16  # bytes that are put in order at once
 
 
-def new_file(path: str) -> int:
-    """Make a file and return its descriptor.
+def opened(path: str, name: str, hint: str, *, new: bool = True) -> int:
+    """Open a regular file, called ``name``, to which results are added, and return its descriptor.
 
-    :raises UsageError: if there is anything at the path.
-    :raises WriteError: if it cannot be made.
+    :raises UsageError: if it must be ``new`` and there is anything at the path.
+    :raises WriteError: if it cannot be written.
     """
-    return _open(path, path, os.O_EXCL, "give another path")
-
-
-def _open(path: str, name: str, kind: int, hint: str) -> int:
+    kind = os.O_EXCL if new else 0
     try:
         # One that is not a regular file is looked at below: opening a FIFO is not waited for.
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | kind, 0o666)
@@ -80,45 +76,45 @@ class ResultFile:
         self._numbers = array("I")  # the record of each: as the file says, and when it is taken as this run says
         self._states = array("B")
         self._taken = bytearray()
-        self._earlier = Earlier()
         self._share = share
         self._settled = False  # whether the results are where they belong
         self._moved = False  # whether a result is that of another record now
         self._look, self._whole, self._prune = look, whole, prune
-        kind = 0 if resume else os.O_EXCL
-        self._descriptor = _open(self._path, path, kind, "--resume goes on with it; else give another path")
+        hint = "--resume goes on with it; else give another path"
+        self._descriptor = opened(self._path, path, hint, new=not resume)
         try:
             if look:
-                self._read()
+                self._earlier = self._read()
                 return
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # or two runs would ask everything twice
             if not stands_at(self._descriptor, Path(self._path)):  # what is added to the old one would be lost
                 raise BlockingIOError
-            self._read()
+            self._earlier = self._read()
         except BlockingIOError:
             raise Temporary(f"{path} is being written by another process") from None
         except OSError as error:
             raise WriteError(f"cannot write {path}: {error.strerror}") from error
 
-    def _read(self) -> None:
+    def _read(self) -> Earlier:
         size = os.fstat(self._descriptor).st_size
         head = self._form.head
         found = os.pread(self._descriptor, len(head), 0)
-        if found != head:
-            if not head.startswith(found) or size > len(found):
-                raise BadInput(f"{self._name} has another header than its results would have", "give another path")
-            if self._look:
-                return
-            os.ftruncate(self._descriptor, 0)
-            write_all(self._descriptor, head, self._name)
+        if not head.startswith(found) or (found != head and size > len(found)):
+            raise BadInput(f"{self._name} has another header than its results would have", "give another path")
+        keys, own = array("Q"), array("Q")
         self._end = len(head)
         for each in self._form.read(self._descriptor, self._name):
             self._note(each)
-            self._earlier.note(each.key, each.mark)
+            keys.append(each.key)
+            own.append(each.key ^ each.mark)
             self._end = each.offset + each.length
-        if self._end < size and not self._look:
-            os.ftruncate(self._descriptor, self._end)  # the record of a torn result is asked again
-        self._earlier.chain(self._states)
+        if not self._look:
+            if found != head:
+                os.ftruncate(self._descriptor, 0)
+                write_all(self._descriptor, head, self._name)
+            elif self._end < size:
+                os.ftruncate(self._descriptor, self._end)  # the record of a torn result is asked again
+        return Earlier(keys, own, self._states)
 
     def _note(self, each: Stored) -> None:
         self._offsets.append(each.offset)
