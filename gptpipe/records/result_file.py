@@ -7,7 +7,8 @@ import os
 import stat
 from array import array
 from collections.abc import Iterator
-from itertools import pairwise
+from contextlib import suppress
+from itertools import count, pairwise
 from pathlib import Path
 from threading import Lock
 
@@ -19,7 +20,7 @@ from gptpipe.records.keys import Earlier, packed
 from gptpipe.records.results import Outcome, State, Stream
 from gptpipe.storage import overwrite, stands_at
 
-_BLOCK = 1 << 16  # bytes that are put in order at once
+_BLOCK = 1 << 16  # bytes that are written at once
 
 
 def opened(path: str, name: str, hint: str, *, new: bool = True) -> int:
@@ -184,24 +185,23 @@ class ResultFile:
         :raises NoInput: if the input had no record and the file has: whatever should have written it has failed.
         :raises WriteError: if that fails; in both cases the file stays as it is.
         """
-        whole, prune = self._whole, self._prune
-        if not total and self._offsets and not prune:
+        if not total and self._offsets and not self._prune:
             raise NoInput(f"the input is empty, and {self._name} has results", "the file is left as it is")
-        most = max(self._numbers, default=0) + 1
-        looked_at = bytearray(most)  # by record
+        order = array("I", bytes(4 * (max(self._numbers, default=0) + 1)))  # by record: its result's place, plus one
+        looked_at = bytearray(len(order))  # by record
         for number, taken in zip(self._numbers, self._taken, strict=True):
             looked_at[number] |= taken
-        order = array("I", bytes(4 * most))  # by record: its result's place, plus one
-        kept = left = 0
+        left = 0
         for place, number in enumerate(self._numbers):
             if not self._taken[place]:
-                if prune or (number <= total or self._states[place] < State.INCOMPLETE if whole else looked_at[number]):
+                gone = number <= total or self._states[place] < State.INCOMPLETE if self._whole else looked_at[number]
+                if self._prune or gone:
                     continue
                 left += 1
-            kept += not order[number]
             order[number] = place + 1
-        if left and whole:
+        if left and self._whole:
             say(f"{left} results of records that the input no longer has are kept; --prune drops them")
+        kept = len(order) - order.count(0)
         if kept < len(self._offsets) or self._moved or any(a > b for a, b in pairwise(filter(None, order))):
             self._replace(order)
 
@@ -229,14 +229,9 @@ class ResultFile:
 
     def _sorted(self, order: array[int]) -> Iterator[bytes]:
         block = bytearray(self._form.head)
-        read, begin = b"", 0  # a piece of the file and its offset: most results stand near the one before
         for number, place in enumerate(order):
             if place:
-                at, length = self._offsets[place - 1], self._lengths[place - 1]
-                if not begin <= at <= begin + len(read) - length:
-                    begin = max(0, at - _BLOCK // 2)
-                    read = os.pread(self._descriptor, at - begin + max(length, _BLOCK // 2), begin)
-                block += self._form.renumbered(read[at - begin : at - begin + length], number)
+                block += self._form.renumbered(self._data(place - 1), number)
             if len(block) > _BLOCK:
                 yield bytes(block)
                 block.clear()
@@ -249,15 +244,9 @@ Sink = Stream | ResultFile
 
 def _write_beside(path: str, blocks: Iterator[bytes]) -> int:
     """Write to a new file beside the one that somebody else has put at the path; return the number in its name."""
-    number = 1
-    while True:
-        name = f"{path}.{number}"
-        try:
-            descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    for number in count(1):
+        with suppress(FileExistsError), open(f"{path}.{number}", "xb") as file:
+            for block in blocks:
+                write_all(file.fileno(), block, file.name)
             break
-        except FileExistsError:
-            number += 1
-    for block in blocks:
-        write_all(descriptor, block, name)
-    os.close(descriptor)
     return number
