@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gptpipe.errors import BadInput, UsageError
 from gptpipe.message import Schema
@@ -77,19 +77,18 @@ class Lines:
 
     def renumbered(self, data: bytes, number: int) -> bytes:
         """Return a result as that of the same record, which now has another number."""
-        if data.startswith(b"%b%d," % (_BEGINNING, number)):
-            return data
-        found = json.loads(data) | {"index": number}
-        found.pop("same_as", None)  # that one has another number now too
-        return compact(found).encode() + b"\n"
+        return data if data.startswith(b"%b%d," % (_BEGINNING, number)) else _changed(data, index=number)
 
     def copied(self, data: bytes, record: Record) -> bytes:
         """Return a result as that of another record that makes the same request; that one used nothing."""
-        found = json.loads(data) | {"index": record.number, "usage": None}
-        found.pop("same_as", None)
-        if self._with_record:
-            found["record"] = displayed(record.value)
-        return compact(found).encode() + b"\n"
+        more = {"record": displayed(record.value)} if self._with_record else {}
+        return _changed(data, index=record.number, usage=None, **more)
+
+
+def _changed(data: bytes, **changes: Any) -> bytes:
+    found = json.loads(data) | changes
+    found.pop("same_as", None)  # that one has another number now too
+    return compact(found).encode() + b"\n"
 
 
 class Table:
@@ -126,10 +125,9 @@ class Table:
             text, answer = self._fitted(outcome.record)
         elif self._whole:
             answer = [shown(value)]
-        elif isinstance(value, dict):
-            answer = [shown(value.get(name)) for name in self._names]
         else:
-            answer = [""] * len(self._names)
+            fields = value if isinstance(value, dict) else {}
+            answer = [shown(fields.get(name)) for name in self._names]
         said = [str(int(failure.status)), failure.message] if failure else ["0", ""]
         return self._row(text, [*answer, *said, *([outcome.key or ""] if self._keyed else [])])
 

@@ -119,7 +119,7 @@ def _records(texts: Iterator[str], how: Input) -> Iterator[Record]:
     elif how.form == FILES:
         yield from (Record(number, path) for number, path in enumerate(texts, 1))
     else:
-        yield from (_checked(number, text, text, how.encoding) for number, text in enumerate(texts, 1))
+        yield from (Record(number, mend(text), _fault(text, how.encoding)) for number, text in enumerate(texts, 1))
 
 
 def count(descriptor: int, how: Input) -> int | None:
@@ -176,16 +176,13 @@ def _decoded(data: Iterator[bytes], encoding: str) -> Iterator[str]:
         raise BadInput(f"the input is not {encoding.upper()} text: {getattr(error, 'reason', error)}") from None
 
 
-def _checked(number: int, value: Any, text: str, encoding: str) -> Record:
-    """Return the record, with a failure if what it was made of is not text."""
+def _fault(text: str, encoding: str) -> BadInput | None:
+    """Return why what a record is made of is not text, or None."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        failure = BadInput(f"the record is not {encoding.upper()} text", "--encoding NAME reads other encodings")
-        return Record(number, mend(text), failure)
-    if "\0" in text:
-        return Record(number, value, BadInput("the record is not text: it holds NUL"))
-    return Record(number, value)
+        return BadInput(f"the record is not {encoding.upper()} text", "--encoding NAME reads other encodings")
+    return BadInput("the record is not text: it holds NUL") if "\0" in text else None
 
 
 def displayed(value: Any) -> Any:
@@ -198,21 +195,17 @@ def _parsed(number: int, line: str, encoding: str) -> Record:
         value = parse(line)
     except ValueError as error:
         return Record(number, mend(line), BadInput(f"the record is not JSON: {clause(error)}"))
-    return _checked(number, value, line, encoding)
+    fault = _fault(line, encoding)
+    return Record(number, mend(line) if fault else value, fault)
 
 
 def _rows(found: Iterator[Row], columns: list[str], encoding: str) -> Iterator[Record]:
-    """Yield the rows of a table as objects, by the names in its header."""
+    """Yield the rows of a table as objects, by the names in its header; one that cannot be asked as its cells."""
     for number, row in enumerate(found, 1):
+        fault = _fault("".join((*columns, *row.cells)), encoding)
         if row.problem:
-            failure = BadInput(f"the record is not CSV: {row.problem}, in the row that begins in line {row.line}")
-            yield Record(number, None, failure, row.text)
+            fault = BadInput(f"the record is not CSV: {row.problem}, in the row that begins in line {row.line}")
         elif len(row.cells) != len(columns):
-            failure = BadInput(f"line {row.line} has {len(row.cells)} cells, the header {len(columns)}")
-            yield Record(number, list(map(mend, row.cells)), failure, row.text)
-        else:
-            value = dict(zip(columns, row.cells, strict=True))
-            checked = _checked(number, value, "".join((*columns, *row.cells)), encoding)
-            if checked.failure is not None:
-                checked = checked._replace(value=list(map(mend, row.cells)))
-            yield checked._replace(row=row.text)
+            fault = BadInput(f"line {row.line} has {len(row.cells)} cells, the header {len(columns)}")
+        value = dict(zip(columns, row.cells, strict=True)) if fault is None else list(map(mend, row.cells))
+        yield Record(number, None if row.problem else value, fault, row.text)

@@ -45,11 +45,10 @@ class Maker(NamedTuple):
         """
         if record.failure is not None:
             raise record.failure
-        chosen = self.settings
         asked: Message = {"role": "user", "content": content(record, self.template, self.how)}
-        messages = [*system_of(chosen), asked]
+        messages = [*system_of(self.settings), asked]
         attachments.check_total(messages)
-        return self.want.request(chosen, messages)
+        return self.want.request(self.settings, messages)
 
 
 def maker_of(template: str | None, options: Mapping[str, Any], context: Context, *, tools: bool = True) -> Maker:
@@ -72,8 +71,7 @@ def maker_of(template: str | None, options: Mapping[str, Any], context: Context,
     want = wanted(options, role, context)
     if "check" in options:
         want = want._replace(judge=Judge(options["check"], context.env))
-    chosen = context.resolve(options, role.settings)
-    chosen = chosen._replace(session=None)
+    chosen = context.resolve(options, role.settings)._replace(session=None)
     spoken = protocol.of(chosen, want.request(chosen, []))
     return Maker(pieces, how, chosen, spoken, want)
 
