@@ -24,7 +24,6 @@ from gptpipe.records import input, replies, requests_file, submission
 from gptpipe.records.queue import repeated
 from gptpipe.records.replies import Replies
 from gptpipe.records.request import Rehearsal, check_columns, maker_of
-from gptpipe.records.requests_file import Choice
 from gptpipe.records.results import Outcome, json_line
 from gptpipe.records.submission import Plan, Submission
 from gptpipe.records.tally import Tally
@@ -89,10 +88,8 @@ def submit(template: str | None, **values: Any) -> int:
     if not values["requests_only"]:
         check_spending(context, chosen, maker.want)
         client = connect(context, chosen, gate=Patient())
-    choice = Choice(is_open or (lambda *_: True), not values["no_dedupe"])
-    found, counted = requests_file.prepare(
-        context.paths.batches, context.paths.cache, source.records, maker, choice, plan
-    )
+    dedupe = not values["no_dedupe"]
+    found, counted = requests_file.prepare(context.paths, source.records, maker, plan, is_open, dedupe=dedupe)
     context.note(
         f"{counted['requests']} requests, {counted['same']} equal records, {counted['skipped']} with an answer"
     )

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 from gptpipe.asking import tokens
 from gptpipe.errors import Failure, NoInput, OverLimit, WriteError
@@ -16,78 +16,90 @@ from gptpipe.records import input, request, submission
 from gptpipe.records.input import Record
 from gptpipe.records.keys import Keys, packed
 from gptpipe.records.request import Maker
-from gptpipe.records.submission import Part, Plan, Submission, custom_id, private
+from gptpipe.records.submission import RECORDS, REQUESTS, Part, Plan, Submission, custom_id, private
+from gptpipe.settings.settings import Paths
 from gptpipe.storage import failing, make_folder
 from gptpipe.text.strict_json import compact
 from gptpipe.wire import batch_api
-from gptpipe.wire.request import Request
 
 WITHOUT = ("stream",)  # what a request in a file lacks
-
 _PART = "part.jsonl"
 
 
-class Choice(NamedTuple):
-    """Which records are asked: those that ``is_open`` accepts by record and key; with ``dedupe`` equal ones once."""
-
-    is_open: Callable[[Record, str], bool]
-    dedupe: bool
-
-
 def prepare(
-    directory: Path, cache: Path, records: Iterable[Record], maker: Maker, choice: Choice, plan: Plan
+    paths: Paths,
+    records: Iterable[Record],
+    maker: Maker,
+    plan: Plan,
+    is_open: Callable[[Record, str], bool] | None,
+    *,
+    dedupe: bool,
 ) -> tuple[Submission | None, Counter[str]]:
     """Write the requests of the records to a folder of their own, and what is to be remembered of each record.
 
+    With ``is_open`` only the records that it accepts, by record and key; with ``dedupe`` one request for equal ones.
     Return the submission, or None if every record was left out, and counts: also how many records are the ``same`` as
-    others, or ``skipped``. ``cache`` has the tokenizer's vocabularies.
+    others, or ``skipped``.
 
     :raises NoInput: if no record can be made a request, or the records cannot be read.
     :raises OverLimit: if one would send more than the user's limit.
     :raises WriteError: if the files cannot be written. After a failure nothing is left of them.
     """
-    # Not by the number of the process: containers that share the folder have the same ones.
-    name = f"requests-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.urandom(4).hex()}"
     chosen, want = maker.settings, maker.want
     endpoint = {"model": chosen.model, "profile": chosen.profile, "base_url": chosen.base_url}
     kept = {"schema": want.schema, "extract": want.extract}
-    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    found = Submission(directory / name, at, endpoint, kept, plan, 0, 0, 0, 0, [])
+    now = time.gmtime()
+    # Not by the number of the process: containers that share the folder have the same ones.
+    folder = paths.batches / f"requests-{time.strftime('%Y%m%dT%H%M%S', now)}-{os.urandom(4).hex()}"
+    made = None
     try:
-        with failing(WriteError, f"cannot write {found.folder}"):
-            make_folder(found.folder)
-            counted = _write(found, cache, records, maker, choice)
-        if counted["skipped"] and not counted["records"]:
-            submission.discard(found.folder)
-            return None, counted
-        if not counted["requests"]:
+        with failing(WriteError, f"cannot write {folder}"):
+            make_folder(folder)
+            counted = _write(folder, paths.cache, records, maker, is_open, dedupe)
+        if counted["requests"]:
+            at = time.strftime("%Y-%m-%dT%H:%M:%SZ", now)
+            number, failed = counted["records"], counted["failed"]
+            found = Submission(
+                folder, at, endpoint, kept, plan, number, failed, counted["requests"], counted["last"], parts=[]
+            )
+            found.save()
+            made = found
+        elif counted["records"] or not counted["skipped"]:
             raise NoInput("no record can be asked")
-        made = found._replace(
-            records=counted["records"], failed=counted["failed"], requests=counted["requests"], last=counted["last"]
-        )
-        made.save()
         return made, counted
-    except BaseException:
-        submission.discard(found.folder)
-        raise
+    finally:
+        if made is None:
+            submission.discard(folder)
 
 
-def _write(found: Submission, cache: Path, records: Iterable[Record], maker: Maker, choice: Choice) -> Counter[str]:
+def _write(
+    folder: Path,
+    cache: Path,
+    records: Iterable[Record],
+    maker: Maker,
+    is_open: Callable[[Record, str], bool] | None,
+    dedupe: bool,
+) -> Counter[str]:
+    chosen = maker.settings
+    url = batch_api.endpoint_of(maker.spoken)
     counted: Counter[str] = Counter()
     first = Keys()  # the number of the first record of each request
-    with _new(found.folder / submission.RECORDS) as remembered, _new(found.path) as requests:
+    with _new(folder / RECORDS) as remembered, _new(folder / REQUESTS) as requests:
         for record in records:
             note: dict[str, Any] = {"index": record.number, "key": None, "record": input.displayed(record.value)}
             try:
                 asked = maker.request(record)
                 key = note["key"] = request.key_of(asked)
-                if not choice.is_open(record, key):
+                if is_open is not None and not is_open(record, key):
                     counted["skipped"] += 1
                     continue
-                equal = first.get(packed(key)) if choice.dedupe else None
+                equal = first.get(packed(key)) if dedupe else None
                 if equal is None:
-                    _check(asked, maker, cache)
-                    requests.write(_line(custom_id(record.number, key), maker, asked))
+                    if chosen.max_input_tokens is not None:
+                        tokens.check(asked.messages, chosen.max_input_tokens, chosen.model, cache)
+                    body = maker.spoken.body(asked, chosen, WITHOUT)
+                    line = {"custom_id": custom_id(record.number, key), "method": "POST", "url": url, "body": body}
+                    requests.write(compact(line) + "\n")
                     first.set(packed(key), record.number)
                     counted["requests"] += 1
                 else:
@@ -109,18 +121,6 @@ def _write(found: Submission, cache: Path, records: Iterable[Record], maker: Mak
 
 def _new(path: Path) -> TextIO:
     return open(private(path), "w", encoding="utf-8")
-
-
-def _check(asked: Request, maker: Maker, cache: Path) -> None:
-    chosen = maker.settings
-    if chosen.max_input_tokens is not None:
-        tokens.check(asked.messages, chosen.max_input_tokens, chosen.model, cache)
-
-
-def _line(name: str, maker: Maker, asked: Request) -> str:
-    body = maker.spoken.body(asked, maker.settings, WITHOUT)
-    url = batch_api.endpoint_of(maker.spoken)
-    return compact({"custom_id": name, "method": "POST", "url": url, "body": body}) + "\n"
 
 
 def cut(found: Submission) -> tuple[Path, Part] | None:

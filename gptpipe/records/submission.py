@@ -26,7 +26,7 @@ NAME = re.compile(r"\w[\w.-]*", re.ASCII)  # of a batch or file at the provider,
 
 _STATE = "batch.json"
 RECORDS = "records.jsonl"
-_REQUESTS = "requests.jsonl"
+REQUESTS = "requests.jsonl"
 
 
 class Plan(NamedTuple):
@@ -87,7 +87,7 @@ class Submission(NamedTuple):
     @property
     def path(self) -> Path:
         """The file of the requests; it is removed when none of them will be sent any more."""
-        return self.folder / _REQUESTS
+        return self.folder / REQUESTS
 
     @property
     def open(self) -> bool:
