@@ -27,6 +27,7 @@ class Queue:
     any moment loses no batch, and the next run asks the provider whether the batch of the last file was made.
 
     :raises Temporary: if another process is submitting it.
+    :raises Failure: in all that it does, as the client does; TooLarge if the provider does not take a single request.
     """
 
     def __init__(self, found: Submission, client: Client) -> None:
@@ -39,10 +40,7 @@ class Queue:
         self._most = found.plan.queued or inf
 
     def step(self) -> bool:
-        """Look at the batches that have not ended, and start as many more as may be; return whether all is done.
-
-        :raises Failure: as the client does; TooLarge: if the provider does not take a single request.
-        """
+        """Look at the batches that have not ended, and start as many more as may be; return whether all is done."""
         for part in self.found.parts:
             if part.id not in self._states or not self._states[part.id].ended:
                 state = self._states[part.id] = batch_api.retrieve(self._client, part.id)
@@ -52,10 +50,7 @@ class Queue:
         return self.done
 
     def fill(self) -> None:
-        """Start as many batches as may be.
-
-        :raises Failure: as :meth:`step`.
-        """
+        """Start as many batches as may be."""
         while self._running < self._most and self.start():
             pass
 
@@ -74,10 +69,7 @@ class Queue:
         return len(self._states) - self._running
 
     def start(self) -> bool:
-        """Start the next batch; return False if no request is left.
-
-        :raises Failure: as :meth:`step`.
-        """
+        """Start the next batch; return False if no request is left."""
         while (part := self.found.pending or self._upload()) is not None:
             # Where this is not known, a second batch of the same file would be paid twice.
             started = batch_api.find(self._client, part.id) if self._unsure else None
