@@ -7,7 +7,7 @@ import time
 from contextlib import nullcontext, suppress
 from functools import partial
 from math import inf
-from threading import Event
+from threading import Event, Lock
 from typing import Any, NamedTuple
 
 import click
@@ -29,7 +29,7 @@ from gptpipe.records.pace import Pace
 from gptpipe.records.pool import Pool, possible_jobs
 from gptpipe.records.request import Maker, Rehearsal, check_columns, maker_of
 from gptpipe.records.result_file import ResultFile, Sink, opened
-from gptpipe.records.results import Outcome, State, Stream, bare
+from gptpipe.records.results import State, Stream, bare
 from gptpipe.records.sample import Estimate, selected
 from gptpipe.records.tally import Tally
 from gptpipe.records.worker import Worker
@@ -206,12 +206,13 @@ def _ask(run: _Run, records: Any, sink: Sink, counted: Any = lambda _: None) -> 
     bar = Bar(progress, tally, settings, verbose=values["verbose"], every=values["progress"], most=values["max_cost"])
     if want.approve:
         want = want._replace(approve=partial(consent.agrees, aside=progress.aside))
-    pace = Pace(values["rpm"], values["tpm"], output.say, output.patience(), context.deadline.at)
-    asker = Asker(context, settings, want, partial(connect, context, settings, key, waiting=bar.waiting, gate=pace))
+    pace = Pace(values["rpm"], values["tpm"], context.deadline.at)
+    waiting = partial(output.waiting_together, first=Lock())
+    asker = Asker(context, settings, want, partial(connect, context, settings, key, waiting=waiting, gate=pace))
     equals = None if values["no_dedupe"] else Equals(context.paths.cache)
     worker = Worker(maker, asker, pace, sink, equals, values["retry_failed"])
     ordered = isinstance(sink, Stream) and not values["unordered"]
-    pool: Pool[Record, Outcome] = Pool(records, worker.answer, number, ordered=ordered, stopping=lambda: _stop(pace))
+    pool = Pool(records, worker.answer, number, ordered=ordered, stopping=lambda: _stop(pace))
     signalled = signals.catch_once(pool.stop)
     written = Event()
     with context.deadline.ending(lambda: _expire(pool, written)):
@@ -231,7 +232,7 @@ def _stop(pace: Pace) -> None:
     signals.end_groups()
 
 
-def _pass_on(pool: Pool[Record, Outcome], tally: Tally, sink: Sink, bar: Bar, counted: Any) -> None:
+def _pass_on(pool: Pool, tally: Tally, sink: Sink, bar: Bar, counted: Any) -> None:
     """Write each result as it comes, and end the results if all have come."""
     for outcome in map(tally.judge, pool):
         with bar.aside() if sink.to_terminal else nullcontext():
@@ -244,7 +245,7 @@ def _pass_on(pool: Pool[Record, Outcome], tally: Tally, sink: Sink, bar: Bar, co
         sink.finish(tally.total)
 
 
-def _expire(pool: Pool[Record, Outcome], written: Event) -> None:
+def _expire(pool: Pool, written: Event) -> None:
     """Wait a moment for the results to be written, not longer: their reader may have stopped reading."""
     pool.abandon()
     written.wait(_GRACE)

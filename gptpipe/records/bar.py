@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager
-from threading import Event, Lock, Thread
+from threading import Event, Thread
 
 from gptpipe.console import output
 from gptpipe.console.progress import Progress
@@ -37,34 +36,28 @@ class Bar:
         self._verbose = verbose
         self._most = most
         self._used = Counts()
-        self.cost: float | None = 0.0
-        self._quiet = Lock()
+        self._cost: float | None = 0.0
         self._ended = Event()
         self._started = time.monotonic()
         self.aside = progress.aside
         if every is not None:
             Thread(target=self._tell, args=(every,), daemon=True).start()
 
-    def waiting(self, message: str) -> AbstractContextManager[None]:
-        """Announce a wait that lasts; of several at once only the first."""
-        return output.waiting_together(message, self._quiet)
-
     def add(self, outcome: Outcome) -> None:
         """Count what a record used, and show it."""
         if outcome.usage:
             used = counts(outcome.usage)
             self._used = Counts(*map(sum, zip(self._used, used, strict=True)))
-            chosen = self._settings
-            cost = prices.cost(used, chosen)
-            self.cost = None if cost is None or self.cost is None else self.cost + cost
+            cost = prices.cost(used, self._settings)
+            self._cost = None if cost is None or self._cost is None else self._cost + cost
         if self._progress.shown:
             self._progress.advance(1, f"{self._tally.failed} failed, {self._spent()}")
 
     def _spent(self) -> str:
         tokens = f"{self._used.input} tokens in, {self._used.output} out"
-        if self.cost is None:
+        if self._cost is None:
             return tokens
-        return f"{tokens}, ${self.cost:.4f}" + ("" if self._most is None else f" of ${self._most:g}")
+        return f"{tokens}, ${self._cost:.4f}" + ("" if self._most is None else f" of ${self._most:g}")
 
     def _tell(self, every: float) -> None:
         while not self._ended.wait(every):

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
 from math import inf
 from threading import TIMEOUT_MAX, Condition, get_ident
 
+from gptpipe.console.output import patience, say
 from gptpipe.errors import Failure, Temporary
 from gptpipe.message import size
 from gptpipe.records.rate import Rate
@@ -43,24 +43,15 @@ def estimate(request: Request) -> int:
 class Pace(Gate):
     """The gate of all threads of a run. ``rpm`` and ``tpm`` are requests and tokens a minute, None means no cap.
 
-    ``say`` writes an announcement; ``patience`` is from how many seconds on a wait is announced. ``deadline`` is when
-    the run ends (monotonic), None for never: a wait beyond it ends the run at once. ``over`` is why the run gave up.
+    ``deadline`` is when the run ends (monotonic), None for never: a wait beyond it ends the run at once. ``over`` is
+    why the run gave up.
     """
 
     longest = inf  # seconds that the server may ask for
 
-    def __init__(
-        self,
-        rpm: float | None,
-        tpm: float | None,
-        say: Callable[[str], None],
-        patience: float,
-        deadline: float | None = None,
-    ) -> None:
+    def __init__(self, rpm: float | None, tpm: float | None, deadline: float | None) -> None:
         self._rate = Rate(None if rpm is None else rpm / 60)
         self._tokens_per_second = None if tpm is None else tpm / 60
-        self._say = say
-        self._patience = patience
         self._deadline = deadline
         self._changed = Condition()
         self._stopped = False
@@ -185,9 +176,9 @@ class Pace(Gate):
 
     def _announce(self, failure: Temporary, seconds: float) -> None:
         if self._row == ROW:
-            self._say(f"{failure.message}; trying again for {OUTAGE:.0f} s, then the run ends")
-        elif seconds >= self._patience:
-            self._say(f"the server is busy: no requests for {seconds:.0f} s")
+            say(f"{failure.message}; trying again for {OUTAGE:.0f} s, then the run ends")
+        elif seconds >= patience():
+            say(f"the server is busy: no requests for {seconds:.0f} s")
 
     def _hopeless(self, failure: Temporary, now: float) -> bool:
         """End the run if it cannot succeed any more; return whether to give the record up."""

@@ -7,17 +7,16 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Lock, Semaphore, Thread
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from gptpipe.console.output import say
+from gptpipe.records.input import Record
 from gptpipe.records.pace import Stopped
+from gptpipe.records.results import Outcome
 
 _WINDOW = 4  # records that are read and not yet passed on, for each job
 _EACH = 2  # descriptors of a request: its connection, and one that is being opened in its place
 _OTHERS = 24
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 _DROPPED = object()  # what a record becomes whose turn does not come any more
 _WAKE = object()  # moves the iteration to see whether it is over
@@ -42,50 +41,50 @@ def possible_jobs(wanted: int) -> int:
     return found
 
 
-class Pool(Generic[Item, Result]):
-    """``jobs`` threads that make a result of each item. Iterate once; the iteration moves the window.
+class Pool:
+    """``jobs`` threads that make an outcome of each record. Iterate once; the iteration moves the window.
 
     Reader and workers are daemon threads: a process that ends leaves them where they are. ``work`` may raise Stopped
-    for an item that gets no result. The iteration calls ``stopping`` when the pool is stopped. What ``items`` raises
-    is raised after the last result.
+    for a record that gets no outcome. The iteration calls ``stopping`` when the pool is stopped. What ``records``
+    raises is raised after the last outcome.
     """
 
     def __init__(
         self,
-        items: Iterable[Item],
-        work: Callable[[Item], Result],
+        records: Iterable[Record],
+        work: Callable[[Record], Outcome],
         jobs: int,
         *,
         ordered: bool,
         stopping: Callable[[], None],
     ) -> None:
-        self._items = items
+        self._records = records
         self._work = work
         self._jobs = jobs
         self._ordered = ordered
         self._stopping = stopping
         self._todo: SimpleQueue[Any] = SimpleQueue()
         self._done: SimpleQueue[tuple[int, Any]] = SimpleQueue()
-        self._slots = Semaphore(_WINDOW)  # each for as many items as there are jobs: to wake the reader costs time
+        self._slots = Semaphore(_WINDOW)  # each for as many records as there are jobs: to wake the reader costs time
         self._lock = Lock()
-        self._given = 0  # items that the workers got
+        self._given = 0  # records that the workers got
         self.stopped = False
         self.abandoned = False
         self._ended = False
         self._error: BaseException | None = None  # of the reader
 
     def stop(self) -> None:
-        """Begin with no more items; those that are being worked on are finished. A signal handler may call it."""
+        """Begin with no more records; those that are being worked on are finished. A signal handler may call it."""
         self.stopped = True
         self._done.put((0, _WAKE))
 
     def abandon(self) -> None:
-        """End the iteration with the results that are there; what is being worked on has none."""
+        """End the iteration with the outcomes that are there; what is being worked on has none."""
         self.abandoned = True
         self.stop()
 
-    def __iter__(self) -> Iterator[Result]:
-        """Yield the results: in the order of the items, or as they come."""
+    def __iter__(self) -> Iterator[Outcome]:
+        """Yield the outcomes: in the order of the records, or as they come."""
         for target in [self._read, *[self._serve] * self._jobs]:
             Thread(target=target, daemon=True).start()
         finished = passed_on = 0
@@ -122,21 +121,20 @@ class Pool(Generic[Item, Result]):
         with self._lock:
             return (self._ended or self.stopped) and finished == self._given
 
-    def _give(self, item: Item) -> bool:
-        """Hand an item to the workers, unless the run is stopped."""
+    def _give(self, record: Record) -> bool:
+        """Hand a record to the workers, unless the run is stopped."""
         with self._lock:
             if self.stopped:
                 return False
-            self._todo.put((self._given, item))
+            self._todo.put((self._given, record))
             self._given += 1
             return True
 
     def _read(self) -> None:
         try:
-            items = iter(self._items)
             self._slots.acquire()
-            for item in items:
-                if not self._give(item):
+            for record in self._records:
+                if not self._give(record):
                     return
                 if not self._given % self._jobs:
                     self._slots.acquire()
@@ -149,10 +147,10 @@ class Pool(Generic[Item, Result]):
 
     def _serve(self) -> None:
         while (given := self._todo.get()) is not _END:
-            number, item = given
+            number, record = given
             try:
                 # The iteration may hold still, where nobody takes its results, and not have called ``stopping`` yet.
-                result: Any = _DROPPED if self.stopped else self._work(item)
+                result: Any = _DROPPED if self.stopped else self._work(record)
             except Stopped:
                 self.stopped = True
                 result = _DROPPED
