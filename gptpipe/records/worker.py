@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import NamedTuple
 
@@ -62,24 +61,22 @@ class Worker(NamedTuple):
         """
         if self.maker.how.form != FILES or os.path.isfile(record.value):
             return self.maker.request(record)
-        made: SimpleQueue[Request | BaseException] = SimpleQueue()
+        made: list[Request | BaseException] = []
 
         def make() -> None:
             try:
-                made.put(self.maker.request(record))
+                made.append(self.maker.request(record))
             except BaseException as error:
-                made.put(error)
+                made.append(error)
 
-        Thread(target=make, daemon=True).start()
-        while True:
-            try:
-                found = made.get(timeout=_TICK)
-            except Empty:
-                self.pace.sleep(0)
-                continue
-            if isinstance(found, BaseException):
-                raise found
-            return found
+        reader = Thread(target=make, daemon=True)
+        reader.start()
+        while not made:
+            self.pace.sleep(0)
+            reader.join(_TICK)
+        if isinstance(made[0], BaseException):
+            raise made[0]
+        return made[0]
 
     def _ask(self, record: Record, key: str, asked: Request) -> Outcome:
         answer = Answer(self.maker.want)
