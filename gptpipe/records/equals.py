@@ -39,23 +39,22 @@ class Equals:
         """Return the outcome of a request. If an equal one was sent, wait for its outcome; else call ``ask``."""
         with self._lock:
             place = self._places.get(packed(key))
+            first = place is None
             if place is None:
                 place = len(self._offsets)
                 self._places.set(packed(key), place)
                 self._offsets.append(0)
-                came = self._on_their_way[place] = Event()
-            else:
-                came = None
-        if came is not None:
+                self._on_their_way[place] = Event()
+            came = self._on_their_way.get(place)
+        if first:
             try:
                 outcome = ask()
                 self._keep(place, outcome)
+                return outcome
             finally:
-                del self._on_their_way[place]
-                came.set()
-            return outcome
-        if waiting := self._on_their_way.get(place):
-            waiting.wait()
+                self._on_their_way.pop(place).set()
+        if came is not None:
+            came.wait()
         found = self._found(place)
         return ask() if found is None else _outcome(record, key, found)
 
