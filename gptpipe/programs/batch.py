@@ -23,7 +23,7 @@ from gptpipe.programs.submitting import go_on, planned, reconnect, resolved, sen
 from gptpipe.records import input, replies, requests_file, submission
 from gptpipe.records.queue import repeated
 from gptpipe.records.replies import Replies
-from gptpipe.records.request import Rehearsal, check_columns, maker_of
+from gptpipe.records.request import Rehearsal, maker_of
 from gptpipe.records.results import Outcome, json_line
 from gptpipe.records.submission import Plan, Submission
 from gptpipe.records.tally import Tally
@@ -74,8 +74,7 @@ def submit(template: str | None, **values: Any) -> int:
     chosen = maker.settings
     if chosen.base_url is None and not (values["requests_only"] or values["dry_run"]):
         raise UsageError("the model echo has no Batch API", "--requests-only writes the requests")
-    source = input.read(input.open_input(values["file"]), maker.how)
-    check_columns(maker.template, source.header)
+    source = maker.read(input.open_input(values["file"]))
     plan = planned(Plan(batch_api.endpoint_of(maker.spoken)), values)
     is_open = unanswered(values["resume"])
     if values["dry_run"]:

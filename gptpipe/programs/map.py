@@ -27,7 +27,7 @@ from gptpipe.records.form import Form, Lines, Table
 from gptpipe.records.input import CSV, Record, Source
 from gptpipe.records.pace import Pace
 from gptpipe.records.pool import Pool, possible_jobs
-from gptpipe.records.request import Maker, Rehearsal, check_columns, maker_of
+from gptpipe.records.request import Maker, Rehearsal, maker_of
 from gptpipe.records.result_file import ResultFile, Sink, opened
 from gptpipe.records.results import State, Stream, bare
 from gptpipe.records.sample import Estimate, selected
@@ -81,8 +81,7 @@ def command(template: str | None, **values: Any) -> int:
     context = here("gptpipe-map", values)
     maker = maker_of(template, given(values), context)
     descriptor = input.open_input(values["file"])
-    source = input.read(descriptor, maker.how)
-    check_columns(maker.template, source.header)
+    source = maker.read(descriptor)
     run = _Run(values, context, maker, source, descriptor, _form(values, maker, source))
     if values["dry_run"]:
         return _rehearse(run)

@@ -16,9 +16,8 @@ from gptpipe.asking.want import Want, wanted
 from gptpipe.errors import BadInput, Failure, NoInput, UsageError
 from gptpipe.message import Content, Counts, Message, Part
 from gptpipe.records import input
-from gptpipe.records.input import FILES, LINES, Input, Record
+from gptpipe.records.input import FILES, LINES, Input, Record, Source
 from gptpipe.records.results import Outcome
-from gptpipe.records.rows import Header
 from gptpipe.sessions import attachments
 from gptpipe.settings.settings import Settings
 from gptpipe.text.strict_json import compact, mend
@@ -50,6 +49,20 @@ class Maker(NamedTuple):
         attachments.check_total(messages)
         return self.want.request(self.settings, messages)
 
+    def read(self, descriptor: int) -> Source:
+        """Return the records that can be read, as :func:`gptpipe.records.input.read` does.
+
+        :raises UsageError: if the template names a column that a table does not have, or has twice.
+        """
+        source = input.read(descriptor, self.how)
+        columns = source.header.columns if source.header else []
+        for name in filter(None, fields(self.template) if source.header else ()):
+            if columns.count(name) != 1:
+                how = "two columns" if name in columns else "no column"
+                hint = f"it has {', '.join(columns)}"
+                raise UsageError(f"the table has {how} {name!r}, which the template names", hint)
+        return source
+
 
 def maker_of(template: str | None, options: Mapping[str, Any], context: Context, *, tools: bool = True) -> Maker:
     """Return the maker of the requests. ``options`` are those that were given.
@@ -67,7 +80,7 @@ def maker_of(template: str | None, options: Mapping[str, Any], context: Context,
     pieces: Template = [role.prompt or ""]
     if template is not None:
         pieces = parse(text_or_file(template, how.encoding), "the template")
-    check_fields(pieces, how.form)
+    _check_fields(pieces, how.form)
     want = wanted(options, role, context)
     if "check" in options:
         want = want._replace(judge=Judge(options["check"], context.env))
@@ -136,29 +149,13 @@ class Rehearsal:
 # What is asked
 
 
-def check_fields(template: Template, form: str) -> None:
-    """See that the input can have the fields that the template names.
-
-    :raises UsageError: if it cannot: a line and a file are one piece.
-    """
+def _check_fields(template: Template, form: str) -> None:
     named = [name for name in fields(template) if name]
-    if named and form in (LINES, FILES):
+    if named and form in (LINES, FILES):  # these are one piece
         raise UsageError(
             f"the template has a field {{{named[0]}}}, and {form} have none",
             "{} is the whole record; --jsonl and --csv have fields; {{ is a brace",
         )
-
-
-def check_columns(template: Template, header: Header | None) -> None:
-    """Raise if the template names a column that the table does not have, or has twice.
-
-    :raises UsageError: naming the columns.
-    """
-    columns = header.columns if header else []
-    for name in filter(None, fields(template) if header else ()):
-        if columns.count(name) != 1:
-            how = "two columns" if name in columns else "no column"
-            raise UsageError(f"the table has {how} {name!r}, which the template names", f"it has {', '.join(columns)}")
 
 
 def content(record: Record, template: Template, how: Input) -> Content:
