@@ -87,10 +87,7 @@ class Earlier:
 
 
 def packed(key: str | None) -> int:
-    """Return a key of hexadecimal digits as a number, 0 for None.
-
-    :raises ValueError: if the key has other characters.
-    """
+    """Return a key of hexadecimal digits as a number, 0 for None; raise ValueError if it has other characters."""
     return int(key, 16) if key else 0
 
 

@@ -45,6 +45,8 @@ class Pace(Gate):
 
     ``deadline`` is when the run ends (monotonic), None for never: a wait beyond it ends the run at once. ``over`` is
     why the run gave up.
+
+    :raises Stopped: where it makes a thread wait, once no more requests may be sent.
     """
 
     longest = inf  # seconds that the server may ask for
@@ -74,10 +76,7 @@ class Pace(Gate):
             self._changed.notify_all()
 
     def enter(self, request: Request) -> None:
-        """Wait for this request's turn.
-
-        :raises Stopped: if none comes any more.
-        """
+        """Wait for this request's turn."""
         with self._changed:
             if self._tokens_per_second:
                 due = max(time.monotonic(), self._tokens_due)
@@ -199,9 +198,6 @@ class Pace(Gate):
         self._stopped = True
 
     def sleep(self, seconds: float) -> None:
-        """Wait.
-
-        :raises Stopped: if no more requests may be sent.
-        """
+        """Wait, but not longer than requests may be sent."""
         with self._changed:
             self._wait_until(time.monotonic() + seconds)

@@ -151,9 +151,7 @@ def _locked(found: Submission) -> int:
 def repeated(look: Callable[[], bool], progress: Callable[[], Any]) -> None:
     """Call ``look`` until it returns True, at first often, then less so while ``progress`` returns the same.
 
-    After the first call a failure that may pass is said once, and ends nothing.
-
-    :raises Failure: as ``look`` does.
+    After the first call a failure of ``look`` that may pass is said once, and ends nothing.
     """
     pause, before, lost = 0.0, progress(), False
     while True:

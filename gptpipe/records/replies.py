@@ -95,10 +95,7 @@ def _number(name: str) -> int:
 
 
 def _opened(path: Path) -> int:
-    """Open a file of results.
-
-    :raises NoInput: if that fails, or it is not a regular file: it is read from its start more than once.
-    """
+    """Open a file of results, a regular one: it is read from its start more than once."""
     with failing(NoInput, f"cannot read {path}"):
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -117,10 +114,7 @@ def _replies(descriptor: int) -> Iterator[tuple[int, str, int]]:
 
 
 def collect(submission: Submission, states: list[Batch], client: Client) -> list[Path]:
-    """Return the files of results of batches that have ended; what is not here yet is fetched.
-
-    :raises Failure: as the client does.
-    """
+    """Return the files of results of batches that have ended; what is not here yet is fetched."""
     found = []
     for state in states:
         for file in filter(None, (state.output, state.errors)):

@@ -188,10 +188,7 @@ def _text(value: Any) -> str:
 
 
 def _field(value: Any, name: str) -> Any:
-    """Return the field of a record: by its whole name, or else by the parts between dots.
-
-    :raises BadInput: if it is not there.
-    """
+    """Return the field of a record: by its whole name, or else by the parts between dots."""
     if isinstance(value, Mapping) and name in value:
         return value[name]
     for part in name.split("."):

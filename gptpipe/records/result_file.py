@@ -53,7 +53,7 @@ class ResultFile:
     :raises UsageError: without ``resume``, if there is anything at the path.
     :raises BadInput: if the file holds anything but results.
     :raises Temporary: if another process is writing it, or has just put another in its place.
-    :raises WriteError: if it cannot be written.
+    :raises WriteError: if it cannot be written, here and in the methods.
     """
 
     to_terminal = False
@@ -128,8 +128,6 @@ class ResultFile:
         """Return what the file says of a record, whose request has the key; from now on it says so of this record.
 
         MISSING, if it must be asked (again); ``again`` says whether that includes what was truncated or refused.
-
-        :raises WriteError: if the result of an equal request cannot be copied.
         """
         if not self._earlier:  # nothing can be found, and what other threads append needs no wait for the lock
             return State.MISSING
@@ -155,10 +153,7 @@ class ResultFile:
         return None if place is None or self._states[place] < worst else place
 
     def write(self, outcome: Outcome) -> None:
-        """Append a result, unless it is there.
-
-        :raises WriteError: if that fails.
-        """
+        """Append a result, unless it is there."""
         if outcome.known is not State.MISSING:
             return
         data = self._form.encode(outcome)
@@ -180,10 +175,9 @@ class ResultFile:
         """Put the file in the order of the input, which has ended after ``total`` records.
 
         Results of records behind the input's end, which may have ended early, are kept unless they are to be pruned;
-        without the whole input those of all records that were not looked at.
+        without the whole input those of all records that were not looked at. After a failure the file stays as it is.
 
         :raises NoInput: if the input had no record and the file has: whatever should have written it has failed.
-        :raises WriteError: if that fails; in both cases the file stays as it is.
         """
         if not total and self._offsets and not self._prune:
             raise NoInput(f"the input is empty, and {self._name} has results", "the file is left as it is")
@@ -217,10 +211,7 @@ class ResultFile:
             raise WriteError(f"cannot write {self._name}: {error.strerror}") from error
 
     def close(self) -> None:
-        """Keep the results of a run that did not come to its end, if somebody else has replaced the file.
-
-        :raises WriteError: if that fails.
-        """
+        """Keep the results of a run that did not come to its end, if somebody else has replaced the file."""
         if self._offsets and not self._settled and not stands_at(self._descriptor, Path(self._path)):
             order = array("I", bytes(4 * (max(self._numbers) + 1)))
             for place, number in enumerate(self._numbers):

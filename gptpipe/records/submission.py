@@ -62,8 +62,10 @@ class Submission(NamedTuple):
 
     ``endpoint`` is what ``settings.resolve`` takes as that of a session, ``want`` what the answers must be. ``records``
     counts the records, ``failed`` those that could not be made requests, ``requests`` the requests; ``last`` is the
-    number of the last record. ``pending`` is a
-    file that was sent; whether its batch was made is not known. ``booked`` says whether the usage is booked.
+    number of the last record. ``pending`` is a file that was sent; whether its batch was made is not known. ``booked``
+    says whether the usage is booked.
+
+    :raises WriteError: in the methods that write, if that fails.
     """
 
     folder: Path
@@ -100,10 +102,7 @@ class Submission(NamedTuple):
         return self.requests - sum(part.requests for part in self.parts)
 
     def save(self) -> None:
-        """Write what is known, in one step.
-
-        :raises WriteError: if that fails.
-        """
+        """Write what is known, in one step."""
         found = self._asdict()
         del found["folder"]
         with failing(WriteError, f"cannot write {self.folder / _STATE}"):
@@ -114,10 +113,7 @@ class Submission(NamedTuple):
         self.path.unlink(missing_ok=True)
 
     def renamed(self) -> Submission:
-        """Return the submission under the name of its first batch, if a folder can have that name.
-
-        :raises WriteError: if the folder cannot be renamed.
-        """
+        """Return the submission under the name of its first batch, if a folder can have that name."""
         name = self.parts[0].id
         if not NAME.fullmatch(name):
             return self

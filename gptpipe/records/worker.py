@@ -55,10 +55,7 @@ class Worker(NamedTuple):
         return ask() if self.equals is None else self.equals.once(record, key, ask)
 
     def _request(self, record: Record) -> Request:
-        """Return the request of a record. A FIFO, which may never end, is read in a thread that can be left.
-
-        :raises Stopped: if the run takes no more requests.
-        """
+        """Return the request of a record. A FIFO, which may never end, is read in a thread that can be left."""
         if self.maker.how.form != FILES or os.path.isfile(record.value):
             return self.maker.request(record)
         made: list[Request | BaseException] = []
