@@ -21,10 +21,11 @@ from gptpipe.programs.cli import Group, option
 from gptpipe.programs.options import together
 from gptpipe.programs.submitting import go_on, planned, reconnect, resolved, send, unanswered
 from gptpipe.records import input, replies, requests_file, submission
+from gptpipe.records.form import Lines
 from gptpipe.records.queue import repeated
 from gptpipe.records.replies import Replies
 from gptpipe.records.request import Rehearsal, maker_of
-from gptpipe.records.results import Outcome, json_line
+from gptpipe.records.results import Outcome
 from gptpipe.records.submission import Plan, Submission
 from gptpipe.records.tally import Tally
 from gptpipe.text.strict_json import compact
@@ -203,9 +204,10 @@ def fetch(name: str | None, results: str | None, **values: Any) -> int:
 def _print(outcomes: Iterator[Outcome], values: dict[str, Any]) -> int:
     tally = Tally(0, None)
     printer = output.Printer()
+    lines = Lines(with_record=not values["no_record"])
     for outcome in map(tally.judge, outcomes):
         if not values["failed_records"]:
-            printer.write(json_line(outcome, with_record=not values["no_record"]) + "\n")
+            printer.write(lines.encode(outcome).decode())
         elif outcome.failure is not None:
             printer.write(compact(outcome.record.value) + "\n")
     if not values["failed_records"] and (failure := tally.verdict()):

@@ -6,16 +6,17 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from gptpipe.errors import BadInput, UsageError
+from gptpipe.errors import Absent, BadInput, Refused, Truncated, UsageError
 from gptpipe.message import Schema
 from gptpipe.records.input import Record, displayed
 from gptpipe.records.keys import hashed, packed
-from gptpipe.records.results import Outcome, State, json_line, shown, state_of
+from gptpipe.records.results import Outcome, State, shown, state_of
 from gptpipe.records.rows import UNCLOSED, Header, Row, extended, rows
 from gptpipe.storage import forward
 from gptpipe.text.strict_json import compact
 
 _BEGINNING = b'{"index":'  # of each line
+_WITH_ANSWER = (Truncated, Refused, Absent)  # with these there is an answer beside the error, which was paid for
 
 
 class Stored(NamedTuple):
@@ -34,7 +35,7 @@ def _foreign(name: str, line: int) -> BadInput:
 
 
 class Lines:
-    """A line of JSON for each result."""
+    """A line of JSON for each result, as gptpipe-map(1) specifies it."""
 
     head = b""
 
@@ -42,8 +43,22 @@ class Lines:
         self._with_record = with_record
 
     def encode(self, outcome: Outcome) -> bytes:
-        """Return a result with its line end."""
-        return json_line(outcome, with_record=self._with_record).encode() + b"\n"
+        """Return a result with its line end. An answer that is not what was wanted has an error beside it."""
+        failure = outcome.failure
+        found: dict[str, Any] = {"index": outcome.record.number, "key": outcome.key}
+        if outcome.same_as is not None:
+            found["same_as"] = outcome.same_as
+        if self._with_record:
+            found["record"] = displayed(outcome.record.value)
+        if failure is None or isinstance(failure, _WITH_ANSWER):
+            found |= {"answer": outcome.value, "model": outcome.model, "finish_reason": outcome.finish_reason}
+        if "answer" in found or outcome.usage:
+            found["usage"] = outcome.usage
+        if outcome.calls:
+            found["tool_calls"] = outcome.calls
+        if failure is not None:
+            found["error"] = {"status": failure.status, "name": failure.status.name, "message": failure.message}
+        return compact(found).encode() + b"\n"
 
     def read(self, descriptor: int, name: str) -> Iterator[Stored]:
         """Yield the results in a file; one at its end that a kill has torn is left out.

@@ -1,4 +1,4 @@
-"""Results: the outcome of each record, and its line. The format is specified in gptpipe-map(1)."""
+"""Results: the outcome of each record, and what is written of it where nothing is kept."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from gptpipe.console.output import Printer
-from gptpipe.errors import Absent, Failure, Refused, Status, Truncated
-from gptpipe.records.input import Record, displayed
+from gptpipe.errors import Failure, Status
+from gptpipe.records.input import Record
 from gptpipe.text.strict_json import compact
 
 
@@ -40,29 +40,6 @@ class Outcome(NamedTuple):
     known: State = State.MISSING
     same_as: int | None = None
     calls: Sequence[dict[str, Any]] = ()
-
-
-# With these there is an answer beside the error, which was paid for.
-_WITH_ANSWER = (Truncated, Refused, Absent)
-
-
-def json_line(outcome: Outcome, *, with_record: bool) -> str:
-    """Return the result as JSON. An answer that is not what was wanted has an error beside it."""
-    failure = outcome.failure
-    found: dict[str, Any] = {"index": outcome.record.number, "key": outcome.key}
-    if outcome.same_as is not None:
-        found["same_as"] = outcome.same_as
-    if with_record:
-        found["record"] = displayed(outcome.record.value)
-    if failure is None or isinstance(failure, _WITH_ANSWER):
-        found |= {"answer": outcome.value, "model": outcome.model, "finish_reason": outcome.finish_reason}
-    if "answer" in found or outcome.usage:
-        found["usage"] = outcome.usage
-    if outcome.calls:
-        found["tool_calls"] = outcome.calls
-    if failure is not None:
-        found["error"] = {"status": failure.status, "name": failure.status.name, "message": failure.message}
-    return compact(found)
 
 
 def state_of(status: int) -> State:
