@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from errno import ENOENT
 from typing import Any
 
@@ -15,8 +14,8 @@ from gptpipe.console import output
 from gptpipe.errors import Failure, NoInput, Status, Temporary, UsageError
 from gptpipe.records import submission
 from gptpipe.records.form import Lines
-from gptpipe.records.input import Record
 from gptpipe.records.queue import Queue, repeated
+from gptpipe.records.request import IsOpen
 from gptpipe.records.result_file import ResultFile
 from gptpipe.records.results import State
 from gptpipe.records.submission import Plan, Submission
@@ -30,7 +29,7 @@ def planned(plan: Plan, values: dict[str, Any]) -> Plan:
     return plan._replace(**{field: values[name] for field, name in options.items() if values[name] is not None})
 
 
-def unanswered(path: str | None) -> Callable[[Record, str], bool] | None:
+def unanswered(path: str | None) -> IsOpen | None:
     """Return a function that says whether a record has no answer in a file of results; None without a file.
 
     :raises NoInput: if it cannot be read; BadInput: if it is not a file of results.

@@ -27,6 +27,9 @@ from gptpipe.wire import protocol
 from gptpipe.wire.protocol import Protocol
 from gptpipe.wire.request import Request, identity, system_of
 
+IsOpen = Callable[[Record, str], bool]
+"""Whether a record is still to be asked, by its request's key."""
+
 
 class Maker(NamedTuple):
     """What makes a request of a record; ``spoken`` is its protocol, ``want`` is what its answer must be."""
@@ -92,17 +95,10 @@ def maker_of(template: str | None, options: Mapping[str, Any], context: Context,
 class Rehearsal:
     """What a run would send: how many records and tokens, what they cost, and the first request.
 
-    ``is_open`` says whether a record is still to be asked; only these are priced. The service tier is that of the
-    settings, unless ``tier`` is given.
+    Only records that are open are priced. The service tier is that of the settings, unless ``tier`` is given.
     """
 
-    def __init__(
-        self,
-        maker: Maker,
-        context: Context,
-        is_open: Callable[[Record, str], bool] | None = None,
-        tier: str | None = None,
-    ) -> None:
+    def __init__(self, maker: Maker, context: Context, is_open: IsOpen | None = None, tier: str | None = None) -> None:
         self._maker = maker
         self._context = context
         self._is_open = is_open

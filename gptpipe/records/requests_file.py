@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,7 +15,7 @@ from gptpipe.errors import Failure, NoInput, OverLimit, WriteError
 from gptpipe.records import input, request, submission
 from gptpipe.records.input import Record
 from gptpipe.records.keys import Keys, packed
-from gptpipe.records.request import Maker
+from gptpipe.records.request import IsOpen, Maker
 from gptpipe.records.submission import RECORDS, REQUESTS, Part, Plan, Submission, custom_id, private
 from gptpipe.settings.settings import Paths
 from gptpipe.storage import failing, make_folder
@@ -27,17 +27,11 @@ _PART = "part.jsonl"
 
 
 def prepare(
-    paths: Paths,
-    records: Iterable[Record],
-    maker: Maker,
-    plan: Plan,
-    is_open: Callable[[Record, str], bool] | None,
-    *,
-    dedupe: bool,
+    paths: Paths, records: Iterable[Record], maker: Maker, plan: Plan, is_open: IsOpen | None, *, dedupe: bool
 ) -> tuple[Submission | None, Counter[str]]:
     """Write the requests of the records to a folder of their own, and what is to be remembered of each record.
 
-    With ``is_open`` only the records that it accepts, by record and key; with ``dedupe`` one request for equal ones.
+    Of all records or those that are open; with ``dedupe`` one request for equal ones.
     Return the submission, or None if every record was left out, and counts: also how many records are the ``same`` as
     others, or ``skipped``.
 
@@ -73,12 +67,7 @@ def prepare(
 
 
 def _write(
-    folder: Path,
-    cache: Path,
-    records: Iterable[Record],
-    maker: Maker,
-    is_open: Callable[[Record, str], bool] | None,
-    dedupe: bool,
+    folder: Path, cache: Path, records: Iterable[Record], maker: Maker, is_open: IsOpen | None, dedupe: bool
 ) -> Counter[str]:
     chosen = maker.settings
     url = batch_api.endpoint_of(maker.spoken)
