@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Lock, Semaphore, Thread
 from typing import Any
@@ -90,7 +89,11 @@ class Pool:
         finished = passed_on = 0
         waiting: dict[int, Any] = {}
         while not self._complete(finished):
-            number, result = self._next_done()
+            try:
+                # A signal that comes just before the wait does not end it: its handler runs when the wait is over.
+                number, result = self._done.get(timeout=_TICK)
+            except Empty:
+                continue
             if isinstance(result, BaseException):  # a bug
                 raise result
             if self.stopped:
@@ -111,31 +114,19 @@ class Pool:
         if self._error is not None:
             raise self._error
 
-    def _next_done(self) -> tuple[int, Any]:
-        while True:
-            # A signal that comes just before the wait begins does not end it: its handler runs when the wait is over.
-            with suppress(Empty):
-                return self._done.get(timeout=_TICK)
-
     def _complete(self, finished: int) -> bool:
         with self._lock:
             return (self._ended or self.stopped) and finished == self._given
-
-    def _give(self, record: Record) -> bool:
-        """Hand a record to the workers, unless the run is stopped."""
-        with self._lock:
-            if self.stopped:
-                return False
-            self._todo.put((self._given, record))
-            self._given += 1
-            return True
 
     def _read(self) -> None:
         try:
             self._slots.acquire()
             for record in self._records:
-                if not self._give(record):
-                    return
+                with self._lock:
+                    if self.stopped:
+                        return
+                    self._todo.put((self._given, record))
+                    self._given += 1
                 if not self._given % self._jobs:
                     self._slots.acquire()
         except BaseException as error:
