@@ -9,6 +9,7 @@ import codecs
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from gptpipe.asking.inputs import blocks
@@ -53,9 +54,6 @@ class Source(NamedTuple):
 
     records: Iterator[Record]
     header: Header | None = None
-
-
-# Reading
 
 
 def input_of(options: Mapping[str, Any]) -> Input:
@@ -110,7 +108,7 @@ def read(descriptor: int, how: Input) -> Source:
 
 
 def _records(texts: Iterator[str], how: Input) -> Iterator[Record]:
-    texts = _unmarked(texts)
+    texts = chain((text.removeprefix(BOM) for text in islice(texts, 1)), texts)
     if not how.null:
         texts = (text.removesuffix("\r") for text in texts)
     if how.form == JSONL:
@@ -152,14 +150,6 @@ def _split(descriptor: int, separator: str, encoding: str) -> Iterator[str]:
         pieces.append(rest)
     if last := "".join(pieces):
         yield last
-
-
-def _unmarked(texts: Iterator[str]) -> Iterator[str]:
-    """Yield the texts without the byte order mark that the first may begin with."""
-    for text in texts:
-        yield text.removeprefix(BOM)
-        break
-    yield from texts
 
 
 def _decoded(data: Iterator[bytes], encoding: str) -> Iterator[str]:

@@ -47,9 +47,6 @@ def find(directory: Path, results: Path) -> Submission:
     raise NoInput(f"{results} belongs to nothing that was submitted from here")
 
 
-# What came back
-
-
 class Replies:
     """Files of results, in any order; memory holds 16 bytes for each record up to number ``last``.
 

@@ -142,9 +142,6 @@ class Rehearsal:
         }
 
 
-# What is asked
-
-
 def _check_fields(template: Template, form: str) -> None:
     named = [name for name in fields(template) if name]
     if named and form in (LINES, FILES):  # these are one piece
