@@ -18,7 +18,7 @@ from gptpipe.records.form import Form, Stored
 from gptpipe.records.input import Record
 from gptpipe.records.keys import Earlier, packed
 from gptpipe.records.results import Outcome, State, Stream
-from gptpipe.storage import overwrite, stands_at
+from gptpipe.storage import failing, overwrite, stands_at
 
 _BLOCK = 1 << 16  # bytes that are written at once
 
@@ -169,8 +169,6 @@ class ResultFile:
     def _data(self, place: int) -> bytes:
         return os.pread(self._descriptor, self._lengths[place], self._offsets[place])
 
-    # The end
-
     def finish(self, total: int) -> None:
         """Put the file in the order of the input, which has ended after ``total`` records.
 
@@ -200,15 +198,13 @@ class ResultFile:
             self._replace(order)
 
     def _replace(self, order: array[int]) -> None:
-        try:
-            self._settled = True
+        self._settled = True
+        with failing(WriteError, f"cannot write {self._name}"):
             if stands_at(self._descriptor, Path(self._path)):
                 overwrite(self._path, lambda: self._sorted(order))
             else:
                 number = _write_beside(self._path, self._sorted(order))
                 say(f"{self._name} was replaced meanwhile; its results are in {self._name}.{number}")
-        except OSError as error:
-            raise WriteError(f"cannot write {self._name}: {error.strerror}") from error
 
     def close(self) -> None:
         """Keep the results of a run that did not come to its end, if somebody else has replaced the file."""
