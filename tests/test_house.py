@@ -27,7 +27,7 @@ FLOORS = (
 FACES = {
     "asking": "answer asker context inputs judge link meta report schema tokens tools turn want",
     "programs": "start",
-    "records": "bar equals form input pace pool queue replies request requests_file "
+    "records": "bar form input pace pool queue replies request requests_file "
     "result_file results sample submission tally worker",
     "sessions": "attachments store transcript undo upkeep",
     "usage": "budget ceiling ledger prices summary",

@@ -22,7 +22,6 @@ from gptpipe.programs import options
 from gptpipe.programs.cli import Command, option
 from gptpipe.records import input
 from gptpipe.records.bar import Bar
-from gptpipe.records.equals import Equals
 from gptpipe.records.form import Form, Lines, Table
 from gptpipe.records.input import CSV, Record, Source
 from gptpipe.records.pace import Pace
@@ -32,7 +31,7 @@ from gptpipe.records.result_file import ResultFile, Sink, opened
 from gptpipe.records.results import State, Stream, bare
 from gptpipe.records.sample import Estimate, selected
 from gptpipe.records.tally import Tally
-from gptpipe.records.worker import Worker
+from gptpipe.records.worker import Equals, Worker
 from gptpipe.wire.client import preload
 
 _GRACE = 1.0  # seconds after --max-time in which what is there can still be written
