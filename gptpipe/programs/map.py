@@ -174,11 +174,11 @@ def _rehearse(run: _Run) -> int:
         for record in selected(run.source.records, *part):
             rehearsal.add(record)
     found = rehearsal.found()
-    ended: tuple[Any, ...] = (None, None)
+    ending = None
     if values["ask"]:
         estimate = Estimate(run.maker.settings)
         begun = time.monotonic()
-        ended = _ask(run, some, _sink(run), estimate.add)
+        ending = _ask(run, some, _sink(run), estimate.add)
         found |= estimate.found(rehearsal, time.monotonic() - begun, values["jobs"])
     output.print_json(found)
     return _ended(ending)
