@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import importlib
 import sys
 import time
+from pathlib import Path
 from typing import NamedTuple
 
+import gptpipe
 from torture.frame import Case, Rig
 
 # The order is that of docs/RELIABILITY.md.
@@ -71,6 +74,7 @@ def main() -> int:
         parser.error(f"no kind {', '.join(sorted(unknown))}")
     if options.markdown:
         print("| kind | cases | seconds | failures |\n|---|---:|---:|---:|")
+    compileall.compile_dir(Path(gptpipe.__file__).parent, quiet=2)  # or a fault in writing hits a module's bytecode
     rows = []
     with Rig() as rig:
         for kind in options.kinds or KINDS:

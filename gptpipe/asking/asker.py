@@ -46,6 +46,9 @@ class Receiver:
         """Return whether a try that failed may be repeated: nothing was passed on."""
         return True
 
+    def end(self) -> object:
+        """Called when the answer has ended, whole or not, and is kept; the next process of the session still waits."""
+
 
 class Asker:
     """Asks under one set of settings: one for a turn, one for all records of a map. Threads may share it.

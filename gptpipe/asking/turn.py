@@ -17,7 +17,7 @@ from gptpipe.asking.link import Link
 from gptpipe.asking.want import Want
 from gptpipe.console import output, signals
 from gptpipe.console.output import silent
-from gptpipe.errors import UsageError
+from gptpipe.errors import Failure, UsageError
 from gptpipe.message import Content, Message
 from gptpipe.sessions import attachments
 from gptpipe.sessions.store import Memory, NoSession, Session, Warn, last_turn
@@ -104,6 +104,10 @@ class Turn:
             asker = Asker(context, self.settings, question.call.want, partial(self._link.client, self.settings))
             try:
                 self._ask(composed, asker, receiver, append)
+                receiver.end()
+            except Failure:
+                receiver.end()
+                raise
             finally:
                 self.retries, self.connected = asker.retries, asker.connected
                 asker.close()

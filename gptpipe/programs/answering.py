@@ -91,10 +91,8 @@ def _take(asked: Turn, want: Want, values: dict[str, Any], target: Target | None
     try:
         asked.take(stream)
     except Failure:
-        stream.end()
         note(asked)
         raise
-    stream.end()
     if held:
         _write(asked, target, started if values["json"] else None)
     note(asked)
@@ -119,7 +117,6 @@ class _Stream(Receiver):
         self._held = held
         self._show_reasoning = reasoning
         self._reasoned = ""
-        self.end = self._printer.end
 
     def begin(self) -> None:
         signals.catch()
@@ -137,6 +134,9 @@ class _Stream(Receiver):
 
     def repeatable(self) -> bool:
         return not (self._reasoned or self._printer.printed)
+
+    def end(self) -> bool:
+        return self._printer.end()
 
 
 _BESIDE_A_ROLE = {"config", "edit", "encoding", "no_stdin", "role", "save_role", "var", "verbose"}

@@ -32,7 +32,6 @@ class _Stream(Receiver):
     def __init__(self, prompt: str, *, plain: bool) -> None:
         self._prompt = prompt
         self._printer = output.Printer() if plain else output.Printer(styled=Markdown().feed)
-        self.end = self._printer.end
 
     def text(self, text: str) -> None:
         if not self._printer.printed:
@@ -44,6 +43,9 @@ class _Stream(Receiver):
 
     def repeatable(self) -> bool:
         return not self._printer.printed
+
+    def end(self) -> bool:
+        return self._printer.end()
 
 
 @click.command("gptpipe-chat", cls=Command, options_metavar="[OPTION]...")

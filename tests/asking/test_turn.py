@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import Run, Spawn
 from tests.harness.server import DONE, Server, finish, say
+from tests.wire.test_early import until
 
 # Counts the calls of each function of gptpipe, and prints them when the process ends.
 COUNTING = """
@@ -56,3 +58,19 @@ def test_settings_and_budgets_are_made_once_more_if_a_session_has_a_say(
     assert 1 <= calls["usage/budget.py:require_left"] <= 2
     assert calls["asking/answer.py:judge"] == 1
     assert calls["settings/keys.py:find"] == 1
+
+
+def test_the_answer_is_kept_and_its_line_ended_before_another_process_has_the_session(
+    run: Run, spawn: Spawn, server: Server, home: Path
+) -> None:
+    """Else two answers of ``xargs -P`` could share a line. The pipe takes the text, and not the newline."""
+    text = "x" * (1 << 16)
+    server.reply(say(text), finish())
+    call = ("gptpipe", "--base-url", server.url, "-m", "m", "-s", "s", "-n")
+    first = spawn(*call, "one")
+    path = home / ".local/share/gptpipe/sessions/s.jsonl"
+    until(lambda: path.exists() and path.read_bytes().endswith(b"\n"))
+    assert run(*call, "--lock-timeout", "0", "two").status == 75
+    assert first.read(until=b"\n").decode() == f"{text}\n"
+    assert first.wait() == 0
+    assert run(*call, "--lock-timeout", "0", "two").status == 0
