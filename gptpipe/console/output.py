@@ -191,10 +191,9 @@ class Printer:
 
 
 def print_text(text: str) -> None:
-    """Write a whole text to standard output as an answer is written."""
-    printer = Printer()
-    printer.write(text)
-    printer.end()
+    """Write a whole text to standard output at once, with a newline at its end."""
+    if text:
+        Printer().write(text.removesuffix("\n") + "\n")
 
 
 def print_json(value: object) -> None:

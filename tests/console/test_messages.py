@@ -1,11 +1,15 @@
-"""Messages on standard error: on a line of their own, every character visible."""
+"""Messages on standard error: on a line of their own, every character visible; an answer in one piece."""
 
 from __future__ import annotations
 
 import os
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.harness.processes import Zygote, environment
 
 STALLED = ("gptpipe", "-n", "-m", "echo:stall=1", "--max-time", "4", "abc")
 
@@ -44,3 +48,14 @@ def test_a_name_that_is_not_utf8_is_shown_byte_by_byte(run: Any, option: str) ->
     result = run("gptpipe", "-n", "-m", "echo", option, os.fsdecode(b"nowhere/\xff"), "hi")
     assert "nowhere/\\xff" in result.err
     assert "udc" not in result.err
+
+
+def test_an_answer_in_one_piece_is_one_write(zygote: Zygote, home: Path, tmp_path: Path) -> None:
+    """Or what another process writes into the same pipe could stand before its newline. A datagram is a write."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, theirs, open(os.devnull, "r+b") as null:
+        argv = ("gptpipe", "-m", "echo", "-n", "--no-stream", "hi")
+        child = zygote.fork(argv, environment(None), str(tmp_path), (null.fileno(), theirs.fileno(), null.fileno()))
+        ours.settimeout(20)
+        assert ours.recv(64) == b"hi\n"
+        assert child.ended(20) == 0
