@@ -16,7 +16,7 @@ from gptpipe.storage import failing
 
 
 def check() -> None:
-    """Raise UsageError if there is no terminal for an editor."""
+    """Raise UsageError without a terminal for an editor."""
     _terminal().close()
 
 

@@ -111,7 +111,7 @@ class Table:
 
     After these come ``status`` and ``error``, and with ``keyed`` the ``key`` by which a row is known again.
 
-    There is no header if the input is empty.
+    An empty input makes an empty table, without a header.
 
     :raises UsageError: if the schema has no properties, or the table has one of the columns already.
     """

@@ -108,7 +108,7 @@ def resolve(
         layers = _layers(sources, held, named=False)
     else:
         way = _way(choice, layers, sources)
-    times: dict[str, Any] = {name: _first(layers, name) or None for name in TIMES}  # 0 is no limit
+    times: dict[str, Any] = {name: _first(layers, name) or None for name in TIMES}  # 0 means no limit
     found = Settings(
         model=model,
         profile=choice.profile,
