@@ -27,7 +27,7 @@ class Parts:
 
     def known(self, kind: Kind, at: Place, item: object) -> bool:
         """Return whether text came at this place, or in this part of the item with this id."""
-        return (kind, at) in self._texts or (kind, item, at[1]) in self._named
+        return (kind, at) in self._texts or (isinstance(item, str) and (kind, item, at[1]) in self._named)
 
     def said(self, kind: Kind) -> str:
         """Return all text of a kind, in the order in which its parts began."""

@@ -110,6 +110,12 @@ STREAMS: list[tuple[str, bytes, list[Event]]] = [
         stop(Text("hi")),
     ),
     (
+        "33-item-ids-of-another-kind",
+        typed("response.output_text.done", text="hi", output_index=0, item_id=["a"])
+        + ended(message("hi", id={}), usage=None),
+        stop(Text("hi")),
+    ),
+    (
         "33-counted-in-another-way",
         HI + ended({"type": "reasoning", "summary": []}, message("hi"), usage=None),
         stop(Text("hi")),
