@@ -323,7 +323,7 @@ def test_the_cost_of_a_map_counts_the_rounds_of_all_records(
     words = ("gptpipe-map", "-m", "m", "--base-url", server.url, "-r", "where", "-j", "2", "--max-cost", "5.5", "{}")
     found = run(*words, stdin=b"one\ntwo\nthree\n")
     assert found.status == 6
-    assert len(server.requests) == 5
+    assert len(server.requests) in (4, 5)  # a later round sets more aside, and one record may be ahead of the other
     assert {json.loads(line)["error"]["status"] for line in found.out.splitlines()} == {6}
 
 
